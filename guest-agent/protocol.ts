@@ -1,0 +1,131 @@
+/**
+ * The protocol between host and guest agent: HTTP/2 (RFC 9113) over one byte stream, vsock or
+ * virtio-serial, the same on both. HTTP/2 gives multiplexing and flow control; Node has both ends.
+ *
+ * Before HTTP/2 starts, both ends say who they are (see `preamble.ts`), because a virtio-serial port
+ * may hold bytes of an earlier session, and a host must be able to find out that the agent is of
+ * another version before it trusts anything else.
+ *
+ * Requests (host → guest). JSON bodies unless said; errors are `{error: {code, message}}` with a
+ * 4xx/5xx status.
+ *
+ * | method and path              | body                         | reply                              |
+ * |------------------------------|------------------------------|------------------------------------|
+ * | GET  /ping                   | –                            | {@link PingReply}                  |
+ * | GET  /status                 | –                            | {@link GuestStatus}                |
+ * | POST /execs                  | spec frame, then raw stdin   | output frames, see `frames.ts`     |
+ * | GET  /execs                  | –                            | {@link ExecInfo}[]                 |
+ * | GET  /execs/:id/output       | –                            | output frames: replay, then live   |
+ * | POST /execs/:id/stdin        | raw bytes (`?eof=1` closes)  | 204                                |
+ * | POST /execs/:id/signal       | `{signal, tree?}`            | 204                                |
+ * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
+ * | POST /entropy                | raw bytes, 32–4096           | 204                                |
+ * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /poweroff               | –                            | 204, then the guest goes down      |
+ */
+
+/** Raised with every change that an older peer would misunderstand. */
+export const PROTOCOL_VERSION = 1;
+
+/** AF_VSOCK port on which the agent listens. */
+export const VSOCK_PORT = 10_240;
+
+/** virtio-serial port names: `${VIRTIO_PORT_PREFIX}.0`, `.1`, … */
+export const VIRTIO_PORT_PREFIX = 'org.qmp-agent.channel';
+
+/** What to run: exactly one of `argv` and `shell`. */
+export interface ExecSpec {
+  /** Program and arguments; the program is looked up in the guest's PATH. */
+  argv?: readonly string[];
+  /** A line for `/bin/bash -lc` (`/bin/sh -c` where there is no bash). */
+  shell?: string;
+  /** Working directory. Default: the user's home. */
+  cwd?: string;
+  /** Added to the image's and the user's environment. */
+  env?: Readonly<Record<string, string>>;
+  /** User name or numeric uid. Default: `agent` where the image has it, else root. */
+  user?: string;
+  /** Whether a stdin pipe is wanted. Default false: `/dev/null`. */
+  stdin?: boolean;
+  /** Kill the whole process tree after this many ms. Default: never. */
+  timeoutMs?: number;
+  /** Output kept in the agent's memory for replay, per exec. Default {@link DEFAULT_REPLAY_BYTES}. */
+  replayBytes?: number;
+  /** Free text by which users find the exec in a list. */
+  tag?: string;
+}
+
+/** Default of {@link ExecSpec.replayBytes}. */
+export const DEFAULT_REPLAY_BYTES = 1024 * 1024;
+
+/** How an exec ended. */
+export interface ExecExit {
+  /** 0–255; undefined where a signal ended it. */
+  exitCode?: number;
+  /** `SIGKILL`, … */
+  signal?: string;
+  /** Wall-clock ms from spawn to exit, by the guest's monotonic clock. */
+  durationMs: number;
+  /** The agent killed it because `timeoutMs` was over. */
+  timedOut: boolean;
+}
+
+/** One exec, as the list shows it. Finished ones stay listed for a while. */
+export interface ExecInfo {
+  id: string;
+  pid: number;
+  /** argv, or `[shell line]`. Environment is never listed. */
+  command: readonly string[];
+  user: string;
+  cwd: string;
+  tag?: string;
+  /** ms since the epoch, guest clock. */
+  startedAtMs: number;
+  running: boolean;
+  exit?: ExecExit;
+}
+
+export interface PingReply {
+  agentVersion: string;
+  protocol: number;
+  /** Node's version in the guest. */
+  node: string;
+  bootId: string;
+}
+
+/** What `GET /status` tells. */
+export interface GuestStatus {
+  uptimeSeconds: number;
+  memory: { totalBytes: number; availableBytes: number };
+  /** 1, 5 and 15 minutes. */
+  load: readonly [number, number, number];
+  processes: number;
+  disk: { totalBytes: number; availableBytes: number };
+  /** The agent's own resident set. */
+  agentRssBytes: number;
+  execs: number;
+  unixMs: number;
+}
+
+/** Body of every error reply. */
+export interface ErrorReply {
+  error: { code: string; message: string };
+}
+
+/** Limits that both ends enforce. */
+export const LIMITS = {
+  /** Longest exec spec (argv, env and all), bytes of JSON. */
+  specBytes: 1024 * 1024,
+  /** Longest JSON body of any other request or reply. */
+  jsonBytes: 1024 * 1024,
+  /** Largest payload of one output frame. */
+  frameBytes: 256 * 1024,
+  /** HTTP/2 streams open at once on one connection. */
+  streams: 256,
+  /** Header list of one request or reply, bytes. */
+  headerBytes: 16 * 1024,
+  /** Execs running at once in one guest. */
+  execs: 1024,
+  /** Finished execs that stay listed. */
+  finishedExecs: 128,
+} as const;
