@@ -1,0 +1,218 @@
+/**
+ * The public face of a VM: what a caller gives, what it gets, and what a {@link VmInstance} can do.
+ * Types only; `vm.ts` is the class behind them.
+ */
+import type { Duplex } from 'node:stream';
+
+/** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
+export interface StatePaths {
+  /** Images, disks, records: must survive a reboot. */
+  readonly dataDir: string;
+  /** Sockets: short (a unix socket path has 107 bytes), may be a tmpfs. */
+  readonly runtimeDir: string;
+}
+
+/** Bounds of every call that waits. */
+export interface WaitOptions {
+  /** Ends the wait; the call rejects with `signal.reason`. */
+  signal?: AbortSignal | undefined;
+  /** ms; each method names its default. */
+  timeoutMs?: number | undefined;
+}
+
+/** Where a call finds the VMs. */
+export interface StateOptions {
+  /** Default: `$QMP_AGENT_STATE_DATA_DIR` and the like, see `config/paths.ts`. */
+  paths?: StatePaths | undefined;
+}
+
+/** How guest code is executed; `auto` takes KVM where it works, else TCG with a warning. */
+export type AccelChoice = 'auto' | 'kvm' | 'tcg';
+/** What {@link AccelChoice} came down to. */
+export type Accel = 'kvm' | 'tcg';
+/** QEMU machine type. */
+export type MachineType = 'q35' | 'microvm';
+
+/** What a caller may ask of a new VM. All of it is optional. */
+export interface VmCreateOptions extends StateOptions, WaitOptions {
+  /** Name of an image in the store. Default `base`. */
+  image?: string | undefined;
+  /** Unique among VMs: letters, digits, `.`, `_`, `-`; not 12 hex digits. Default: none. */
+  name?: string | undefined;
+  /** Virtual CPUs, 1–64. Default 1. */
+  vcpus?: number | undefined;
+  /** Guest memory in MiB, 128–1048576. Default 1024. */
+  memoryMib?: number | undefined;
+  /** Size of the VM's disk in MiB; at least the image's own. Default: the image's own. */
+  diskMib?: number | undefined;
+  /** Default `auto`. */
+  accel?: AccelChoice | undefined;
+  /** Default: see {@link DEFAULT_MACHINE} in `config.ts`. */
+  machine?: MachineType | undefined;
+  /** AF_VSOCK context id, ≥ 3. Default: random. Only where the host has vhost-vsock. */
+  cid?: number | undefined;
+  /** `auto` takes vsock where the host has /dev/vhost-vsock. Default `auto`. */
+  channel?: 'auto' | 'vsock' | 'virtio-serial' | undefined;
+  /** Guest hostname. Default: the name, else the id. */
+  hostname?: string | undefined;
+  /** Extra words for the kernel command line (diagnosis and tests). Default none. */
+  kernelArgs?: readonly string[] | undefined;
+  /**
+   * `false` (default): the VM belongs to this process and dies with it, its disk too.
+   * `true`: a detached VM that any process may use until it is removed.
+   */
+  persistent?: boolean | undefined;
+  /** QEMU's program. Default `qemu-system-x86_64` from PATH. */
+  qemuPath?: string | undefined;
+  /** Told what is going on, for progress lines. */
+  onProgress?: ((step: CreateStep) => void) | undefined;
+  /** ms from the call to the agent's first answer. Default {@link DEFAULT_READY_TIMEOUT_MS}. */
+  timeoutMs?: number | undefined;
+}
+
+/** Default of {@link VmCreateOptions.timeoutMs}: minutes, as software emulation on a busy host is slow. */
+export const DEFAULT_READY_TIMEOUT_MS = 120_000;
+
+/** Steps of {@link VmStatics.create}, in order. */
+export type CreateStep = 'image' | 'disk' | 'launch' | 'boot' | 'ready';
+
+/**
+ * - `starting`: QEMU runs, the agent has not answered yet
+ * - `running`: ready
+ * - `paused`: vCPUs stopped, by `pause` or because the host's disk is full
+ * - `stopping`: on its way down
+ * - `stopped`: no QEMU; a persistent VM's disk is kept and it can be started again
+ * - `removed`: nothing left
+ * - `broken`: its record cannot be read; only `remove` and `gc` work
+ */
+export type VmState =
+  'starting' | 'running' | 'paused' | 'stopping' | 'stopped' | 'removed' | 'broken';
+
+/** One VM, as `list` and `inspect` show it. */
+export interface VmInfo {
+  /** 12 hex digits. */
+  readonly id: string;
+  readonly name: string | undefined;
+  readonly state: VmState;
+  /** Why the VM is in that state, where there is more to say (`host disk full`, the record's defect). */
+  readonly stateDetail: string | undefined;
+  readonly persistent: boolean;
+  readonly image: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  /** Virtual size of the disk. */
+  readonly diskBytes: number;
+  readonly accel: Accel;
+  readonly machine: MachineType;
+  readonly channel: 'vsock' | 'virtio-serial';
+  /** AF_VSOCK context id while it runs on vsock. */
+  readonly cid: number | undefined;
+  /** QEMU's pid while it runs. */
+  readonly pid: number | undefined;
+  /** The owning process of an ephemeral VM. */
+  readonly ownerPid: number | undefined;
+  /** ISO 8601, host clock. */
+  readonly createdAt: string;
+  /** ISO 8601, host clock; when QEMU was last started. */
+  readonly startedAt: string | undefined;
+  /** Bytes that the overlay takes on the host. Only `inspect` fills it. */
+  readonly diskUsedBytes?: number | undefined;
+  /** QEMU's whole command line. Only `inspect` fills it. */
+  readonly argv?: readonly string[] | undefined;
+  /** Where its files are. */
+  readonly dir: string;
+  /** Where its sockets are. */
+  readonly runtimeDir: string;
+}
+
+/** Which of a VM's logs. `console`: the guest's serial console; `qemu`: QEMU's stderr. */
+export type LogKind = 'console' | 'qemu';
+
+/** One thing that gc, or a create or list on its way, took away. */
+export interface Reaped {
+  /** `vm` (dead owner), `process` (a QEMU nobody owns), `dir`, `socket`, `temp`. */
+  readonly kind: 'vm' | 'process' | 'dir' | 'socket' | 'temp';
+  /** Path, or `pid N`. */
+  readonly path: string;
+}
+
+/** Options of {@link VmInstance.stop}. */
+export interface StopOptions extends WaitOptions {
+  /**
+   * ms for the guest to go down by itself (agent, then ACPI power button), before QEMU is told to
+   * quit. Default 15 000.
+   */
+  graceMs?: number | undefined;
+}
+
+/** One VM in the hands of this process. */
+export interface VmInstance extends AsyncDisposable {
+  readonly id: string;
+  readonly name: string | undefined;
+  /** Last known state; {@link info} asks anew. */
+  readonly state: VmState;
+  /**
+   * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`
+   * or `HostError` (`ERR_HOST_DISK_FULL`). A new signal after {@link start} and {@link resume}.
+   */
+  readonly fault: AbortSignal;
+  /** State and facts, read from disk and the host now. */
+  info(): Promise<VmInfo>;
+  /**
+   * Waits for a state (or one of several).
+   * @throws StateError where the VM has reached an end from which it cannot come.
+   * @throws TimeoutError after `timeoutMs` (default 60 000).
+   */
+  waitForState(state: VmState | readonly VmState[], o?: WaitOptions): Promise<VmState>;
+  /** Starts a stopped persistent VM and waits until its agent answers. @throws StateError */
+  start(o?: WaitOptions): Promise<void>;
+  /** Shuts down: agent, ACPI, QMP quit, SIGTERM, SIGKILL, each with its deadline. No-op when stopped. */
+  stop(o?: StopOptions): Promise<void>;
+  /** SIGKILL to QEMU, at once. No-op when stopped. */
+  kill(o?: WaitOptions): Promise<void>;
+  /** Deletes a stopped VM with its disk; `force` kills it first. @throws StateError */
+  remove(o?: WaitOptions & { force?: boolean }): Promise<void>;
+  /** Stops the vCPUs (QMP `stop`). @throws StateError */
+  pause(o?: WaitOptions): Promise<void>;
+  /** Lets the vCPUs run again (QMP `cont`), also after a full host disk. @throws StateError */
+  resume(o?: WaitOptions): Promise<void>;
+  /** The last bytes of a log. Default 64 KiB. */
+  logs(o?: { kind?: LogKind; tailBytes?: number }): Promise<string>;
+  /** A log from its start, then as it grows, until the signal ends it or the VM is gone. */
+  followLogs(o?: { kind?: LogKind; signal?: AbortSignal }): AsyncIterable<Buffer>;
+  /**
+   * The serial console, both ways. One process at a time.
+   * @throws HostError ERR_HOST_SOCKET where another process has it.
+   */
+  console(o?: WaitOptions): Promise<Duplex>;
+  /** Path of the second QMP server, for a hand-driven session. One client at a time. */
+  readonly monitorPath: string;
+  /**
+   * Ephemeral: kills the VM and removes all of it. Persistent: lets go of it; it runs on.
+   * Idempotent; goes on past errors.
+   */
+  close(): Promise<void>;
+}
+
+/** What the `Vm` class offers besides its instances. */
+export interface VmStatics {
+  /**
+   * Creates a VM, starts it and waits until its agent answers.
+   * @throws ConfigError, HostError, ImageError, NotFoundError, StateDirError, LaunchError,
+   *   VmDiedError, GuestPanicError, TimeoutError; whatever was taken has been released then.
+   */
+  create(options?: VmCreateOptions): Promise<VmInstance>;
+  /**
+   * Takes up a VM by id, name, or unique prefix of an id; running or not.
+   * @throws NotFoundError
+   */
+  connect(idOrName: string, o?: StateOptions & WaitOptions): Promise<VmInstance>;
+  /** All VMs, oldest first. Reaps ephemeral VMs of dead owners on its way. */
+  list(o?: StateOptions): Promise<VmInfo[]>;
+  /** One VM with everything there is to say. @throws NotFoundError */
+  inspect(idOrName: string, o?: StateOptions): Promise<VmInfo>;
+  /** SIGKILL; true where it ran. An ephemeral VM is removed as well. @throws NotFoundError */
+  kill(idOrName: string, o?: StateOptions & WaitOptions): Promise<boolean>;
+  /** Takes away what dead processes left behind. */
+  gc(o?: StateOptions & WaitOptions): Promise<Reaped[]>;
+}
