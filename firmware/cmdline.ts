@@ -1,0 +1,36 @@
+/**
+ * The guest kernel's command line, and with it the few facts that our init must know before it can
+ * read anything else. Words that start with `qmp_agent.` are ours.
+ */
+import { machineFacts, type MachineType } from './machine.ts';
+
+/** What the command line depends on. */
+export interface CmdlineOptions {
+  readonly machine: MachineType;
+  readonly accel: 'kvm' | 'tcg';
+  /** Guest hostname: letters, digits, `-` and `.`, at most 64 characters. */
+  readonly hostname: string;
+  /** How the agent is reached; decides which modules the init loads. */
+  readonly channel: 'vsock' | 'virtio-serial';
+  /** Print the kernel's messages. Default false: only errors, which is faster and still shows a panic. */
+  readonly verbose?: boolean | undefined;
+  /** Program that the init starts as root instead of the agent (benchmark floors, diagnosis). Its words must not hold spaces. */
+  readonly run?: string | undefined;
+  /** Further words, last, so that they win. */
+  readonly extra?: readonly string[] | undefined;
+}
+
+/** The words of the kernel command line, joined by blanks. */
+export function buildCmdline(options: CmdlineOptions): string {
+  const facts = machineFacts(options.machine);
+  return [
+    'console=ttyS0',
+    options.verbose === true ? 'loglevel=7' : 'quiet',
+    'panic=-1',
+    `qmp_agent.bus=${facts.bus}`,
+    `qmp_agent.channel=${options.channel}`,
+    `qmp_agent.hostname=${options.hostname}`,
+    ...(options.run === undefined ? [] : [`qmp_agent.run=${options.run}`]),
+    ...(options.extra ?? []),
+  ].join(' ');
+}
