@@ -1,0 +1,170 @@
+/**
+ * mmdebstrap: the one place that knows its arguments and its output. As root its namespaces are ours
+ * (see `build-process.ts`); without root it maps a range of user ids (`--mode=unshare`).
+ */
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { execa } from 'execa';
+import { HostError } from '../src/errors.ts';
+import {
+  BUILD_PATH,
+  findTool,
+  requireTools,
+  runBuildCommand,
+  type BuildLog,
+} from './build-process.ts';
+import type { HostSettings } from './host-apt.ts';
+
+/** How mmdebstrap gets the rights to make device nodes and foreign owners. */
+export type BuildMode = 'root' | 'unshare';
+
+/** One run of mmdebstrap. */
+export interface MmdebstrapOptions {
+  readonly mode: BuildMode;
+  readonly suite: string;
+  /** `custom`: nothing but apt's lists; `apt`: essential packages and apt. */
+  readonly variant: 'custom' | 'apt';
+  readonly packages?: readonly string[] | undefined;
+  /** Lines for dpkg's configuration; they stay in the image. */
+  readonly dpkgOptions?: readonly string[] | undefined;
+  /** Executable files, run in order with the rootfs's directory as argument. */
+  readonly customizeHooks: readonly string[];
+  /** Directory for everything temporary; made where it is missing. */
+  readonly workDir: string;
+  readonly host: HostSettings;
+  readonly log: BuildLog;
+  readonly signal?: AbortSignal | undefined;
+  /** Name of the step that begins. */
+  readonly onStep?: ((step: string) => void) | undefined;
+}
+
+/** What a hook prints to stderr, followed by a step's name, when the step begins. */
+export const STEP_MARK = 'qmp-agent-step: ';
+
+/** mmdebstrap's own lines that begin a step. */
+const STEPS: readonly (readonly [RegExp, string])[] = [
+  [/^I: running apt-get update/, 'package lists'],
+  [/^I: downloading packages with apt/, 'download'],
+  [/^I: extracting archives/, 'extract'],
+  [/^I: installing essential packages/, 'essential packages'],
+  [/^I: installing remaining packages/, 'packages'],
+];
+
+/**
+ * Runs mmdebstrap without an output of its own: the hooks take what they need from the rootfs.
+ * @throws {ImageError} ERR_IMAGE_BUILD naming the step
+ * @throws {HostError} a program or a key is missing, or the disk is full
+ */
+export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
+  const { workDir, host } = options;
+  const tmp = path.join(workDir, 'tmp');
+  await mkdir(tmp, { recursive: true });
+  // In unshare mode another user id must get in; the work directory's own name is not guessable.
+  if (options.mode === 'unshare') await Promise.all([chmod(workDir, 0o755), chmod(tmp, 0o1777)]);
+  const aptConf = path.join(workDir, 'apt.conf');
+  await writeFile(aptConf, host.aptConf, { mode: options.mode === 'unshare' ? 0o644 : 0o600 });
+  await runBuildCommand({
+    step: 'start',
+    argv: mmdebstrapArgv(options, host.aptConf === '' ? undefined : aptConf),
+    env: { TMPDIR: tmp, HOME: '/root', DEBIAN_FRONTEND: 'noninteractive', ...host.proxyEnv },
+    log: options.log,
+    signal: options.signal,
+    isolate: options.mode === 'root',
+    onLine: (line) => {
+      const step = stepOf(line);
+      if (step !== undefined) options.onStep?.(step);
+      return step;
+    },
+  });
+}
+
+/** The command line. Pure. */
+export function mmdebstrapArgv(options: MmdebstrapOptions, aptConf?: string): string[] {
+  const packages = options.packages ?? [];
+  return [
+    'mmdebstrap',
+    `--mode=${options.mode}`,
+    `--variant=${options.variant}`,
+    '--architectures=amd64',
+    '--format=null',
+    '--skip=cleanup/apt,cleanup/tmp', // the filesystem is made before; cleaning after it is time lost
+    ...(aptConf === undefined ? [] : [`--aptopt=${aptConf}`]),
+    ...(options.dpkgOptions ?? []).map((option) => `--dpkgopt=${option}`),
+    ...(packages.length === 0 ? [] : [`--include=${packages.join(',')}`]),
+    ...options.customizeHooks.map((hook) => `--customize-hook=${hook}`),
+    options.suite,
+    '/dev/null',
+  ];
+}
+
+function stepOf(line: string): string | undefined {
+  if (line.startsWith(STEP_MARK)) return line.slice(STEP_MARK.length);
+  return STEPS.find(([pattern]) => pattern.test(line))?.[1];
+}
+
+/** Keyrings in which apt finds Debian's keys, by the names that releases have used. */
+const KEYRINGS = [
+  '/usr/share/keyrings/debian-archive-keyring.gpg',
+  '/usr/share/keyrings/debian-archive-keyring.pgp',
+];
+
+/**
+ * Finds out how this host can build, before anything is downloaded.
+ * @throws {HostError} naming what is missing and how to get it
+ */
+export async function detectBuildMode(): Promise<BuildMode> {
+  await requireTools(['mmdebstrap', 'mke2fs', 'qemu-img', 'unshare', 'setpriv', 'dpkg-deb']);
+  const keyrings = await Promise.all(KEYRINGS.map((file) => readFile(file).catch(() => undefined)));
+  if (keyrings.every((keyring) => keyring === undefined)) {
+    throw new HostError('ERR_HOST_TOOL', "Debian's archive keys are not installed", {
+      hint: 'Install them: apt-get install debian-archive-keyring',
+    });
+  }
+  if (process.getuid?.() === 0) return 'root';
+  return checkUnshare();
+}
+
+async function checkUnshare(): Promise<BuildMode> {
+  const why = await unshareObstacle();
+  if (why === undefined) return 'unshare';
+  throw new HostError(
+    'ERR_HOST_PERMISSION',
+    `images cannot be built without root here: ${why[0]}`,
+    {
+      hint: `${why[1]}, or build as root.`,
+    },
+  );
+}
+
+async function unshareObstacle(): Promise<readonly [string, string] | undefined> {
+  if ((await findTool('newuidmap')) === undefined) {
+    return ['newuidmap is not installed', 'Install it (apt-get install uidmap)'];
+  }
+  const user = process.env['USER'] ?? String(process.getuid?.());
+  for (const file of ['/etc/subuid', '/etc/subgid']) {
+    const ranges = await readFile(file, 'utf8').catch(() => '');
+    const mine = ranges
+      .split('\n')
+      .map((line) => line.split(':'))
+      .find(
+        ([name, , count]) =>
+          (name === user || name === String(process.getuid?.())) && Number(count) >= 65_536,
+      );
+    if (mine === undefined) {
+      return [
+        `${file} gives ${user} no range of 65536 ids`,
+        `Add one (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user})`,
+      ];
+    }
+  }
+  const trial = await execa('unshare', ['--user', '--map-root-user', '--mount', 'true'], {
+    reject: false,
+    env: { PATH: BUILD_PATH },
+    timeout: 10_000,
+  });
+  if (trial.exitCode === 0) return undefined;
+  return [
+    'the kernel allows no user namespaces',
+    'Allow them (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)',
+  ];
+}
