@@ -10,6 +10,8 @@ export interface StatePaths {
   readonly dataDir: string;
   /** Sockets: short (a unix socket path has 107 bytes), may be a tmpfs. */
   readonly runtimeDir: string;
+  /** What can be made again: unpacked agents, initramfs files. */
+  readonly cacheDir: string;
 }
 
 /** Bounds of every call that waits. */
@@ -22,7 +24,7 @@ export interface WaitOptions {
 
 /** Where a call finds the VMs. */
 export interface StateOptions {
-  /** Default: `$QMP_AGENT_STATE_DATA_DIR` and the like, see `config/paths.ts`. */
+  /** Default: `resolvePaths()` of `config/paths.ts`. */
   paths?: StatePaths | undefined;
 }
 
@@ -47,7 +49,7 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   diskMib?: number | undefined;
   /** Default `auto`. */
   accel?: AccelChoice | undefined;
-  /** Default: see {@link DEFAULT_MACHINE} in `config.ts`. */
+  /** Default `q35`, see `config/schema.ts`. */
   machine?: MachineType | undefined;
   /** AF_VSOCK context id, ≥ 3. Default: random. Only where the host has vhost-vsock. */
   cid?: number | undefined;
