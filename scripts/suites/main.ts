@@ -1,0 +1,136 @@
+/**
+ * Runs the chosen suites one after the other and sums them up. `scripts/test` has installed what is
+ * needed and built the project before it starts this.
+ *
+ * Whatever happens, the last line is `N passed, N failed, N skipped`: each suite has its deadline
+ * and the whole run has one, after which the rest counts as failed.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { runCommand } from './command.ts';
+import { reportCoverage } from './coverage.ts';
+import type { Outcome, RunEnd } from './records.ts';
+import { describeEnd, outcomeOf, parseRecords, seconds, withTail } from './records.ts';
+import { chooseSuites, type Suite } from './suites.ts';
+import { summaryText, totals } from './summary.ts';
+import { checkSurvivors, RUN_MARKER, takeStock } from './survivors.ts';
+
+const RESULTS = 'test-results';
+const DEFAULT_DEADLINE_S = 80 * 60;
+const IMAGE_BUILD_MS = 15 * 60_000;
+
+const runId = randomBytes(6).toString('hex');
+// Counted from the start of scripts/test, which hands its own start time down.
+const startedAt = Number(process.env['QMP_AGENT_TEST_STARTED_MS'] ?? Date.now());
+const deadlineAt =
+  startedAt + Number(process.env['QMP_AGENT_TEST_DEADLINE_S'] ?? DEFAULT_DEADLINE_S) * 1000;
+const baseEnv = { [RUN_MARKER]: runId, NO_COLOR: '1', CI: process.env['CI'] ?? 'true' };
+
+async function run(
+  name: string,
+  argv: readonly string[],
+  timeoutMs: number,
+  env = {},
+): Promise<RunEnd> {
+  console.log(`\n== ${name}`);
+  const end = await runCommand(argv, {
+    env: { ...baseEnv, ...env },
+    timeoutMs: Math.max(1, Math.min(timeoutMs, deadlineAt - Date.now())),
+    logPath: join(RESULTS, `${name}.log`),
+  });
+  console.log(
+    `== ${name}: ${seconds(end.durationMs)}${end.exitCode === 0 ? '' : `, ${describeEnd(end)}`}`,
+  );
+  return end;
+}
+
+async function runSuite(suite: Suite): Promise<Outcome> {
+  const records = join(RESULTS, `${suite.name}.ndjson`);
+  const end = await run(suite.name, suite.argv, suite.timeoutMs, {
+    QMP_AGENT_TEST_RECORDS: join(process.cwd(), records),
+    ...suite.env,
+  });
+  let text = '';
+  try {
+    text = readFileSync(suite.recordsPath ?? records, 'utf8');
+  } catch {
+    // No record at all: outcomeOf says that the run died.
+  }
+  return outcomeOf(suite.name, parseRecords(text), end);
+}
+
+function notRun(suite: string, why: string): Outcome {
+  return {
+    suite,
+    passed: 0,
+    failures: [{ name: `suite ${suite}`, message: `not run: ${why}` }],
+    skips: [],
+    durationMs: 0,
+  };
+}
+
+async function buildImage(): Promise<Outcome> {
+  const end = await run(
+    'image',
+    [process.execPath, 'dist/src/cli/main.js', 'image', 'build', 'base'],
+    IMAGE_BUILD_MS,
+  );
+  const ok = end.exitCode === 0;
+  return {
+    suite: 'image',
+    passed: ok ? 1 : 0,
+    failures: ok ? [] : [{ name: 'image build base', message: withTail(describeEnd(end), end) }],
+    skips: [],
+    durationMs: end.durationMs,
+  };
+}
+
+async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const buildFailed = process.env['QMP_AGENT_TEST_BUILD_FAILED'];
+  if (buildFailed !== undefined) outcomes.push(notRun('build', buildFailed));
+  let image: Outcome | undefined;
+  for (const suite of suites) {
+    if (Date.now() >= deadlineAt) {
+      outcomes.push(notRun(suite.name, 'the deadline of the whole run has passed'));
+    } else if (suite.needsBuild && buildFailed !== undefined) {
+      outcomes.push(notRun(suite.name, 'the build failed'));
+    } else if (
+      suite.needsImage &&
+      image === undefined &&
+      (image = await buildImage()).failures.length > 0
+    ) {
+      outcomes.push(image, notRun(suite.name, 'the base image could not be built'));
+    } else if (suite.needsImage && image !== undefined && image.failures.length > 0) {
+      outcomes.push(notRun(suite.name, 'the base image could not be built'));
+    } else {
+      outcomes.push(await runSuite(suite));
+    }
+  }
+  return outcomes;
+}
+
+rmSync(RESULTS, { recursive: true, force: true });
+mkdirSync(RESULTS, { recursive: true });
+const before = takeStock();
+const outcomes: Outcome[] = [];
+try {
+  const suites = chooseSuites(process.argv.slice(2), RESULTS);
+  outcomes.push(...(await runAll(suites)));
+  await reportCoverage(suites, (argv, timeoutMs) => run('coverage', argv, timeoutMs));
+  outcomes.push(checkSurvivors(before, runId));
+} catch (error) {
+  outcomes.push({
+    suite: 'run',
+    passed: 0,
+    failures: [{ name: 'scripts/test', message: String(error) }],
+    skips: [],
+    durationMs: 0,
+  });
+}
+console.log(`\ntotal: ${seconds(Date.now() - startedAt)}; logs in ${RESULTS}/`);
+// Written in one call and waited for: nothing may follow the closing line, and none of it be lost.
+process.stdout.write(`${summaryText(outcomes)}\n`, () => {
+  process.exit(totals(outcomes).failed === 0 ? 0 : 1);
+});

@@ -1,0 +1,115 @@
+/** The suites of `scripts/test`, in the order they run: cheap ones first. */
+import { join } from 'node:path';
+
+export interface Suite {
+  name: string;
+  argv: readonly string[];
+  env?: Record<string, string>;
+  timeoutMs: number;
+  /** Where its records end up, when not where QMP_AGENT_TEST_RECORDS says. */
+  recordsPath?: string;
+  needsBuild: boolean;
+  needsImage: boolean;
+  coverage: boolean;
+}
+
+const MINUTE = 60_000;
+/** In the lab every instruction is emulated, the test runner's too. */
+const LAB_TIMEOUT_SCALE = 6;
+const LAB_TIMEOUT_MS = 35 * MINUTE;
+
+/** Command line of one vitest run over `projects`. */
+function vitest(projects: readonly string[], extra: readonly string[] = []): string[] {
+  return [
+    process.execPath,
+    'node_modules/vitest/vitest.mjs',
+    'run',
+    ...projects.flatMap((project) => ['--project', project]),
+    '--reporter=default',
+    '--reporter=./scripts/suites/reporter.ts',
+    ...extra,
+  ];
+}
+
+function allSuites(resultsDir: string): Suite[] {
+  const covered = (name: string): string[] => [
+    '--coverage',
+    '--coverage.reporter=json',
+    `--coverage.reportsDirectory=coverage/${name}`,
+    '--reporter=blob',
+    `--outputFile.blob=${join(resultsDir, 'blobs', `${name}.json`)}`,
+  ];
+  const lab = join(resultsDir, 'lab');
+  return [
+    {
+      name: 'style',
+      argv: vitest(['style']),
+      timeoutMs: 8 * MINUTE,
+      needsBuild: true,
+      needsImage: false,
+      coverage: false,
+    },
+    {
+      name: 'unit',
+      argv: vitest(['unit'], covered('unit')),
+      timeoutMs: 8 * MINUTE,
+      needsBuild: false,
+      needsImage: false,
+      coverage: true,
+    },
+    {
+      name: 'integration',
+      argv: vitest(['integration'], covered('integration')),
+      timeoutMs: 20 * MINUTE,
+      needsBuild: true,
+      needsImage: false,
+      coverage: true,
+    },
+    {
+      name: 'e2e',
+      argv: vitest(['e2e']),
+      timeoutMs: 25 * MINUTE,
+      needsBuild: true,
+      needsImage: true,
+      coverage: false,
+    },
+    {
+      name: 'lab',
+      argv: [
+        'scripts/lab',
+        'run',
+        '--timeout',
+        String(LAB_TIMEOUT_MS / 1000 - 30),
+        '--results',
+        lab,
+        '--env',
+        `QMP_AGENT_TEST_TIMEOUT_SCALE=${LAB_TIMEOUT_SCALE}`,
+        '--env',
+        'QMP_AGENT_TEST_RECORDS=/results/records.ndjson',
+        '--',
+        'node',
+        ...vitest(['lab', 'e2e']).slice(1),
+      ],
+      timeoutMs: LAB_TIMEOUT_MS,
+      recordsPath: join(lab, 'records.ndjson'),
+      needsBuild: true,
+      needsImage: true,
+      coverage: false,
+    },
+  ];
+}
+
+/**
+ * The suites of that name, or all.
+ *
+ * @throws Error on a name that no suite has
+ */
+export function chooseSuites(names: readonly string[], resultsDir: string): Suite[] {
+  const suites = allSuites(resultsDir);
+  for (const name of names) {
+    if (!suites.some((suite) => suite.name === name)) {
+      throw new Error(`no suite named ${name}; there are ${suites.map((s) => s.name).join(', ')}`);
+    }
+  }
+  return names.length === 0 ? suites : suites.filter((suite) => names.includes(suite.name));
+}

@@ -1,0 +1,127 @@
+/** Looks for what a test run left behind on the host: processes, taps, rules, mounts, files. */
+import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Outcome } from './records.ts';
+
+/** Environment variable that marks every process of a run, wherever it was moved to. */
+export const RUN_MARKER = 'QMP_AGENT_TEST_RUN';
+
+/** What there is on the host, by kind; each entry names one thing. */
+export type HostState = Record<string, Set<string>>;
+
+/** Takes stock. Tools that are not there contribute nothing. */
+export function takeStock(): HostState {
+  const root = process.getuid?.() === 0;
+  const data = root
+    ? '/var/lib/qmp-agent'
+    : join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local/share'), 'qmp-agent');
+  const runtime = root
+    ? '/run/qmp-agent'
+    : join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'qmp-agent');
+  return {
+    'QEMU process': new Set(qemuProcesses()),
+    'network interface': new Set(
+      linesOf('ip', ['-o', 'link']).map((line) => line.split(':')[1]!.trim()),
+    ),
+    'nftables table': new Set(linesOf('nft', ['list', 'tables'])),
+    mount: new Set(mounts()),
+    'VM on disk': new Set(entries(join(data, 'vms'))),
+    'file in the runtime directory': new Set(entries(runtime)),
+    'temporary file': new Set(entries(tmpdir()).filter((path) => path.includes('/qmp-agent'))),
+  };
+}
+
+/** The names in `after` that were not in `before`. */
+export function leftovers(before: HostState, after: HostState): string[] {
+  return Object.entries(after).flatMap(([kind, names]) =>
+    [...names].filter((name) => !before[kind]?.has(name)).map((name) => `${kind}: ${name}`),
+  );
+}
+
+/** Processes whose environment carries this run's marker. */
+export function markedProcesses(runId: string): { pid: number; command: string }[] {
+  return pids()
+    .filter(
+      (pid) => pid !== process.pid && read(pid, 'environ').includes(`${RUN_MARKER}=${runId}\0`),
+    )
+    .map((pid) => ({ pid, command: commandLine(pid) }));
+}
+
+/**
+ * Compares the host with what it was, ends the processes that this run left, and counts each find
+ * as a failure.
+ */
+export function checkSurvivors(before: HostState, runId: string): Outcome {
+  const startedAt = Date.now();
+  const found = leftovers(before, takeStock());
+  for (const { pid, command } of markedProcesses(runId)) {
+    found.push(`process ${pid}: ${command}`);
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It ended by itself in between.
+    }
+  }
+  return {
+    suite: 'survivors',
+    passed: found.length === 0 ? 1 : 0,
+    failures: found.map((name) => ({ name, message: 'left behind by the tests' })),
+    skips: [],
+    durationMs: Date.now() - startedAt,
+  };
+}
+
+function pids(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
+function read(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1');
+  } catch {
+    return ''; // gone, or another user's
+  }
+}
+
+function commandLine(pid: number): string {
+  return read(pid, 'cmdline').split('\0').join(' ').trim().slice(0, 200);
+}
+
+function qemuProcesses(): string[] {
+  return pids()
+    .filter((pid) => read(pid, 'comm').startsWith('qemu-system'))
+    .map((pid) => `${pid} ${commandLine(pid)}`);
+}
+
+function mounts(): string[] {
+  return readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((path) => path !== '');
+}
+
+function entries(dir: string): string[] {
+  try {
+    return readdirSync(dir).map((name) => join(dir, name));
+  } catch {
+    return [];
+  }
+}
+
+function linesOf(command: string, args: string[]): string[] {
+  try {
+    return execFileSync(command, args, {
+      encoding: 'utf8',
+      timeout: 10_000,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+      .split('\n')
+      .filter((line) => line !== '');
+  } catch {
+    return [];
+  }
+}
