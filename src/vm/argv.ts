@@ -1,0 +1,232 @@
+/**
+ * QEMU's command line from a validated configuration. Pure.
+ *
+ * Nothing implicit (`-nodefaults -no-user-config`), only the modern forms (`-blockdev`, `-device`,
+ * `-chardev`, `-object`), each with the id by which QMP finds it again. Valid for QEMU 7.2 to 10.
+ * Options: https://www.qemu.org/docs/master/system/invocation.html
+ */
+import { machineFacts, type MachineType } from '../../firmware/machine.ts';
+import { VIRTIO_PORT_PREFIX } from '../../guest-agent/protocol.ts';
+import type { Accel } from './api.ts';
+
+/** How host and agent talk: one vsock device, or virtio-serial ports with a socket each. */
+export type ChannelConfig =
+  | { readonly kind: 'vsock'; readonly cid: number }
+  | { readonly kind: 'virtio-serial'; readonly socketPaths: readonly string[] };
+
+/** Everything that QEMU is told. Validated by whoever made it. */
+export interface MachineConfig {
+  /** In `-name`, by which gc recognises the process. */
+  readonly id: string;
+  readonly machine: MachineType;
+  readonly accel: Accel;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  readonly cmdline: string;
+  readonly disk: {
+    /** qcow2 overlay. */
+    readonly path: string;
+    /** Read-only qcow2 under it. Named here, so that what the overlay's header says does not count. */
+    readonly backingPath: string;
+    /** The disk dies with the VM: flushes need not reach the host's disk. */
+    readonly disposable: boolean;
+  };
+  readonly channel: ChannelConfig;
+  /** First QMP server: ours. */
+  readonly qmpSocketPath: string;
+  /** Second QMP server: for people. */
+  readonly monitorSocketPath: string;
+  readonly consoleSocketPath: string;
+  readonly consoleLogPath: string;
+}
+
+/** Node name of the VM's disk, for QMP. */
+export const DISK_NODE = 'disk';
+/** qdev id of the VM's disk; BLOCK_IO_ERROR events carry its path. */
+export const DISK_DEVICE = 'disk0';
+
+/** Value of `-name`: the word by which a VM's process is found in /proc. */
+export function processName(id: string): string {
+  return `qmp-agent-${id}`;
+}
+
+/** Arguments after the program's name. */
+export function buildArgv(config: MachineConfig): string[] {
+  return [
+    '-nodefaults',
+    '-no-user-config',
+    ...['-display', 'none'],
+    '-no-reboot',
+    ...['-name', processName(config.id)],
+    ...sandbox(),
+    ...machine(config),
+    ...boot(config),
+    ...monitors(config),
+    ...serialConsole(config),
+    ...disk(config),
+    ...entropy(config),
+    ...channel(config),
+    ...panicDevice(config),
+  ];
+}
+
+/** A value inside an option list: QEMU splits at commas, and reads two as one. */
+export function escapeValue(value: string): string {
+  return value.replaceAll(',', ',,');
+}
+
+/** `driver,key=value,…`; undefined members are left out, booleans become on/off. */
+export function optionList(
+  first: string,
+  members: Readonly<Record<string, string | number | boolean | undefined>> = {},
+): string {
+  const parts = Object.entries(members).flatMap(([key, value]) => {
+    if (value === undefined) return [];
+    const text = typeof value === 'boolean' ? (value ? 'on' : 'off') : escapeValue(String(value));
+    return [`${key}=${text}`];
+  });
+  return [first, ...parts].join(',');
+}
+
+/**
+ * QEMU's own seccomp filter. `spawn=deny` rules out `exec:` migration URIs;
+ * `elevateprivileges=deny` works as nothing is dropped after the start.
+ */
+function sandbox(): string[] {
+  const denied = {
+    obsolete: 'deny',
+    elevateprivileges: 'deny',
+    spawn: 'deny',
+    resourcecontrol: 'deny',
+  };
+  return ['-sandbox', optionList('on', denied)];
+}
+
+function machine(config: MachineConfig): string[] {
+  const facts = machineFacts(config.machine);
+  // With several vCPUs under thread=multi, guests that patch their own code die at random (design.md).
+  const thread = config.accel === 'tcg' && config.vcpus > 1 ? 'single' : undefined;
+  return [
+    ...['-machine', `${facts.machineArg},memory-backend=ram`],
+    ...['-accel', optionList(config.accel, { thread })],
+    ...['-cpu', config.accel === 'kvm' ? 'host' : 'max'],
+    ...['-smp', optionList(String(config.vcpus), { sockets: 1, cores: config.vcpus, threads: 1 })],
+    ...['-m', `${config.memoryMib}M`],
+    ...['-object', optionList('memory-backend-ram', { id: 'ram', size: `${config.memoryMib}M` })],
+  ];
+}
+
+function boot(config: MachineConfig): string[] {
+  return ['-kernel', config.kernelPath, '-initrd', config.initramfsPath, '-append', config.cmdline];
+}
+
+function monitors(config: MachineConfig): string[] {
+  const server = (id: string, path: string) => [
+    ...['-chardev', optionList('socket', { id, path, server: true, wait: false })],
+    ...['-mon', optionList(`chardev=${id}`, { mode: 'control' })],
+  ];
+  return [...server('qmp', config.qmpSocketPath), ...server('monitor', config.monitorSocketPath)];
+}
+
+/** `logappend` opens the log with O_APPEND, on which the bound of `bounded-log.ts` rests. */
+function serialConsole(config: MachineConfig): string[] {
+  const chardev = optionList('socket', {
+    id: 'console',
+    path: config.consoleSocketPath,
+    server: true,
+    wait: false,
+    logfile: config.consoleLogPath,
+    logappend: true,
+  });
+  return ['-chardev', chardev, '-serial', 'chardev:console'];
+}
+
+function disk(config: MachineConfig): string[] {
+  const noFlush = config.disk.disposable;
+  const file = (node: string, filename: string, readOnly: boolean) =>
+    optionList('driver=file', {
+      'node-name': node,
+      filename,
+      aio: 'threads',
+      discard: 'unmap',
+      'read-only': readOnly,
+      'cache.no-flush': noFlush,
+    });
+  const format = (node: string, fileNode: string, readOnly: boolean, backing?: string) =>
+    optionList('driver=qcow2', {
+      'node-name': node,
+      file: fileNode,
+      backing,
+      discard: readOnly ? undefined : 'unmap',
+      'read-only': readOnly,
+      'cache.no-flush': noFlush,
+    });
+  return [
+    ...['-blockdev', file('base-file', config.disk.backingPath, true)],
+    ...['-blockdev', format('base', 'base-file', true)],
+    ...['-blockdev', file('disk-file', config.disk.path, false)],
+    ...['-blockdev', format(DISK_NODE, 'disk-file', false, 'base')],
+    '-device',
+    // A full host disk pauses the VM and says so, instead of breaking the guest's file system.
+    virtio('virtio-blk', config, {
+      id: DISK_DEVICE,
+      drive: DISK_NODE,
+      werror: 'enospc',
+      rerror: 'report',
+    }),
+  ];
+}
+
+function entropy(config: MachineConfig): string[] {
+  return [
+    ...['-object', optionList('rng-builtin', { id: 'rng' })],
+    ...['-device', virtio('virtio-rng', config, { id: 'rng0', rng: 'rng' })],
+  ];
+}
+
+function channel(config: MachineConfig): string[] {
+  const { channel } = config;
+  if (channel.kind === 'vsock') {
+    const vsock = virtio('vhost-vsock', config, { id: 'vsock0', 'guest-cid': channel.cid });
+    return ['-device', vsock];
+  }
+  const controller = virtio('virtio-serial', config, {
+    id: 'channels',
+    max_ports: channel.socketPaths.length + 1, // port 0 is set aside for a console
+  });
+  return [
+    ...['-device', controller],
+    ...channel.socketPaths.flatMap((path, index) => {
+      const id = `ch${index}`;
+      const port = optionList('virtserialport', {
+        bus: 'channels.0',
+        nr: index + 1,
+        chardev: id,
+        name: `${VIRTIO_PORT_PREFIX}.${index}`,
+      });
+      return [
+        ...['-chardev', optionList('socket', { id, path, server: true, wait: false })],
+        ...['-device', port],
+      ];
+    }),
+  ];
+}
+
+/** How a guest reports a panic by itself, and learns that it was cloned. */
+function panicDevice(config: MachineConfig): string[] {
+  const facts = machineFacts(config.machine);
+  return [
+    ...(facts.pvpanicDevice === undefined ? [] : ['-device', facts.pvpanicDevice]),
+    ...(facts.vmgenid ? ['-device', optionList('vmgenid', { guid: 'auto' })] : []),
+  ];
+}
+
+function virtio(
+  name: string,
+  config: MachineConfig,
+  members: Readonly<Record<string, string | number>>,
+): string {
+  return optionList(`${name}-${machineFacts(config.machine).virtioSuffix}`, members);
+}

@@ -1,0 +1,206 @@
+/** What is on disk about a VM: `vm.json`. Written whole and renamed into place, so never seen half. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { MachineType } from '../../firmware/machine.ts';
+import { HostError, StateDirError } from '../errors.ts';
+import type { Accel, AccelChoice, StatePaths } from './api.ts';
+import { isVmId } from './ids.ts';
+import type { ProcessIdentity } from './process-identity.ts';
+import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
+
+/** Version of {@link VmRecord} that this program writes; it refuses later ones. */
+export const RECORD_SCHEMA = 1;
+/** Longest record that is read; ours have some 3 KiB. */
+const MAX_RECORD_BYTES = 1024 * 1024;
+
+/** What was asked for, resolved and validated. Does not change while the VM exists. */
+export interface VmConfig {
+  readonly image: string;
+  /** Id of the image's contents at the time: the overlay fits no other. */
+  readonly imageId: string;
+  readonly rootfsPath: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskBytes: number;
+  readonly accel: AccelChoice;
+  readonly machine: MachineType;
+  readonly channel: 'vsock' | 'virtio-serial';
+  /** Asked for by the caller; undefined: a random one at each start. */
+  readonly cid?: number | undefined;
+  readonly hostname: string;
+  readonly kernelArgs: readonly string[];
+  readonly qemuPath: string;
+  readonly persistent: boolean;
+}
+
+/** One life of QEMU for this VM. */
+export interface VmRun {
+  /** Who started it; while `qemu` is missing, whether the start is still under way. */
+  readonly starter: ProcessIdentity;
+  readonly qemu?: ProcessIdentity | undefined;
+  readonly startedAt: string;
+  readonly accel: Accel;
+  readonly cid?: number | undefined;
+  /** virtio-serial ports there are; 0 with vsock. */
+  readonly ports: number;
+}
+
+/** States that are written down; what the host shows besides is added when a record is read. */
+export type RecordedState = 'starting' | 'running' | 'paused' | 'stopping' | 'stopped';
+
+/** `vm.json`. */
+export interface VmRecord {
+  readonly schema: typeof RECORD_SCHEMA;
+  readonly id: string;
+  readonly name?: string | undefined;
+  readonly createdAt: string;
+  /** The process that an ephemeral VM belongs to. */
+  readonly owner?: ProcessIdentity | undefined;
+  readonly config: VmConfig;
+  readonly state: RecordedState;
+  /** Why, where there is more to say. */
+  readonly detail?: string | undefined;
+  readonly run?: VmRun | undefined;
+}
+
+/** A record, or what is wrong with it. */
+export type RecordEntry =
+  | { readonly id: string; readonly record: VmRecord; readonly defect?: undefined }
+  | { readonly id: string; readonly record?: undefined; readonly defect: string };
+
+/** Creates the state directories where they are missing. @throws StateDirError, HostError */
+export async function ensureStateDirs(paths: StatePaths): Promise<void> {
+  for (const dir of [vmsDir(paths), paths.runtimeDir]) {
+    await mkdir(dir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+      throw stateFault(error, dir);
+    });
+  }
+}
+
+/**
+ * Writes a record.
+ * @throws StateDirError the directory is read-only or gone
+ * @throws HostError ERR_HOST_DISK_FULL
+ */
+export async function writeRecord(paths: VmPaths, record: VmRecord): Promise<void> {
+  const temporary = `${paths.recordPath}.${randomBytes(4).toString('hex')}.tmp`;
+  try {
+    const file = await open(temporary, 'wx', 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify(record, undefined, 2)}\n`);
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, paths.recordPath);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw stateFault(error, paths.recordPath);
+  }
+}
+
+/**
+ * Reads a record.
+ * @returns undefined where there is no such VM
+ * @throws StateDirError corrupt, unreadable, or written by a later version
+ */
+export async function readRecord(paths: VmPaths): Promise<VmRecord | undefined> {
+  let text: string;
+  try {
+    await using file = await open(paths.recordPath, 'r');
+    const { size } = await file.stat();
+    if (size > MAX_RECORD_BYTES) throw corrupt(paths.recordPath, `it has ${size} bytes`);
+    text = await file.readFile('utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw error instanceof StateDirError ? error : stateFault(error, paths.recordPath);
+  }
+  return parseRecord(text, paths.recordPath);
+}
+
+/** @throws StateDirError no record, or one of a later version */
+export function parseRecord(text: string, path: string): VmRecord {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (error) {
+    throw corrupt(path, (error as Error).message);
+  }
+  const record = data as Partial<VmRecord> | null;
+  const schema: unknown = record?.schema;
+  if (typeof schema === 'number' && schema > RECORD_SCHEMA) {
+    throw new StateDirError(
+      `${path} was written by a later version of qmp-agent (schema ${schema}; this one knows ${RECORD_SCHEMA})`,
+      {
+        path,
+        hint: 'Upgrade qmp-agent, or set state.dataDir to another directory for this version.',
+      },
+    );
+  }
+  if (schema !== RECORD_SCHEMA) throw corrupt(path, 'no schema number');
+  if (!isVmId(record?.id ?? '')) throw corrupt(path, 'no id');
+  if (typeof record?.config?.rootfsPath !== 'string' || typeof record.state !== 'string') {
+    throw corrupt(path, 'config or state missing');
+  }
+  return record as VmRecord;
+}
+
+/**
+ * All records, oldest first; broken ones with their defect, at the end.
+ * @throws StateDirError the directory cannot be read, or holds a record of a later version
+ */
+export async function readAllRecords(paths: StatePaths): Promise<RecordEntry[]> {
+  const entries = await Promise.all(
+    (await listVmIds(paths)).map(async (id): Promise<RecordEntry | undefined> => {
+      try {
+        const record = await readRecord(vmPaths(paths, id));
+        return record && { id, record };
+      } catch (error) {
+        return { id, defect: (error as Error).message };
+      }
+    }),
+  );
+  const age = (entry: RecordEntry) => entry.record?.createdAt ?? '~';
+  return entries
+    .filter((entry) => entry !== undefined)
+    .sort((a, b) => age(a).localeCompare(age(b)) || a.id.localeCompare(b.id));
+}
+
+/** Ids of all directories that look like a VM's. */
+export async function listVmIds(paths: StatePaths): Promise<string[]> {
+  const dir = vmsDir(paths);
+  try {
+    return (await readdir(dir)).filter(isVmId);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw stateFault(error, dir);
+  }
+}
+
+/** What a failed access to the state directory means. */
+export function stateFault(error: unknown, path: string): Error {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${path}`, {
+      hint: 'Free space there, remove VMs you no longer need, or set state.dataDir to a larger file system.',
+      cause: error,
+    });
+  }
+  const hint =
+    code === 'EROFS'
+      ? 'The file system is mounted read-only: mount it for writing, or set state.dataDir and state.runtimeDir to others.'
+      : `Make sure that ${dirname(path)} exists, belongs to this user and is writable.`;
+  return new StateDirError(`the state directory cannot be used: ${message}`, {
+    path,
+    hint,
+    cause: error,
+  });
+}
+
+function corrupt(path: string, defect: string): StateDirError {
+  return new StateDirError(`${path} is not a VM record: ${defect}`, {
+    path,
+    hint: 'Remove what is left of that VM with `qmp-agent gc`.',
+  });
+}
