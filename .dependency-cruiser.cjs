@@ -17,7 +17,7 @@ module.exports = {
   forbidden: [
     { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true } },
     only('qmp-knows-no-vms', '^qmp/', ['^qmp/', '^src/errors\\.ts$']),
-    only('guest-agent-stands-alone', '^guest-agent/', ['^guest-agent/', `${npm}ffi-rs/`]),
+    only('guest-agent-stands-alone', '^guest-agent/', ['^guest-agent/', `${npm}(ffi-rs|esbuild)/`]),
     only('firmware-stands-alone', '^firmware/', ['^firmware/', '^src/errors\\.ts$', `${npm}execa/`]),
     only('nft-stands-alone', '^nft/', ['^nft/', '^src/errors\\.ts$', `${npm}execa/`]),
     { name: 'errors-are-the-root', severity: 'error', from: { path: '^src/errors\\.ts$' }, to: { dependencyTypesNot: ['core'] } },

@@ -17,7 +17,7 @@
  * | GET  /execs                  | –                            | {@link ExecInfo}[]                 |
  * | GET  /execs/:id/output       | –                            | output frames: replay, then live   |
  * | POST /execs/:id/stdin        | raw bytes (`?eof=1` closes)  | 204                                |
- * | POST /execs/:id/signal       | `{signal, tree?}`            | 204                                |
+ * | POST /execs/:id/signal       | {@link SignalRequest}        | 204                                |
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
@@ -49,8 +49,16 @@ export interface ExecSpec {
   stdin?: boolean;
   /** Kill the whole process tree after this many ms. Default: never. */
   timeoutMs?: number;
-  /** Output kept in the agent's memory for replay, per exec. Default {@link DEFAULT_REPLAY_BYTES}. */
+  /**
+   * Output kept in the agent's memory for replay. Default {@link DEFAULT_REPLAY_BYTES}, at most
+   * {@link LIMITS.replayBytes}.
+   */
   replayBytes?: number;
+  /**
+   * What becomes of the exec when the stream that started it breaks off: `keep` (default) lets it run
+   * on, to be listed, attached to and replayed; `kill` kills the whole process tree.
+   */
+  onDisconnect?: 'kill' | 'keep';
   /** Free text by which users find the exec in a list. */
   tag?: string;
 }
@@ -68,6 +76,17 @@ export interface ExecExit {
   durationMs: number;
   /** The agent killed it because `timeoutMs` was over. */
   timedOut: boolean;
+}
+
+/** Body of `POST /execs/:id/signal`. */
+export interface SignalRequest {
+  /** `SIGTERM`, … */
+  signal: string;
+  /**
+   * false (default): the process group of the exec's first process, as a terminal's Ctrl-C does.
+   * true: every process that descends from it, daemons included.
+   */
+  tree?: boolean;
 }
 
 /** One exec, as the list shows it. Finished ones stay listed for a while. */
@@ -124,8 +143,42 @@ export const LIMITS = {
   streams: 256,
   /** Header list of one request or reply, bytes. */
   headerBytes: 16 * 1024,
+  /** Largest {@link ExecSpec.replayBytes}. */
+  replayBytes: 16 * 1024 * 1024,
+  /** Replay buffers of all execs together; those of the execs that ended first go first. */
+  totalReplayBytes: 64 * 1024 * 1024,
+  /** Bytes of seed in one `POST /entropy`. */
+  entropyBytes: 4096,
   /** Execs running at once in one guest. */
   execs: 1024,
   /** Finished execs that stay listed. */
   finishedExecs: 128,
+} as const;
+
+/** Flow-control window of one stream: what a peer may send before the reader took any. */
+export const STREAM_WINDOW_BYTES = 512 * 1024;
+
+/**
+ * Window of a connection: that of all streams together, so that execs whose output nobody reads never
+ * hold up a ping or another exec.
+ */
+export const CONNECTION_WINDOW_BYTES = LIMITS.streams * STREAM_WINDOW_BYTES;
+
+/** How both ends set up HTTP/2 (options of Node's `http2`). */
+export const HTTP2_OPTIONS = {
+  settings: {
+    initialWindowSize: STREAM_WINDOW_BYTES,
+    maxConcurrentStreams: LIMITS.streams,
+    maxHeaderListSize: LIMITS.headerBytes,
+    enablePush: false,
+  },
+  maxHeaderListPairs: 32,
+  maxSendHeaderBlockLength: LIMITS.headerBytes,
+  maxSettings: 16,
+  maxOutstandingPings: 4,
+  maxReservedRemoteStreams: 0,
+  maxSessionInvalidFrames: 16,
+  maxSessionRejectedStreams: 16,
+  /** MiB: headers, settings and queues of one session, besides the streams' own data. */
+  maxSessionMemory: 32,
 } as const;

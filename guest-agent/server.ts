@@ -1,0 +1,152 @@
+/** The agent's HTTP/2 side: routes, bodies, errors. */
+import {
+  performServerHandshake,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import type { Socket } from 'node:net';
+import { setDefaultHighWaterMark } from 'node:stream';
+import { complain } from './channels.ts';
+import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
+import type { Execs } from './execs.ts';
+import { HTTP2_OPTIONS, LIMITS, CONNECTION_WINDOW_BYTES, type ErrorReply } from './protocol.ts';
+import { RequestError } from './request-error.ts';
+import type { ServeHttp2 } from './session.ts';
+import { parseNumber, parseObject, parseSignalRequest } from './spec.ts';
+import { addEntropy, pingReply, poweroff, setClock, setHostname, status } from './system.ts';
+
+/** HTTP/2 streams take their buffer's size from here, and 16 KiB would mean a wake-up per frame. */
+const STREAM_BUFFER_BYTES = 256 * 1024;
+
+/** A server of HTTP/2 on sockets, over the given execs. */
+export function http2Server(execs: Execs): ServeHttp2 {
+  setDefaultHighWaterMark(false, STREAM_BUFFER_BYTES);
+  return (socket: Socket) =>
+    new Promise((resolve) => {
+      const session = performServerHandshake(socket, HTTP2_OPTIONS);
+      session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+      session.on('stream', (stream, headers) => void answer(execs, stream, headers));
+      session.on('error', () => session.destroy());
+      session.on('goaway', () => undefined);
+      session.once('close', () => {
+        socket.destroy();
+        resolve();
+      });
+    });
+}
+
+async function answer(
+  execs: Execs,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+): Promise<void> {
+  stream.on('error', () => stream.destroy()); // reset by the host, or the connection is gone
+  try {
+    await route(execs, stream, headers);
+  } catch (error) {
+    const known = error instanceof RequestError;
+    if (!known) complain(`${headers[':method']} ${headers[':path']}`, error);
+    const { code = 'EINTERNAL', message } = error as NodeJS.ErrnoException;
+    reply(stream, { error: { code, message } } satisfies ErrorReply, known ? error.status : 500);
+    stream.resume(); // what is left of the body
+  }
+}
+
+const EXEC_PATH = /^\/execs\/([\w-]{1,64})\/(output|stdin|signal)$/;
+
+async function route(
+  execs: Execs,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+): Promise<void> {
+  const [path = '', query = ''] = (headers[':path'] ?? '').split('?', 2);
+  const request = `${headers[':method']} ${path}`;
+  switch (request) {
+    case 'POST /execs':
+      return receiveExec(execs, stream);
+    case 'GET /execs':
+      return reply(stream, execs.list());
+    case 'GET /ping':
+      return reply(stream, pingReply());
+    case 'GET /status':
+      return reply(stream, await status(execs.runningCount));
+    case 'POST /clock': {
+      const unixMs = parseNumber('unixMs', (await readObject(stream))['unixMs'], 0, MAX_UNIX_MS);
+      return reply(stream, { stepMs: await setClock(unixMs) });
+    }
+    case 'POST /entropy': {
+      const bytes = await readBody(stream, LIMITS.entropyBytes);
+      parseNumber('length', bytes.length, MIN_ENTROPY_BYTES, LIMITS.entropyBytes);
+      await addEntropy(bytes);
+      return reply(stream);
+    }
+    case 'POST /hostname':
+      setHostname(String((await readObject(stream))['hostname']));
+      return reply(stream);
+    case 'POST /poweroff':
+      reply(stream);
+      stream.once('close', poweroff);
+      return;
+    default:
+      return routeExec(execs, stream, request, query);
+  }
+}
+
+/** Year 2200: beyond it a clock is a mistake. */
+const MAX_UNIX_MS = 7_258_118_400_000;
+const MIN_ENTROPY_BYTES = 32;
+
+async function routeExec(
+  execs: Execs,
+  stream: ServerHttp2Stream,
+  request: string,
+  query: string,
+): Promise<void> {
+  const [method, path = ''] = request.split(' ');
+  const [, id = '', what] = EXEC_PATH.exec(path) ?? [];
+  if (method === 'GET' && what === 'output') {
+    sendExecOutput(execs.get(id), stream);
+  } else if (method === 'POST' && what === 'stdin') {
+    await writeStdin(execs.get(id), stream, query === 'eof=1');
+    reply(stream);
+  } else if (method === 'POST' && what === 'signal') {
+    const exec = execs.get(id);
+    const { signal, tree } = parseSignalRequest((await readBody(stream)).toString('utf8'));
+    exec.signal(signal, tree);
+    reply(stream);
+  } else {
+    throw new RequestError('ENOSYS', `no such request: ${request.slice(0, 100)}`, 404);
+  }
+}
+
+function reply(
+  stream: ServerHttp2Stream,
+  body?: unknown,
+  status = body === undefined ? 204 : 200,
+): void {
+  if (stream.destroyed || stream.headersSent) return;
+  if (body === undefined) {
+    stream.respond({ ':status': status }, { endStream: true });
+    return;
+  }
+  stream.respond({ ':status': status, 'content-type': 'application/json' });
+  stream.end(JSON.stringify(body));
+}
+
+async function readObject(stream: ServerHttp2Stream): Promise<Record<string, unknown>> {
+  return parseObject((await readBody(stream)).toString('utf8'));
+}
+
+async function readBody(
+  stream: ServerHttp2Stream,
+  limit: number = LIMITS.jsonBytes,
+): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    length += chunk.length;
+    if (length > limit) throw new RequestError('E2BIG', `body is longer than ${limit} bytes`, 413);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}

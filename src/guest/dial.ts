@@ -1,0 +1,206 @@
+/** Reaching a guest's agent: connect, say who we are, wait for the answer. */
+import { randomBytes } from 'node:crypto';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { socketFromVsock } from '../../guest-agent/handles.ts';
+import { libc, LibcError } from '../../guest-agent/libc.ts';
+import { HostPreambleReader, hostPreamble, type GuestHello } from '../../guest-agent/preamble.ts';
+import { PROTOCOL_VERSION } from '../../guest-agent/protocol.ts';
+import {
+  GuestConnectError,
+  GuestProtocolError,
+  GuestVersionError,
+  HostError,
+  TimeoutError,
+} from '../errors.ts';
+
+/** Where an agent is reached. */
+export type ChannelTarget =
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+/** A connection on which the agent has answered. */
+export interface Dialed {
+  readonly socket: Socket;
+  readonly agentVersion: string;
+}
+
+/** Between attempts to connect: nobody listens yet. */
+const REDIAL_MS = 20;
+/**
+ * Between preambles on a connection that stands. One is enough for an agent that is still booting,
+ * since the wire keeps it; the others are for an agent in the midst of an earlier session.
+ */
+const RESEND_MS = 200;
+/** From this attempt on, {@link FILLER} goes before the preamble. */
+const FILLER_FROM_ATTEMPT = 2;
+/**
+ * An agent that was restored in the midst of an HTTP/2 frame takes what comes as the frame's rest.
+ * This is longer than the longest frame (16 KiB) and no frame's head, so the old session breaks.
+ */
+const FILLER = Buffer.alloc(20 * 1024, '\n');
+/** Most attempts that write to one connection: an agent that never reads must not fill our memory. */
+const MAX_PREAMBLES = 600;
+/** Stale bytes before the answer: more than QEMU, the port's ring and the sockets can hold. */
+export const MAX_STALE_BYTES = 16 * 1024 * 1024;
+/** One attempt to connect over vsock. */
+const VSOCK_ATTEMPT_MS = 1_000;
+
+/**
+ * Dials until the agent answers.
+ * @throws TimeoutError, GuestVersionError, GuestConnectError, GuestProtocolError, HostError
+ */
+export async function dial(
+  target: ChannelTarget,
+  o: { vmId: string; timeoutMs: number; signal?: AbortSignal | undefined },
+): Promise<Dialed> {
+  const timeout = AbortSignal.timeout(o.timeoutMs);
+  const signal = o.signal ? AbortSignal.any([o.signal, timeout]) : timeout;
+  let last: unknown;
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      const socket = await connectOnce(target, signal).catch((error: unknown) => {
+        last = error;
+        if (isFinal(error)) throw connectFailure(target, error, o.vmId);
+      });
+      if (socket) {
+        const dialed = await shakeHands(socket, o.vmId, signal);
+        if (dialed) return dialed;
+        last = new Error('the connection was closed before the agent answered');
+      }
+      await delay(REDIAL_MS, undefined, { signal });
+    }
+  } catch (error) {
+    if (o.signal?.aborted) throw o.signal.reason;
+    if (!timeout.aborted) throw error;
+    throw new TimeoutError(`guest agent of VM ${o.vmId}`, o.timeoutMs, {
+      vmId: o.vmId,
+      cause: last,
+      hint: 'Look at the serial console (`qmp-agent logs`), or allow more time to boot.',
+    });
+  }
+}
+
+async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<Socket> {
+  if (target.kind === 'vsock') {
+    const { connectVsock } = await libc();
+    const socket = socketFromVsock(await connectVsock(target.cid, target.port, VSOCK_ATTEMPT_MS));
+    socket.on('error', () => undefined);
+    return socket;
+  }
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path: target.path, signal });
+    socket.once('connect', () => resolve(socket));
+    // Stays: an error without a listener would end the process. 'close' tells the rest.
+    socket.on('error', reject);
+  });
+}
+
+/** Errors that no later attempt can cure. */
+function isFinal(error: unknown): boolean {
+  if (error instanceof LibcError) return ['EAFNOSUPPORT', 'EACCES', 'EPERM'].includes(error.code);
+  return ['EACCES', 'EPERM', 'EINVAL', 'ENOTSOCK'].includes(
+    (error as NodeJS.ErrnoException).code ?? '',
+  );
+}
+
+function connectFailure(target: ChannelTarget, cause: unknown, vmId: string): Error {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  if (target.kind === 'vsock') {
+    return new HostError('ERR_HOST_VSOCK', `vsock to CID ${target.cid} cannot work: ${text}`, {
+      vmId,
+      cause,
+      hint: 'Load the vhost_vsock module, or use the virtio-serial channel.',
+    });
+  }
+  return new GuestConnectError(`channel ${target.path} cannot be opened: ${text}`, {
+    vmId,
+    cause,
+    hint: 'Run as the user who started the VM.',
+  });
+}
+
+/** The connection, once the agent answered; undefined where it was closed before. */
+async function shakeHands(
+  socket: Socket,
+  vmId: string,
+  signal: AbortSignal,
+): Promise<Dialed | undefined> {
+  let sent = 0;
+  const nonce = randomBytes(16).toString('hex');
+  const send = () => {
+    if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
+    if (sent >= FILLER_FROM_ATTEMPT) socket.write(FILLER);
+    sent += 1;
+    socket.write(hostPreamble(nonce));
+  };
+  const resend = setInterval(send, RESEND_MS);
+  try {
+    const answer = readAnswer(socket, nonce, vmId, signal);
+    send();
+    const hello = await answer;
+    if (!hello) return undefined;
+    checkVersion(hello, vmId);
+    if (hello.rest.length > 0) socket.unshift(hello.rest);
+    return { socket, agentVersion: hello.agentVersion };
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  } finally {
+    clearInterval(resend);
+  }
+}
+
+function readAnswer(
+  socket: Socket,
+  nonce: string,
+  vmId: string,
+  signal: AbortSignal,
+): Promise<GuestHello | undefined> {
+  const reader = new HostPreambleReader(nonce);
+  return new Promise((resolve, reject) => {
+    const settle = (action: () => void) => {
+      socket.pause();
+      socket.off('data', onData);
+      socket.off('close', onClose);
+      signal.removeEventListener('abort', onAbort);
+      action();
+    };
+    const onClose = () => settle(() => resolve(undefined));
+    const onAbort = () => settle(() => reject(signal.reason as Error));
+    const onData = (chunk: Buffer) => {
+      const hello = reader.push(chunk);
+      if (hello) settle(() => resolve(hello));
+      else if (reader.bytes > MAX_STALE_BYTES) settle(() => reject(notAnAgent(vmId)));
+    };
+    socket.on('data', onData);
+    socket.once('close', onClose);
+    signal.addEventListener('abort', onAbort);
+    if (signal.aborted) onAbort();
+  });
+}
+
+function notAnAgent(vmId: string): Error {
+  return new GuestProtocolError(
+    `what answers on the channel is not an agent: ${MAX_STALE_BYTES} bytes without its answer`,
+    { vmId, hint: 'The guest is not to be trusted any more; remove the VM.' },
+  );
+}
+
+function checkVersion(hello: GuestHello, vmId: string): void {
+  if (hello.protocol === PROTOCOL_VERSION) return;
+  const older = hello.protocol < PROTOCOL_VERSION ? 'agent' : 'host';
+  throw new GuestVersionError(
+    `the host speaks protocol ${PROTOCOL_VERSION}, the guest's agent ${hello.agentVersion} speaks ${hello.protocol}`,
+    {
+      vmId,
+      host: PROTOCOL_VERSION,
+      guest: hello.protocol,
+      hint:
+        older === 'agent'
+          ? 'Start the VM anew: it takes the agent of this installation then.'
+          : 'Use the version of qmp-agent that started this VM, or start the VM anew.',
+    },
+  );
+}

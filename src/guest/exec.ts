@@ -1,0 +1,235 @@
+/** The host's end of one exec. */
+import type { ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import { Writable } from 'node:stream';
+import { FRAME, FRAME_HEAD_BYTES, FrameError, FrameReader } from '../../guest-agent/frames.ts';
+import type { ExecExit } from '../../guest-agent/protocol.ts';
+import { LIMITS } from '../../guest-agent/protocol.ts';
+import type { GuestError } from '../errors.ts';
+import { parseExit, parseStarted } from './replies.ts';
+import { brokenStream, protocolError, refusal, type RequestContext } from './request.ts';
+
+/** A piece of an exec's output, or the mark of a gap in it. */
+export type GuestOutput =
+  | { readonly stream: 'stdout' | 'stderr'; readonly data: Buffer }
+  | { readonly truncatedBytes: number };
+
+/** An exec as its session sees it. Whoever holds it has to read {@link output} or {@link detach}: back-pressure reaches the process. */
+export interface GuestExec {
+  readonly id: string;
+  readonly pid: number;
+  /** Back-pressured; `end()` is EOF. Undefined where the spec asked for none, or after an attach. */
+  readonly stdin: Writable | undefined;
+  /** For one reader; ends when the exec does, throws where the session ends first. */
+  readonly output: AsyncIterable<GuestOutput>;
+  /** Rejects with a GuestError where the session ends first. Settles when the output is read to its end. */
+  readonly exit: Promise<ExecExit>;
+  /** Signals the whole tree. Default SIGKILL. */
+  kill(signal?: string): Promise<void>;
+  /** Stops listening; the exec runs on where its spec says `keep`. */
+  detach(): Promise<void>;
+}
+
+/** Output waiting for its reader, at most: then the stream pauses, and its window holds the guest back. */
+const QUEUE_BYTES = 1024 * 1024;
+/** Output frames without payload in a row: a guest that sends these only burns time. */
+const MAX_EMPTY_FRAMES = 1000;
+
+/** Reads an exec's stream of frames. */
+export class ExecStream implements GuestExec {
+  id = '';
+  pid = 0;
+  stdin: Writable | undefined;
+  readonly exit: Promise<ExecExit>;
+  readonly #stream: ClientHttp2Stream;
+  readonly #context: RequestContext;
+  readonly #kill: (id: string, signal: string) => Promise<void>;
+  readonly #reader: FrameReader;
+  #queue: GuestOutput[] = [];
+  #queuedBytes = 0;
+  #wake: (() => void) | undefined;
+  #over = false;
+  #error: Error | undefined;
+  #result: ExecExit | undefined;
+  #detached = false;
+  #started: { resolve: () => void; reject: (error: Error) => void } | undefined;
+  #settleExit: { resolve: (exit: ExecExit) => void; reject: (error: Error) => void } | undefined;
+  #status = 0;
+  #errorBody: Buffer[] = [];
+  #errorBytes = 0;
+  #emptyFrames = 0;
+
+  constructor(
+    context: RequestContext,
+    stream: ClientHttp2Stream,
+    kill: (id: string, signal: string) => Promise<void>,
+  ) {
+    this.#context = context;
+    this.#stream = stream;
+    this.#kill = kill;
+    this.#reader = new FrameReader({
+      output: (type, data) => this.#output(type, data),
+      frame: (type, payload) => this.#control(type, payload),
+    });
+    this.exit = new Promise((resolve, reject) => {
+      this.#settleExit = { resolve, reject };
+    });
+    this.exit.catch(() => undefined); // who only reads output hears of it there
+    stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
+      this.#status = headers[':status'] ?? 0;
+    });
+    stream.on('data', (chunk: Buffer) => this.#data(chunk));
+    stream.once('close', () => this.#closed());
+  }
+
+  /** Resolves with the first frame. */
+  started(): Promise<this> {
+    return new Promise((resolve, reject) => {
+      if (this.#over) reject(this.#error ?? brokenStream(this.#context, this.#stream));
+      else this.#started = { resolve: () => resolve(this), reject };
+    });
+  }
+
+  get output(): AsyncIterable<GuestOutput> {
+    return { [Symbol.asyncIterator]: () => this.#read() };
+  }
+
+  /** Gives the exec a stdin that is the request's own body. */
+  openStdin(): void {
+    this.stdin = requestBody(this.#stream);
+  }
+
+  async kill(signal = 'SIGKILL'): Promise<void> {
+    await this.#kill(this.id, signal);
+  }
+
+  detach(): Promise<void> {
+    this.#detached = true;
+    this.#queue = [];
+    this.#stream.close(CANCEL);
+    return new Promise((resolve) => {
+      if (this.#over) resolve();
+      else this.#stream.once('close', resolve);
+    });
+  }
+
+  async *#read(): AsyncGenerator<GuestOutput> {
+    for (;;) {
+      const queue = this.#queue;
+      this.#queue = [];
+      this.#queuedBytes = 0;
+      this.#stream.resume();
+      yield* queue;
+      if (this.#queue.length > 0) continue;
+      if (this.#over) {
+        if (this.#error && !this.#detached) throw this.#error;
+        return;
+      }
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  #data(chunk: Buffer): void {
+    try {
+      if (this.#status === 200) this.#reader.push(chunk);
+      else this.#refused(chunk);
+    } catch (error) {
+      const what = error instanceof FrameError ? error.message : 'a frame could not be read';
+      this.#fail(protocolError(this.#context, what));
+    }
+  }
+
+  #refused(chunk: Buffer): void {
+    this.#errorBytes += chunk.length;
+    if (this.#errorBytes > LIMITS.frameBytes) throw new FrameError('endless refusal');
+    this.#errorBody.push(chunk);
+  }
+
+  #output(type: 2 | 3, data: Buffer): void {
+    if (this.id === '') throw new FrameError('output before the exec was started');
+    if (this.#result) throw new FrameError('output after the exec ended');
+    this.#emptyFrames = data.length === 0 ? this.#emptyFrames + 1 : 0;
+    if (this.#emptyFrames > MAX_EMPTY_FRAMES) throw new FrameError('empty frames without end');
+    if (this.#detached || data.length === 0) return;
+    this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data }, data.length);
+  }
+
+  #enqueue(item: GuestOutput, bytes: number): void {
+    this.#queue.push(item);
+    // The head counts too: a million one-byte pieces are not a megabyte.
+    this.#queuedBytes += bytes + FRAME_HEAD_BYTES + PIECE_OVERHEAD_BYTES;
+    if (this.#queuedBytes > QUEUE_BYTES) this.#stream.pause();
+    this.#notify();
+  }
+
+  #control(type: number, payload: Buffer): void {
+    if (type === FRAME.started) {
+      if (this.id !== '') throw new FrameError('the exec was started twice');
+      ({ id: this.id, pid: this.pid } = parseStarted(payload));
+      this.#started?.resolve();
+      this.#started = undefined;
+    } else if (this.id === '' || this.#result) {
+      throw new FrameError(`frame of type ${type} out of its place`);
+    } else if (type === FRAME.truncated) {
+      if (payload.length !== 8) throw new FrameError('a mark of truncation has 8 bytes');
+      this.#enqueue({ truncatedBytes: Number(payload.readBigUInt64BE()) }, payload.length);
+    } else if (type === FRAME.exit) {
+      this.#result = parseExit(payload);
+    } else {
+      throw new FrameError(`frame of type ${type} out of its place`);
+    }
+  }
+
+  #fail(error: GuestError): void {
+    this.#error ??= error;
+    this.#context.fail(error);
+  }
+
+  #closed(): void {
+    this.#over = true;
+    if (this.#result) {
+      this.#settleExit?.resolve(this.#result);
+    } else {
+      this.#error ??= this.#whyClosed();
+      this.#started?.reject(this.#error);
+      this.#settleExit?.reject(this.#error);
+    }
+    this.stdin?.destroy();
+    this.#notify();
+  }
+
+  #whyClosed(): GuestError {
+    if (this.#errorBytes === 0) return brokenStream(this.#context, this.#stream);
+    try {
+      const value = JSON.parse(Buffer.concat(this.#errorBody).toString('utf8')) as unknown;
+      return refusal(this.#context, value, 'the exec');
+    } catch {
+      return protocolError(this.#context, 'the refusal of the exec is not JSON');
+    }
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}
+
+/** RFC 9113, 7. */
+const CANCEL = 8;
+const PIECE_OVERHEAD_BYTES = 128;
+/** Written ahead of the guest, at most. */
+const STDIN_BUFFER_BYTES = 512 * 1024;
+
+/** A Writable over a request's body: what the process does not read any more is dropped without an error. */
+function requestBody(stream: ClientHttp2Stream): Writable {
+  return new Writable({
+    highWaterMark: STDIN_BUFFER_BYTES,
+    write(chunk: Buffer, _encoding, done) {
+      if (stream.destroyed || stream.writableEnded) done();
+      else stream.write(chunk, () => done());
+    },
+    final(done) {
+      stream.end();
+      done();
+    },
+  });
+}

@@ -1,0 +1,330 @@
+/** A session with a guest's agent. */
+import {
+  connect as http2Connect,
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+} from 'node:http2';
+import {
+  CONNECTION_WINDOW_BYTES,
+  HTTP2_OPTIONS,
+  LIMITS,
+  type ExecInfo,
+  type ExecSpec,
+  type GuestStatus,
+  type PingReply,
+} from '../../guest-agent/protocol.ts';
+import { FrameError } from '../../guest-agent/frames.ts';
+import {
+  ConfigError,
+  GuestDisconnectedError,
+  GuestProtocolError,
+  type GuestError,
+} from '../errors.ts';
+import { events } from '../events.ts';
+import { dial, type ChannelTarget, type Dialed } from './dial.ts';
+import { ExecStream, type GuestExec } from './exec.ts';
+import { parseList, parsePing, parseStatus } from './replies.ts';
+import {
+  DEFAULT_CALL_TIMEOUT_MS,
+  openStream,
+  protocolError,
+  request,
+  withDeadline,
+  type CallOptions,
+  type RequestContext,
+} from './request.ts';
+
+/** How a session is opened. */
+export interface ConnectOptions {
+  readonly vmId: string;
+  /** Until the agent must have answered, ms; boot time included where the VM just started. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * While execs run: how often the agent is asked whether it is alive, and how long it may take, ms.
+   * Default {@link DEFAULT_KEEP_ALIVE_MS}. A paused VM does not answer: whoever pauses closes first.
+   */
+  readonly keepAliveMs?: number | undefined;
+}
+
+/** Default of {@link ConnectOptions.keepAliveMs}. */
+export const DEFAULT_KEEP_ALIVE_MS = 60_000;
+
+/** A session. Every byte that the guest sends is checked; what breaks the protocol ends the session, and nothing else. */
+export class GuestSession implements AsyncDisposable {
+  /** What the agent says of itself. */
+  readonly agent: PingReply;
+  /** Resolves when the session is over: with the reason, or undefined after {@link close}. */
+  readonly closed: Promise<Error | undefined>;
+  readonly #wire: Wire;
+  readonly #keepAlive: NodeJS.Timeout;
+  #pinging = false;
+
+  /**
+   * Dials until the agent answers.
+   * @throws TimeoutError, GuestVersionError, GuestConnectError, GuestProtocolError, HostError, or the signal's reason
+   */
+  static async connect(target: ChannelTarget, o: ConnectOptions): Promise<GuestSession> {
+    const deadline = performance.now() + o.timeoutMs;
+    const dialed = await dial(target, o);
+    const wire = new Wire(dialed, o.vmId);
+    try {
+      const timeoutMs = Math.max(1, deadline - performance.now());
+      const reply = await request(wire, 'GET', '/ping', undefined, { signal: o.signal, timeoutMs });
+      const agent = checked(wire, () => parsePing(reply));
+      const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
+      events.emit('guest.connected', { vmId: o.vmId, agentVersion: agent.agentVersion, channel });
+      return new GuestSession(wire, agent, o.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS);
+    } catch (error) {
+      wire.close();
+      throw error;
+    }
+  }
+
+  private constructor(wire: Wire, agent: PingReply, keepAliveMs: number) {
+    this.#wire = wire;
+    this.agent = agent;
+    this.#keepAlive = setInterval(() => void this.#checkAlive(keepAliveMs), keepAliveMs);
+    this.#keepAlive.unref();
+    this.closed = wire.closed.then((reason) => {
+      clearInterval(this.#keepAlive);
+      const { vmId } = wire;
+      if (reason instanceof GuestProtocolError) {
+        events.emit('fault.guest-protocol', { vmId, message: reason.message });
+      }
+      events.emit('guest.disconnected', { vmId, reason: reason?.message ?? 'closed' });
+      return reason;
+    });
+  }
+
+  /** Round trip to the agent's event loop, ms. */
+  async ping(o: CallOptions = {}): Promise<number> {
+    const { http2 } = this.#wire;
+    if (http2.closed || http2.destroyed) throw this.#wire.lostError();
+    const sent = new Promise<number>((resolve, reject) => {
+      const accepted = http2.ping((error, ms) => {
+        if (error) reject(this.#wire.lostError());
+        else resolve(ms);
+      });
+      if (!accepted) reject(protocolError(this.#wire, 'pings stay unanswered'));
+    });
+    const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
+    return withDeadline(
+      sent,
+      { operation: 'ping', vmId: this.#wire.vmId, signal: o.signal, timeoutMs },
+      () => undefined,
+    );
+  }
+
+  /** Uptime, memory, load, processes, disk. */
+  async status(o?: CallOptions): Promise<GuestStatus> {
+    const reply = await request(this.#wire, 'GET', '/status', undefined, o);
+    return checked(this.#wire, () => parseStatus(reply));
+  }
+
+  /**
+   * Starts a process. Resolves once it runs.
+   * @throws GuestRequestError where it cannot be started (`ENOENT`, `EACCES`, `EUSER`, …)
+   */
+  async exec(spec: ExecSpec, o: CallOptions = {}): Promise<GuestExec> {
+    o.signal?.throwIfAborted();
+    const json = Buffer.from(JSON.stringify(spec));
+    if (json.length > LIMITS.specBytes) {
+      throw new ConfigError(`the command and its environment take ${json.length} bytes`, {
+        field: 'command',
+        hint: `Stay below ${LIMITS.specBytes} bytes; pass more by stdin or a file.`,
+      });
+    }
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(json.length);
+    const stream = openStream(this.#wire, 'POST', '/execs', false);
+    const exec = this.#execStream(stream);
+    const first = Buffer.concat([head, json]);
+    if (spec.stdin) {
+      stream.write(first);
+      exec.openStdin();
+    } else {
+      stream.end(first);
+    }
+    return this.#started(exec, 'exec', o);
+  }
+
+  /** Listens to an exec: what the agent kept of its output, then what comes. */
+  async attach(execId: string, o: CallOptions = {}): Promise<GuestExec> {
+    const path = `/execs/${encodeURIComponent(execId)}/output`;
+    const exec = this.#execStream(openStream(this.#wire, 'GET', path, true));
+    return this.#started(exec, `attach to exec ${execId}`, o);
+  }
+
+  /** Execs that run, and those that ended lately. */
+  async list(o?: CallOptions): Promise<ExecInfo[]> {
+    const reply = await request(this.#wire, 'GET', '/execs', undefined, o);
+    return checked(this.#wire, () => parseList(reply));
+  }
+
+  /** Signals an exec's process group, or with `tree` all that descends from it. */
+  async signal(
+    execId: string,
+    signal: string,
+    o: CallOptions & { tree?: boolean } = {},
+  ): Promise<void> {
+    const path = `/execs/${encodeURIComponent(execId)}/signal`;
+    await this.#post(path, { signal, tree: o.tree ?? false }, o);
+  }
+
+  /** Writes to an exec's stdin from outside the stream that started it. Resolves when the agent took it. */
+  async writeStdin(
+    execId: string,
+    data: Uint8Array,
+    o: CallOptions & { eof?: boolean } = {},
+  ): Promise<void> {
+    const query = o.eof ? '?eof=1' : '';
+    await request(
+      this.#wire,
+      'POST',
+      `/execs/${encodeURIComponent(execId)}/stdin${query}`,
+      data,
+      o,
+    );
+  }
+
+  /** Sets the guest's wall clock, ms since the epoch. */
+  async setClock(unixMs: number, o?: CallOptions): Promise<void> {
+    await this.#post('/clock', { unixMs }, o);
+  }
+
+  /** Feeds the guest's random generator and reseeds it; 32 to 4096 bytes. */
+  async addEntropy(bytes: Uint8Array, o?: CallOptions): Promise<void> {
+    await request(this.#wire, 'POST', '/entropy', bytes, o);
+  }
+
+  async setHostname(hostname: string, o?: CallOptions): Promise<void> {
+    await this.#post('/hostname', { hostname }, o);
+  }
+
+  /** Asks the guest to power off. Resolves when it has taken the request. */
+  async poweroff(o?: CallOptions): Promise<void> {
+    await this.#post('/poweroff', {}, o);
+  }
+
+  /** Ends the session; execs go by their `onDisconnect`. */
+  async close(): Promise<void> {
+    this.#wire.close();
+    await this.closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #execStream(stream: ReturnType<typeof openStream>): ExecStream {
+    return new ExecStream(this.#wire, stream, async (id, signal) => {
+      await this.signal(id, signal, { tree: true });
+    });
+  }
+
+  async #started(exec: ExecStream, operation: string, o: CallOptions): Promise<GuestExec> {
+    const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
+    const { vmId } = this.#wire;
+    return withDeadline(exec.started(), { operation, vmId, signal: o.signal, timeoutMs }, () => {
+      void exec.detach();
+    });
+  }
+
+  async #post(path: string, body: object, o?: CallOptions): Promise<void> {
+    await request(this.#wire, 'POST', path, Buffer.from(JSON.stringify(body)), o);
+  }
+
+  /** A guest that hangs, or a wire that leads nowhere, is noticed while somebody waits for an exec. */
+  async #checkAlive(timeoutMs: number): Promise<void> {
+    if (this.#pinging || this.#wire.idle) return;
+    this.#pinging = true;
+    try {
+      await this.ping({ timeoutMs });
+    } catch {
+      const text = `the guest agent did not answer within ${timeoutMs} ms`;
+      const hint = 'The guest hangs or was stopped; look at its console, or kill the VM.';
+      this.#wire.fail(new GuestDisconnectedError(text, { vmId: this.#wire.vmId, hint }));
+    } finally {
+      this.#pinging = false;
+    }
+  }
+}
+
+/** Runs a check of a reply; one that fails ends the session. */
+function checked<T>(wire: RequestContext, check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (!(error instanceof FrameError)) throw error;
+    const failure = protocolError(wire, error.message);
+    wire.fail(failure);
+    throw failure;
+  }
+}
+
+/** The HTTP/2 connection and the reason of its end. */
+class Wire implements RequestContext {
+  readonly http2: ClientHttp2Session;
+  readonly vmId: string;
+  readonly closed: Promise<Error | undefined>;
+  #reason: GuestError | undefined;
+  #byUs = false;
+  #streams = 0;
+
+  constructor({ socket }: Dialed, vmId: string) {
+    this.vmId = vmId;
+    this.http2 = http2Connect('http://guest', {
+      ...HTTP2_OPTIONS,
+      createConnection: () => socket,
+    });
+    this.http2.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+    this.http2.on('error', (error: NodeJS.ErrnoException) => {
+      const broken = error.code?.startsWith('ERR_HTTP2') === true;
+      this.#reason ??= broken ? protocolError(this, error.message) : this.#lost(error);
+    });
+    this.http2.on('goaway', (code) =>
+      this.fail(protocolError(this, `it said goodbye (code ${code})`)),
+    );
+    this.http2.on('stream', (stream) => stream.close()); // pushed: never asked for
+    this.closed = new Promise((resolve) => {
+      this.http2.once('close', () => {
+        socket.destroy();
+        resolve(this.#byUs ? undefined : this.lostError());
+      });
+    });
+  }
+
+  track(stream: ClientHttp2Stream): void {
+    this.#streams += 1;
+    stream.once('close', () => (this.#streams -= 1));
+  }
+
+  /** Whether nobody waits for anything. */
+  get idle(): boolean {
+    return this.#streams === 0;
+  }
+
+  lostError(): GuestError {
+    this.#reason ??= this.#lost(undefined);
+    return this.#reason;
+  }
+
+  fail(error: GuestError): void {
+    this.#reason ??= error;
+    this.http2.destroy();
+  }
+
+  close(): void {
+    this.#byUs = true;
+    this.http2.destroy();
+  }
+
+  #lost(cause: unknown): GuestError {
+    const text = this.#byUs
+      ? 'the session was closed'
+      : 'the connection to the guest agent was lost';
+    const hint = 'Connect again; the guest may have restarted its agent, or be gone.';
+    return new GuestDisconnectedError(text, { vmId: this.vmId, hint, cause });
+  }
+}
