@@ -13,6 +13,7 @@ import {
   rename,
   rm,
   stat,
+  symlink,
   utimes,
   writeFile,
 } from 'node:fs/promises';
@@ -23,7 +24,7 @@ import { BUILD_PATH, findTool, runBuildCommand, type BuildLog } from './build-pr
 import { hasPvhEntry, kernelPayload, type KernelPayload } from './bzimage.ts';
 import { cpioArchive } from './cpio.ts';
 import type { HostSettings } from './host-apt.ts';
-import { bootEntries } from './initramfs.ts';
+import { bootEntries, type BootModule } from './initramfs.ts';
 import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
 import { guestModules, loadOrder, moduleName, MODULE_GROUPS, parseModulesDep } from './modules.ts';
 
@@ -55,7 +56,7 @@ export interface BootKitOptions {
 }
 
 /** Raised when the layout of a kit or the contents of its boot.cpio change. */
-const KIT_SCHEMA = 1;
+const KIT_SCHEMA = 2;
 /** A kit is used for so long before the archive is asked for a newer kernel. */
 const KIT_MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 /** The kernel is Debian 13's whatever the image's suite: one kernel, one set of facts. */
@@ -225,7 +226,6 @@ async function depmod(
   const root = path.join(path.dirname(tools), 'depmod-root');
   await rm(root, { recursive: true, force: true });
   await mkdir(path.join(root, 'lib'), { recursive: true });
-  const { symlink } = await import('node:fs/promises');
   await symlink(path.join(base, 'modules'), path.join(root, 'lib/modules'));
   const libraries = [
     path.join(tools, 'usr/lib/x86_64-linux-gnu'),
@@ -275,10 +275,15 @@ async function writeBootCpio(modulesDir: string, version: string, out: string): 
   await chmod(busybox, 0o755);
   const deps = parseModulesDep(await readFile(path.join(modulesDir, 'modules.dep'), 'utf8'));
   const names = Object.values(MODULE_GROUPS).flat();
-  const modules: { name: string; needs: string[]; data: Buffer }[] = [];
+  const modules: BootModule[] = [];
   for (const file of loadOrder(deps, names)) {
     const data = await readModule(busybox, path.join(modulesDir, file));
-    modules.push({ name: moduleName(file), needs: (deps.get(file) ?? []).map(moduleName), data });
+    modules.push({
+      name: moduleName(file),
+      needs: (deps.get(file) ?? []).map(moduleName),
+      data,
+      late: MODULE_GROUPS.button.includes(moduleName(file)),
+    });
   }
   const entries = bootEntries({
     kernelVersion: version,

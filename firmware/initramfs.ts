@@ -10,7 +10,18 @@ export interface BootPart {
   /** Static busybox. */
   readonly busybox: Buffer;
   /** Decompressed modules; `needs` names the modules that each needs. */
-  readonly modules: readonly { name: string; needs: readonly string[]; data: Buffer }[];
+  readonly modules: readonly BootModule[];
+}
+
+/** One kernel module of the boot part. */
+export interface BootModule {
+  readonly name: string;
+  /** Names of the modules that it needs. */
+  readonly needs: readonly string[];
+  /** Contents, decompressed. */
+  readonly data: Buffer;
+  /** Loaded after the switch to the root disk, so it goes where the init finds it then. */
+  readonly late: boolean;
 }
 
 /** Directory of the agent's files, in the initramfs and in the guest. */
@@ -31,18 +42,46 @@ export function bootEntries(part: BootPart): CpioEntry[] {
     file('bin/busybox', part.busybox, 0o755),
     symlink('bin/sh', 'busybox'),
     ...part.modules.map(({ name, data }) => file(`${modulesDir}/${name}.ko`, data)),
+    directory('agent'),
+    directory('agent/late'),
+    ...part.modules
+      .filter(({ late }) => late)
+      .map(({ name, data }) => file(`agent/late/${name}.ko`, data)),
     file(`${modulesDir}/modules.dep`, Buffer.from(dep)),
   ];
 }
 
+/** Mounts that the init makes on the new root before it switches to it (fstab(5) lines). */
+const ROOT_MOUNTS = `proc /newroot/proc proc nosuid,nodev,noexec 0 0
+sys /newroot/sys sysfs nosuid,nodev,noexec 0 0
+dev /newroot/dev devtmpfs nosuid,mode=755 0 0
+run /newroot/run tmpfs nosuid,nodev,mode=755 0 0
+tmp /newroot/tmp tmpfs nosuid,nodev,mode=1777 0 0
+`;
+/** Mounts that the init makes afterwards. `favordynmods` makes moving processes into cgroups cheap (Linux 6.0). */
+const SYSTEM_MOUNTS = `devpts /dev/pts devpts nosuid,noexec,gid=5,mode=620,ptmxmode=666 0 0
+shm /dev/shm tmpfs nosuid,nodev,mode=1777 0 0
+cgroup /sys/fs/cgroup cgroup2 nosuid,nodev,noexec,favordynmods 0 0
+`;
+/** What acpid runs when the power button is pressed: pid 1 brings the guest down. */
+const POWER_BUTTON = '#!/run/qmp-agent/busybox sh\nkill -USR2 1\n';
+
+/** What our part is made of. */
+export interface AgentPart {
+  /** `firmware/init/init`. */
+  readonly init: Buffer;
+  readonly agent: readonly { name: string; mode: number; data: Buffer }[];
+}
+
 /** Entries of our part. */
-export function agentEntries(
-  init: Buffer,
-  agent: readonly { name: string; mode: number; data: Buffer }[],
-): CpioEntry[] {
+export function agentEntries(part: AgentPart): CpioEntry[] {
   return [
-    file('init', init, 0o755),
-    directory('agent'),
-    ...agent.map(({ name, mode, data }) => file(`agent/${name}`, data, mode)),
+    file('init', part.init, 0o755),
+    file('mounts', Buffer.from(ROOT_MOUNTS)),
+    file('agent/mounts', Buffer.from(SYSTEM_MOUNTS)),
+    directory('agent/acpi'),
+    directory('agent/acpi/PWRF'),
+    file('agent/acpi/PWRF/00000080', Buffer.from(POWER_BUTTON), 0o755),
+    ...part.agent.map(({ name, mode, data }) => file(`agent/${name}`, data, mode)),
   ];
 }

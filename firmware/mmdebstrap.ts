@@ -87,7 +87,7 @@ export function mmdebstrapArgv(options: MmdebstrapOptions, aptConf?: string): st
     `--variant=${options.variant}`,
     '--architectures=amd64',
     '--format=null',
-    '--skip=cleanup/apt,cleanup/tmp', // the filesystem is made before; cleaning after it is time lost
+    '--skip=cleanup', // the file system is made by then; what it must not hold, our hook removes
     ...(aptConf === undefined ? [] : [`--aptopt=${aptConf}`]),
     ...(options.dpkgOptions ?? []).map((option) => `--dpkgopt=${option}`),
     ...(packages.length === 0 ? [] : [`--include=${packages.join(',')}`]),

@@ -2,13 +2,12 @@
  * Which kernel modules an initramfs needs and in which order they are loaded. Pure: works on the
  * text of `modules.dep` (modules.dep(5)).
  */
-import type { MachineFacts } from './machine.ts';
-
 /** `modules.dep`: path of a module → paths of what it needs, as depmod wrote them. */
 export type ModuleDeps = ReadonlyMap<string, readonly string[]>;
 
 /** Module groups that the init loads, each where the VM has use for it. */
-export type ModuleGroup = 'root' | 'pci' | 'mmio' | 'vsock' | 'net' | '9p' | 'button' | 'pvpanic';
+export type ModuleGroup =
+  'root' | 'pci' | 'mmio' | 'rng' | 'vsock' | 'net' | '9p' | 'pvpanic' | 'button';
 
 /**
  * Modules of each group by name. What a kernel has built in is not in modules.dep and is left out;
@@ -21,14 +20,10 @@ export const MODULE_GROUPS: Readonly<Record<ModuleGroup, readonly string[]>> = {
   vsock: ['vmw_vsock_virtio_transport'],
   net: ['virtio_net'],
   '9p': ['9pnet_virtio', '9p'],
-  button: ['button'],
+  rng: ['virtio_rng'],
+  button: ['button', 'evdev'],
   pvpanic: ['pvpanic_pci', 'pvpanic_mmio'],
 };
-
-/** The group that drives a machine type's virtio bus. */
-export function busGroup(facts: MachineFacts): ModuleGroup {
-  return facts.bus;
-}
 
 /** Reads `modules.dep`. */
 export function parseModulesDep(text: string): ModuleDeps {

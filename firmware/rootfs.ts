@@ -1,0 +1,184 @@
+/**
+ * Builds a root file system: stages what the hooks need beside them, runs mmdebstrap, leaves an ext4
+ * image. Nothing is mounted outside the build's own namespace.
+ */
+import { chmod, copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { assetPath } from './assets.ts';
+import { MINIMAL_PACKAGES } from './base-recipe.ts';
+import type { BootKit } from './boot-kit.ts';
+import type { BuildLog } from './build-process.ts';
+import type { HostSettings } from './host-apt.ts';
+import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import type { Recipe } from './recipe.ts';
+
+/** One build of a root file system. */
+export interface RootfsOptions {
+  readonly recipe: Recipe;
+  /** Contents of the recipe's files, in their order. */
+  readonly files: readonly Buffer[];
+  readonly kit: BootKit;
+  readonly mode: BuildMode;
+  readonly host: HostSettings;
+  /** An empty directory for all that is temporary. */
+  readonly workDir: string;
+  readonly log: BuildLog;
+  readonly signal?: AbortSignal | undefined;
+  readonly onStep?: ((step: string) => void) | undefined;
+}
+
+/** What a build yields. */
+export interface Rootfs {
+  /** Raw ext4 image, sparse. */
+  readonly rawPath: string;
+  /** `name version`, sorted. */
+  readonly packages: readonly string[];
+}
+
+/** Documentation is of no use to agents and half of the files of many packages. */
+const DPKG_OPTIONS = [
+  'force-unsafe-io', // no fsync per file: a build that is cut short starts anew
+  'path-exclude=/usr/share/man/*',
+  'path-exclude=/usr/share/info/*',
+  'path-exclude=/usr/share/locale/*',
+  'path-exclude=/usr/share/doc/*',
+  'path-include=/usr/share/doc/*/copyright',
+];
+
+/** Steps of {@link buildRootfs} in order, as `onStep` names them. */
+export const ROOTFS_STEPS: readonly string[] = [
+  'package lists',
+  'download',
+  'extract',
+  'essential packages',
+  'packages',
+  'system files',
+  'files',
+  'provision',
+  'clean up',
+  'file system',
+];
+
+/**
+ * Builds the root file system of a recipe.
+ * @throws {ImageError} ERR_IMAGE_BUILD naming the step and quoting its last lines
+ */
+export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
+  const { workDir, recipe } = options;
+  await stageBuild(options);
+  const rawPath = path.join(workDir, 'rootfs.raw');
+  await createSparse(rawPath, recipe.sizeMib * 1024 * 1024);
+  const out = path.join(workDir, 'out');
+  await mkdir(out);
+  if (options.mode === 'unshare') {
+    await Promise.all([chmod(workDir, 0o777), chmod(out, 0o777), chmod(rawPath, 0o666)]);
+  }
+  await runMmdebstrap({
+    ...options,
+    suite: recipe.suite,
+    variant: 'apt',
+    packages: [...new Set([...MINIMAL_PACKAGES, ...recipe.packages])].sort(),
+    dpkgOptions: DPKG_OPTIONS,
+    customizeHooks: [path.join(workDir, 'customize')],
+  });
+  const packages = await readFile(path.join(out, 'packages'), 'utf8');
+  return { rawPath, packages: packages.trim().split('\n').sort() };
+}
+
+/** What `prepare` reads, whether in a build or in an import. */
+export interface PrepareFiles {
+  readonly kit: BootKit;
+  readonly hostname: string;
+  readonly environment: Readonly<Record<string, string>>;
+  /** Words that start Node in the guest. */
+  readonly node: string;
+}
+
+/** Writes what `hooks/prepare` reads into a directory. */
+export async function stagePrepare(dir: string, files: PrepareFiles): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  await Promise.all([
+    copyFile(files.kit.busyboxPath, path.join(dir, 'busybox')),
+    copyFile(files.kit.modulesTarPath, path.join(dir, 'modules.tar')),
+    copyFile(assetPath('hooks/prepare'), path.join(dir, 'prepare')),
+    writeFile(path.join(dir, 'kernel-version'), `${files.kit.kernelVersion}\n`),
+    writeFile(path.join(dir, 'hostname'), `${files.hostname}\n`),
+    writeFile(path.join(dir, 'node'), `${files.node}\n`),
+    writeFile(path.join(dir, 'environment'), environmentFile(files.environment)),
+  ]);
+}
+
+/** `NAME=value` lines, as the agent reads them. */
+export function environmentFile(environment: Readonly<Record<string, string>>): string {
+  return Object.entries(environment)
+    .map(([name, value]) => `${name}=${value}\n`)
+    .join('');
+}
+
+async function stageBuild(options: RootfsOptions): Promise<void> {
+  const { workDir, recipe, host } = options;
+  const stage = path.join(workDir, 'stage');
+  await stagePrepare(stage, {
+    kit: options.kit,
+    hostname: recipe.name,
+    environment: recipe.environment,
+    node: '/usr/bin/node',
+  });
+  for (const hook of ['customize', 'make-filesystem']) {
+    await copyFile(assetPath(`hooks/${hook}`), path.join(workDir, hook));
+    await chmod(path.join(workDir, hook), 0o755);
+  }
+  if (host.localCertificates.size > 0) {
+    const certificates = path.join(stage, 'certificates');
+    await mkdir(certificates);
+    for (const [name, pem] of host.localCertificates) {
+      await writeFile(path.join(certificates, name), pem);
+    }
+  }
+  await stageFiles(options);
+  if (recipe.provision === undefined) return;
+  await writeFile(path.join(workDir, 'provision'), recipe.provision);
+  if (host.caBundle !== undefined) await writeFile(path.join(workDir, 'ca.crt'), host.caBundle);
+  const env = { ...recipe.environment, ...host.proxyEnv, ...CA_VARIABLES };
+  await writeFile(path.join(workDir, 'environment'), shellExports(env));
+}
+
+/** Where provisioning scripts' tools find the host's certificates while the build lasts. */
+const CA_VARIABLES: Readonly<Record<string, string>> = Object.fromEntries(
+  [
+    'SSL_CERT_FILE',
+    'CURL_CA_BUNDLE',
+    'GIT_SSL_CAINFO',
+    'NODE_EXTRA_CA_CERTS',
+    'PIP_CERT',
+    'REQUESTS_CA_BUNDLE',
+  ].map((name) => [name, '/.qmp-agent/ca.crt']),
+);
+
+/** As a file that the script's shell reads, because a proxy's password has no place in a process list. */
+function shellExports(env: Readonly<Record<string, string>>): string {
+  return Object.entries(env)
+    .map(([name, value]) => `export ${name}='${value.replaceAll("'", `'\\''`)}'\n`)
+    .join('');
+}
+
+async function stageFiles({ workDir, recipe, files }: RootfsOptions): Promise<void> {
+  if (recipe.files.length === 0) return;
+  const dir = path.join(workDir, 'files');
+  await mkdir(dir);
+  for (const [index, file] of recipe.files.entries()) {
+    const name = path.join(dir, String(index).padStart(5, '0'));
+    await writeFile(name, files[index] ?? Buffer.alloc(0));
+    await writeFile(`${name}.meta`, `${file.mode.toString(8)}\n${file.owner}\n${file.to}\n`);
+  }
+}
+
+/** An empty file of this size that takes no space. */
+export async function createSparse(file: string, sizeBytes: number): Promise<void> {
+  const handle = await open(file, 'wx', 0o600);
+  try {
+    await handle.truncate(sizeBytes);
+  } finally {
+    await handle.close();
+  }
+}

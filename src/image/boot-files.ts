@@ -1,0 +1,79 @@
+/** The initramfs of an image for this version of the agent. */
+import { createHash, randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import {
+  copyFile,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  stat,
+  utimes,
+} from 'node:fs/promises';
+import path from 'node:path';
+import { assetPath } from '../../firmware/assets.ts';
+import { cpioArchive } from '../../firmware/cpio.ts';
+import { agentEntries } from '../../firmware/initramfs.ts';
+import { agentFiles, type AgentFiles } from '../../guest-agent/bundle.ts';
+import { BOOT_CPIO } from './manifest.ts';
+import type { BootFiles, Image } from './types.ts';
+
+/** An initramfs that nobody has booted for so long is removed. */
+const UNUSED_MS = 14 * 24 * 3600 * 1000;
+
+/**
+ * Kernel and initramfs for an image; the initramfs is made where this agent's is not in the cache
+ * (some 20 ms), atomically, so two processes may do it at once.
+ * @param agent default: the agent of this package
+ */
+export async function makeBootFiles(
+  image: Image,
+  cacheDir: string,
+  agent?: AgentFiles,
+): Promise<BootFiles> {
+  const { hash, files } = agent ?? (await agentFiles());
+  const init = await readFile(assetPath('init/init'));
+  const part = cpioArchive(agentEntries({ init, agent: files }));
+  const bootSha256 = image.manifest.files[BOOT_CPIO]?.sha256 ?? '';
+  const key = createHash('sha256').update(bootSha256).update(hash).update(part).digest('hex');
+  const dir = path.join(cacheDir, 'initramfs');
+  const initramfsPath = path.join(dir, `${key.slice(0, 24)}.cpio`);
+  const now = new Date();
+  const expected = (await stat(path.join(image.dir, BOOT_CPIO))).size + part.length;
+  const present = await stat(initramfsPath).catch(() => undefined);
+  if (present?.size === expected) {
+    await utimes(initramfsPath, now, now).catch(() => undefined); // used, so kept
+  } else {
+    await mkdir(dir, { recursive: true });
+    await removeUnused(dir, now.getTime());
+    await write(path.join(image.dir, BOOT_CPIO), part, initramfsPath);
+  }
+  return { kernelPath: image.kernelPath, initramfsPath };
+}
+
+async function write(bootCpio: string, part: Buffer, target: string): Promise<void> {
+  const temporary = `${target}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
+  try {
+    await copyFile(bootCpio, temporary, constants.COPYFILE_FICLONE);
+    const handle = await open(temporary, 'a');
+    try {
+      await handle.writeFile(part);
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, target);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+async function removeUnused(dir: string, nowMs: number): Promise<void> {
+  for (const name of await readdir(dir)) {
+    const file = path.join(dir, name);
+    const status = await stat(file).catch(() => undefined);
+    if (status !== undefined && nowMs - status.mtimeMs > UNUSED_MS) await rm(file, { force: true });
+  }
+}

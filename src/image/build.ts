@@ -1,0 +1,123 @@
+/** Builds an image of a recipe. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { ensureBootKit, type BootKit } from '../../firmware/boot-kit.ts';
+import type { BuildLog } from '../../firmware/build-process.ts';
+import { readHostSettings, type HostSettings } from '../../firmware/host-apt.ts';
+import type { BuildMode } from '../../firmware/mmdebstrap.ts';
+import { recipeHash, type Recipe } from '../../firmware/recipe.ts';
+import { buildRootfs, ROOTFS_STEPS } from '../../firmware/rootfs.ts';
+import { ConfigError } from '../errors.ts';
+import { publishImage, PUBLISH_STEPS } from './publish.ts';
+import type { StepReporter } from './progress.ts';
+import type { Image } from './types.ts';
+import { imageLock, withLock, type StorePaths, type Workshop } from './workshop.ts';
+
+/** Raised when a build of the same recipe would yield something else. */
+const BUILDER_VERSION = '1';
+
+/** Steps of a build, in order. */
+export const BUILD_STEPS: readonly string[] = ['kernel', ...ROOTFS_STEPS, ...PUBLISH_STEPS];
+
+/** All that decides what a build yields. */
+export interface BuildPlan {
+  readonly recipe: Recipe;
+  readonly files: readonly Buffer[];
+  readonly host: HostSettings;
+  readonly hash: string;
+}
+
+/**
+ * Reads what a recipe refers to and computes its hash.
+ * @param baseDir directory that relative `from` paths start at. Default: the working directory.
+ * @throws {ConfigError} a file of the recipe cannot be read
+ */
+export async function planBuild(recipe: Recipe, baseDir = process.cwd()): Promise<BuildPlan> {
+  const files: Buffer[] = [];
+  for (const [index, file] of recipe.files.entries()) {
+    if (file.from === undefined) {
+      files.push(Buffer.from(file.content ?? ''));
+      continue;
+    }
+    const from = path.resolve(baseDir, file.from);
+    files.push(
+      await readFile(from).catch((cause: unknown) => {
+        const field = `files[${index}].from`;
+        const hint = `Correct ${field} in the recipe; it is relative to the recipe's own directory.`;
+        throw new ConfigError(`recipe: cannot read ${from}`, {
+          field,
+          value: file.from,
+          hint,
+          cause,
+        });
+      }),
+    );
+  }
+  const host = await readHostSettings();
+  const hash = recipeHash(recipe, {
+    builder: BUILDER_VERSION,
+    files: digest(files),
+    certificates: digest([...host.localCertificates.values()]),
+  });
+  return { recipe, files, host, hash };
+}
+
+function digest(parts: readonly Buffer[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(`${part.length}\n`).update(part);
+  return hash.digest('hex');
+}
+
+/** A build's surroundings. */
+export interface BuildContext {
+  readonly paths: StorePaths;
+  readonly workshop: Workshop;
+  readonly mode: BuildMode;
+  readonly signal?: AbortSignal | undefined;
+  readonly reporter: StepReporter;
+}
+
+/** Builds and publishes. The image's lock must be held. */
+export async function buildImage(
+  plan: BuildPlan,
+  context: BuildContext,
+  refresh: boolean,
+): Promise<Image> {
+  const { recipe, files, host } = plan;
+  const { workshop, mode, signal, reporter } = context;
+  const onStep = (step: string): void => reporter.begin(step);
+  const kit = await lockedKit(context, host, refresh);
+  const common = { kit, workDir: workshop.workDir, log: workshop.log, signal, onStep };
+  const rootfs = await buildRootfs({ ...common, recipe, files, mode, host });
+  return publishImage({
+    ...common,
+    imageDir: workshop.imageDir,
+    rawPath: rootfs.rawPath,
+    virtualBytes: recipe.sizeMib * 1024 * 1024,
+    facts: {
+      name: recipe.name,
+      origin: 'build',
+      recipeHash: plan.hash,
+      suite: recipe.suite,
+      packages: rootfs.packages,
+      environment: recipe.environment,
+      user: 'agent',
+      node: 'image',
+    },
+  });
+}
+
+/** The boot kit, made by one process at a time. */
+export async function lockedKit(
+  context: Omit<BuildContext, 'workshop'> & { workshop: { log: BuildLog } },
+  host: HostSettings,
+  refresh: boolean,
+): Promise<BootKit> {
+  const { paths, workshop, mode, signal, reporter } = context;
+  reporter.begin('kernel');
+  const lock = imageLock({ ...paths, imagesDir: path.join(paths.cacheDir, 'kit') }, 'kit');
+  return withLock(lock, signal, () =>
+    ensureBootKit({ cacheDir: paths.cacheDir, mode, host, log: workshop.log, signal, refresh }),
+  );
+}

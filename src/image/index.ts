@@ -1,0 +1,11 @@
+/** Images: what VMs are made from. */
+export { BASE_RECIPE } from '../../firmware/base-recipe.ts';
+export { parseRecipe, type Recipe, type RecipeInput } from '../../firmware/recipe.ts';
+export {
+  ImageStore,
+  type ImageBuildOptions,
+  type ImageBuildResult,
+  type ImageStoreOptions,
+  type ImageWorkOptions,
+} from './store.ts';
+export type { BootFiles, Image, ImageFile, ImageManifest, ImageProgress } from './types.ts';

@@ -1,0 +1,38 @@
+/** One builder per image, across processes. */
+import { mkdir, open } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { libc, LibcError, LOCK_EX, LOCK_NB } from '../../guest-agent/libc.ts';
+
+/** Pause between two tries. Builds take a minute, so this is short enough. */
+const RETRY_MS = 100;
+
+/**
+ * Waits for the lock and runs `work` under it. The kernel frees the lock when its holder dies, so it
+ * is never stale. Waits as long as the other holder works; `signal` ends the wait.
+ */
+export async function withLock<T>(
+  file: string,
+  signal: AbortSignal | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  await mkdir(path.dirname(file), { recursive: true });
+  const calls = await libc();
+  // Never unlinked: an unlinked lock file would let two holders in.
+  const handle = await open(file, 'a', 0o600);
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      try {
+        calls.flock(handle.fd, LOCK_EX | LOCK_NB);
+        break;
+      } catch (error) {
+        if (!(error instanceof LibcError) || error.code !== 'EWOULDBLOCK') throw error;
+      }
+      await delay(RETRY_MS, undefined, signal === undefined ? {} : { signal });
+    }
+    return await work();
+  } finally {
+    await handle.close(); // frees the lock
+  }
+}

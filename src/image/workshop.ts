@@ -1,0 +1,108 @@
+/** Where builds and imports happen: a lock per image, a temporary directory, a log. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { execa } from 'execa';
+import { BuildLog } from '../../firmware/build-process.ts';
+import { HostError, ImageError, StateDirError } from '../errors.ts';
+import { withLock } from './lock.ts';
+
+/** Paths of a store. */
+export interface StorePaths {
+  readonly imagesDir: string;
+  readonly cacheDir: string;
+  readonly logsDir: string;
+}
+
+/** What the work is done in. */
+export interface Workshop {
+  /** `<images>/<name>`. */
+  readonly imageDir: string;
+  /** Empty; removed afterwards. */
+  readonly workDir: string;
+  readonly log: BuildLog;
+}
+
+const TEMPORARY = '.tmp-';
+/** Logs of builds that are kept. */
+const MAX_LOGS = 50;
+
+/** The lock under which an image is built, imported, removed. */
+export function imageLock(paths: StorePaths, name: string): string {
+  return path.join(paths.imagesDir, '.locks', name);
+}
+
+/** Runs `work` in a fresh directory under the image's directory, which must be locked. */
+export async function inWorkshop<T>(
+  paths: StorePaths,
+  name: string,
+  verb: 'build' | 'import',
+  work: (workshop: Workshop) => Promise<T>,
+): Promise<T> {
+  const imageDir = path.join(paths.imagesDir, name);
+  const workDir = path.join(imageDir, `${TEMPORARY}${randomBytes(6).toString('hex')}`);
+  try {
+    await mkdir(paths.logsDir, { recursive: true });
+    await removeLeftovers(imageDir);
+    await mkdir(workDir, { recursive: true });
+  } catch (error) {
+    throw asHostError(error, imageDir);
+  }
+  await pruneLogs(paths.logsDir);
+  const stamp = new Date().toISOString().replaceAll(/[:.]/g, '-');
+  await using log = new BuildLog(path.join(paths.logsDir, `${verb}-${name}-${stamp}.log`));
+  try {
+    return await work({ imageDir, workDir, log });
+  } catch (error) {
+    throw asHostError(error, imageDir);
+  } finally {
+    await removeTree(workDir);
+  }
+}
+
+/** What killed builds have left. The lock says that none is under way. */
+async function removeLeftovers(imageDir: string): Promise<void> {
+  const names = await readdir(imageDir).catch(() => []);
+  for (const name of names.filter((entry) => entry.startsWith(TEMPORARY))) {
+    await removeTree(path.join(imageDir, name));
+  }
+}
+
+/** Without root, what mmdebstrap made belongs to mapped user ids, which only its helper can remove. */
+async function removeTree(dir: string): Promise<void> {
+  await rm(dir, { recursive: true, force: true }).catch(async () => {
+    await execa('mmdebstrap', ['--unshare-helper', 'rm', '-rf', dir], { reject: false });
+    await rm(dir, { recursive: true, force: true });
+  });
+}
+
+async function pruneLogs(logsDir: string): Promise<void> {
+  const names = (await readdir(logsDir)).filter((name) => /^(build|import)-.*\.log$/.test(name));
+  const stampOf = (name: string): string => name.slice(-28);
+  names.sort((a, b) => (stampOf(a) < stampOf(b) ? -1 : 1));
+  for (const name of names.slice(0, Math.max(0, names.length - MAX_LOGS))) {
+    await rm(path.join(logsDir, name), { force: true });
+  }
+}
+
+/** Names what the host's file system refuses. Other errors pass through. */
+export function asHostError(error: unknown, dir: string): unknown {
+  if (error instanceof ImageError || error instanceof HostError) return error;
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${dir}`, {
+      cause: error,
+      hint: 'Free some space, or point state.dataDir to a larger disk.',
+    });
+  }
+  if (code === 'EROFS' || code === 'EACCES' || code === 'EPERM') {
+    return new StateDirError(`cannot write to ${dir}`, {
+      path: dir,
+      cause: error,
+      hint: 'Run as a user who may write there, or set state.dataDir to a directory of your own.',
+    });
+  }
+  return error;
+}
+
+export { withLock };
