@@ -7,9 +7,8 @@
  * `setpriv` asks the kernel for SIGKILL when its parent dies. That parent is the *thread* that
  * started it (prctl(2), PR_SET_PDEATHSIG): create ephemeral VMs in the main thread.
  */
-import { open, readFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import { access, constants } from 'node:fs/promises';
+import { access, constants, readFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import { HostError, LaunchError } from '../errors.ts';
 import { FILE_LIMIT_BYTES } from './bounded-log.ts';
@@ -34,7 +33,7 @@ export interface QemuProcess {
 
 /** `ulimit -f` counts in these: POSIX. */
 const ULIMIT_BLOCK_BYTES = 512;
-const PRELUDE = `trap '' XFSZ; ulimit -f ${FILE_LIMIT_BYTES / ULIMIT_BLOCK_BYTES} && exec "$@"`;
+const PRELUDE = `exec >>"$1" 2>&1; shift; trap '' XFSZ; ulimit -f ${FILE_LIMIT_BYTES / ULIMIT_BLOCK_BYTES} && exec "$@"`;
 /** Between two looks at a process that is not our child. */
 const WATCH_MS = 100;
 /** Oldest QEMU that is supported, and tested. */
@@ -58,13 +57,10 @@ export interface LaunchOptions {
  * @throws HostError ERR_HOST_TOOL `sh` or `setpriv` is missing
  */
 export async function launchQemu(o: LaunchOptions): Promise<QemuProcess> {
-  await using log = await open(o.logPath, 'a');
   const bound = o.detached ? [] : ['setpriv', '--pdeathsig', 'KILL', '--'];
-  const child = execa('/bin/sh', ['-c', PRELUDE, 'qmp-agent', ...bound, o.program, ...o.argv], {
-    stdin: 'ignore',
-    stdout: log.fd,
-    stderr: log.fd,
-    buffer: false,
+  const words = ['-c', PRELUDE, 'qmp-agent', o.logPath, ...bound, o.program, ...o.argv];
+  const child = execa('/bin/sh', words, {
+    stdio: 'ignore', // the shell opens the log, for appending
     reject: false,
     detached: o.detached,
     cleanup: false, // the kernel sees to it, by SIGKILL too

@@ -1,6 +1,6 @@
 /** What is on disk about a VM: `vm.json`. Written whole and renamed into place, so never seen half. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { MachineType } from '../../firmware/machine.ts';
 import { HostError, StateDirError } from '../errors.ts';
