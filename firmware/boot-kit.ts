@@ -56,7 +56,7 @@ export interface BootKitOptions {
 }
 
 /** Raised when the layout of a kit or the contents of its boot.cpio change. */
-const KIT_SCHEMA = 2;
+export const KIT_SCHEMA = 4;
 /** A kit is used for so long before the archive is asked for a newer kernel. */
 const KIT_MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 /** The kernel is Debian 13's whatever the image's suite: one kernel, one set of facts. */
@@ -275,6 +275,8 @@ async function writeBootCpio(modulesDir: string, version: string, out: string): 
   await chmod(busybox, 0o755);
   const deps = parseModulesDep(await readFile(path.join(modulesDir, 'modules.dep'), 'utf8'));
   const names = Object.values(MODULE_GROUPS).flat();
+  const loadable = new Set([...deps.keys()].map(moduleName));
+  const builtIn = names.filter((name) => !loadable.has(name));
   const modules: BootModule[] = [];
   for (const file of loadOrder(deps, names)) {
     const data = await readModule(busybox, path.join(modulesDir, file));
@@ -289,6 +291,7 @@ async function writeBootCpio(modulesDir: string, version: string, out: string): 
     kernelVersion: version,
     busybox: await readFile(busybox),
     modules,
+    builtIn,
   });
   await writeFile(path.join(out, 'boot.cpio'), cpioArchive(entries));
 }

@@ -11,6 +11,8 @@ export interface BootPart {
   readonly busybox: Buffer;
   /** Decompressed modules; `needs` names the modules that each needs. */
   readonly modules: readonly BootModule[];
+  /** Names of modules that we ask for and the kernel has built in: no error for modprobe. */
+  readonly builtIn: readonly string[];
 }
 
 /** One kernel module of the boot part. */
@@ -33,6 +35,7 @@ export function bootEntries(part: BootPart): CpioEntry[] {
   const dep = part.modules
     .map(({ name, needs }) => `${name}.ko:${needs.map((need) => ` ${need}.ko`).join('')}\n`)
     .join('');
+  const builtIn = part.builtIn.map((name) => `kernel/${name}.ko\n`).join('');
   return [
     ...['bin', 'dev', 'etc', 'lib', 'lib/modules', modulesDir, 'newroot', 'proc', 'run', 'sys'].map(
       (name) => directory(name),
@@ -48,6 +51,7 @@ export function bootEntries(part: BootPart): CpioEntry[] {
       .filter(({ late }) => late)
       .map(({ name, data }) => file(`agent/late/${name}.ko`, data)),
     file(`${modulesDir}/modules.dep`, Buffer.from(dep)),
+    file(`${modulesDir}/modules.builtin`, Buffer.from(builtIn)),
   ];
 }
 

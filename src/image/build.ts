@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ensureBootKit, type BootKit } from '../../firmware/boot-kit.ts';
+import { ensureBootKit, KIT_SCHEMA, type BootKit } from '../../firmware/boot-kit.ts';
 import type { BuildLog } from '../../firmware/build-process.ts';
 import { readHostSettings, type HostSettings } from '../../firmware/host-apt.ts';
 import type { BuildMode } from '../../firmware/mmdebstrap.ts';
@@ -56,7 +56,7 @@ export async function planBuild(recipe: Recipe, baseDir = process.cwd()): Promis
   }
   const host = await readHostSettings();
   const hash = recipeHash(recipe, {
-    builder: BUILDER_VERSION,
+    builder: `${BUILDER_VERSION} ${KIT_SCHEMA}`,
     files: digest(files),
     certificates: digest([...host.localCertificates.values()]),
   });
