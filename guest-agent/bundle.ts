@@ -11,6 +11,8 @@ import type { BuildOptions, Plugin } from 'esbuild';
 
 /** The agent's script inside the guest. */
 export const AGENT_FILE = 'agent.cjs';
+/** The built echo of `bench exec`, beside the built agent; in the guest it takes the agent's name. */
+export const ECHO_FILE = 'echo.cjs';
 /** ffi-rs's native binary inside the guest, beside {@link AGENT_FILE}. */
 export const FFI_FILE = 'ffi-rs.linux-x64-gnu.node';
 
@@ -34,15 +36,26 @@ export interface AgentFiles {
  * The agent's files.
  * @throws Error where this is a source checkout without `dist` and without esbuild
  */
-export async function agentFiles(): Promise<AgentFiles> {
-  const [script, ffi] = await Promise.all([agentScript(), readFile(ffiBinaryPath())]);
+export function agentFiles(): Promise<AgentFiles> {
+  return guestFiles('main.ts', AGENT_FILE);
+}
+
+/** The raw echo that `bench exec` boots in the agent's place. @throws Error as {@link agentFiles} */
+export function echoFiles(): Promise<AgentFiles> {
+  return guestFiles('echo.ts', ECHO_FILE);
+}
+
+/** The init starts {@link AGENT_FILE}, whatever is in it. */
+async function guestFiles(source: string, built: string): Promise<AgentFiles> {
+  const [script, ffi] = await Promise.all([guestScript(source, built), readFile(ffiBinaryPath())]);
   const files: AgentFile[] = [
     { name: AGENT_FILE, mode: 0o755, data: script },
     { name: FFI_FILE, mode: 0o644, data: ffi },
   ];
   const hash = createHash('sha256');
-  for (const { name, mode, data } of files)
+  for (const { name, mode, data } of files) {
     hash.update(`${name} ${mode} ${data.length}\n`).update(data);
+  }
   return { hash: hash.digest('hex'), files };
 }
 
@@ -52,9 +65,9 @@ export function ffiBinaryPath(): string {
   return fromFfi.resolve('@yuuang/ffi-rs-linux-x64-gnu');
 }
 
-async function agentScript(): Promise<Buffer> {
+async function guestScript(source: string, built: string): Promise<Buffer> {
   const here = new URL('.', import.meta.url);
-  if (!import.meta.url.endsWith('.ts')) return readFile(new URL(AGENT_FILE, here));
+  if (!import.meta.url.endsWith('.ts')) return readFile(new URL(built, here));
   const { build } = await import('esbuild').catch((cause: unknown) => {
     throw new Error('the agent cannot be bundled from source without esbuild: run `npm ci`', {
       cause,
@@ -63,7 +76,7 @@ async function agentScript(): Promise<Buffer> {
   const manifest = await readFile(new URL('../package.json', here), 'utf8');
   const { version } = JSON.parse(manifest) as { version: string };
   const result = await build({
-    ...agentBuildOptions(fileURLToPath(new URL('main.ts', here)), version),
+    ...agentBuildOptions(fileURLToPath(new URL(source, here)), version),
     write: false,
   });
   const output = result.outputFiles?.[0];

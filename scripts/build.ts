@@ -4,7 +4,7 @@ import { build } from 'esbuild';
 import { chmod, cp, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { AGENT_FILE, agentBuildOptions } from '../guest-agent/bundle.ts';
+import { AGENT_FILE, ECHO_FILE, agentBuildOptions } from '../guest-agent/bundle.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
@@ -17,10 +17,15 @@ execFileSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], {
 
 const manifest = await readFile(join(root, 'package.json'), 'utf8');
 const { version } = JSON.parse(manifest) as { version: string };
-await build({
-  ...agentBuildOptions(join(root, 'guest-agent/main.ts'), version),
-  outfile: join(dist, 'guest-agent', AGENT_FILE),
-});
+for (const [source, built] of [
+  ['main.ts', AGENT_FILE],
+  ['echo.ts', ECHO_FILE],
+] as const) {
+  await build({
+    ...agentBuildOptions(join(root, 'guest-agent', source), version),
+    outfile: join(dist, 'guest-agent', built),
+  });
+}
 await copyAssets();
 await makeCommand(join(dist, 'src/cli/main.js'));
 

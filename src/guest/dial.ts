@@ -82,6 +82,21 @@ export async function dial(
   }
 }
 
+/**
+ * The bare channel, as soon as there is one: no preamble, no protocol.
+ * @throws HostError, GuestConnectError where it never can be; `signal.reason`
+ */
+export async function openChannel(target: ChannelTarget, signal: AbortSignal): Promise<Socket> {
+  for (;;) {
+    signal.throwIfAborted();
+    const socket = await connectOnce(target, signal).catch((error: unknown) => {
+      if (isFinal(error)) throw connectFailure(target, error, 'none');
+    });
+    if (socket) return socket;
+    await delay(REDIAL_MS, undefined, { signal });
+  }
+}
+
 async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<Socket> {
   if (target.kind === 'vsock') {
     const { connectVsock } = await libc();
@@ -90,8 +105,13 @@ async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<
     return socket;
   }
   return new Promise((resolve, reject) => {
-    const socket = connect({ path: target.path, signal });
-    socket.once('connect', () => resolve(socket));
+    const socket = connect({ path: target.path });
+    const onAbort = () => socket.destroy(signal.reason as Error);
+    signal.addEventListener('abort', onAbort);
+    socket.once('connect', () => {
+      signal.removeEventListener('abort', onAbort); // the socket outlives the dialing
+      resolve(socket);
+    });
     // Stays: an error without a listener would end the process. 'close' tells the rest.
     socket.on('error', reject);
   });

@@ -1,5 +1,5 @@
 /** The host's end of the guest agent's protocol. */
-export type { ChannelTarget } from './dial.ts';
+export { openChannel, type ChannelTarget } from './dial.ts';
 export type { GuestExec, GuestOutput } from './exec.ts';
 export type { CallOptions } from './request.ts';
 export { GuestSession, type ConnectOptions } from './session.ts';
