@@ -17,11 +17,20 @@ export interface CmdlineOptions {
   readonly modules?: readonly ModuleGroup[] | undefined;
   /** Print the kernel's messages. Default false: only errors, which is faster and still shows a panic. */
   readonly verbose?: boolean | undefined;
-  /** Program that the init starts as root instead of the agent (benchmark floors, diagnosis). Its words must not hold spaces. */
-  readonly run?: string | undefined;
+  /**
+   * Program and arguments that the init runs once, as root, instead of the agent (floors of
+   * benchmarks, diagnosis). Its output goes to the console; when it ends, the guest powers off.
+   */
+  readonly run?: readonly string[] | undefined;
   /** Further words, last, so that they win. */
   readonly extra?: readonly string[] | undefined;
 }
+
+/** Longest command line that x86 Linux takes (COMMAND_LINE_SIZE), less the final NUL. */
+export const MAX_CMDLINE_BYTES = 2047;
+
+/** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
+const TCG_WORDS: readonly string[] = ['mitigations=off'];
 
 /** The words of the kernel command line, joined by blanks. */
 export function buildCmdline(options: CmdlineOptions): string {
@@ -34,9 +43,23 @@ export function buildCmdline(options: CmdlineOptions): string {
     'console=ttyS0',
     options.verbose === true ? 'loglevel=7' : 'quiet',
     'panic=-1',
+    ...(options.accel === 'tcg' ? TCG_WORDS : []),
     `qmp_agent.modules=${modules.join(',')}`,
     `qmp_agent.hostname=${options.hostname}`,
-    ...(options.run === undefined ? [] : [`qmp_agent.run=${options.run}`]),
+    ...(options.run === undefined ? [] : [`qmp_agent.run=${encodeRun(options.run)}`]),
     ...(options.extra ?? []),
   ].join(' ');
+}
+
+/** Quoted for the init's shell, then every byte that could mean something on the way in octal. */
+function encodeRun(argv: readonly string[]): string {
+  const quoted = argv.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+  let encoded = '';
+  for (const byte of Buffer.from(quoted)) {
+    const character = String.fromCharCode(byte);
+    encoded += /[A-Za-z0-9/._-]/.test(character)
+      ? character
+      : `\\0${byte.toString(8).padStart(3, '0')}`;
+  }
+  return encoded;
 }
