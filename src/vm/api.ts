@@ -3,6 +3,7 @@
  * Types only; `vm.ts` is the class behind them.
  */
 import type { Duplex } from 'node:stream';
+import type { GuestSession } from '../guest/index.ts';
 
 /** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
 export interface StatePaths {
@@ -147,17 +148,32 @@ export interface StopOptions extends WaitOptions {
   graceMs?: number | undefined;
 }
 
-/** One VM in the hands of this process. */
-export interface VmInstance extends AsyncDisposable {
+/** What `vm.commands` needs of its VM. */
+export interface GuestAccess {
   readonly id: string;
+  /**
+   * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`
+   * or `HostError` (`ERR_HOST_DISK_FULL`). Another signal after a start or resume, so ask each time.
+   */
+  readonly fault: AbortSignal;
+  /**
+   * The session with the agent, opened where there is none, or none any more. Shared: do not close it.
+   * @throws StateError not running. TimeoutError nobody answers, or all channels are busy, for
+   *   `timeoutMs` (default 30 000). The fault's reason.
+   */
+  guest(o?: WaitOptions): Promise<GuestSession>;
+  /**
+   * Why a call on the session really failed: a lost connection is often the first sign of a dead VM.
+   * Waits briefly for the fault, and gives its reason, else the error itself.
+   */
+  explain(error: unknown): Promise<unknown>;
+}
+
+/** One VM in the hands of this process. */
+export interface VmInstance extends GuestAccess, AsyncDisposable {
   readonly name: string | undefined;
   /** Last known state; {@link info} asks anew. */
   readonly state: VmState;
-  /**
-   * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`
-   * or `HostError` (`ERR_HOST_DISK_FULL`). A new signal after {@link start} and {@link resume}.
-   */
-  readonly fault: AbortSignal;
   /** State and facts, read from disk and the host now. */
   info(): Promise<VmInfo>;
   /**
