@@ -22,7 +22,7 @@ export default defineConfig({
     pool: 'forks',
     coverage: {
       provider: 'v8',
-      include: ['qmp/**', 'nft/**', 'guest-agent/**', 'firmware/**', 'src/**'],
+      include: ['{qmp,nft,guest-agent,firmware,src}/**/*.ts'],
     },
     projects: [
       { extends: true, test: { name: 'style', include: ['test/style/**/*.test.ts'], ...slow } },
