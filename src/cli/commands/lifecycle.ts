@@ -1,0 +1,121 @@
+/** `pause`, `resume`, `start`, `stop`, `kill` and `remove`: one or several VMs each. */
+import type { Command } from 'commander';
+import type { VmInstance, VmStatics } from '../../vm/api.ts';
+import { ConfigOption, seconds } from '../config-flags.ts';
+import type { CliContext } from '../context.ts';
+import { EXIT } from '../exit-codes.ts';
+import { describeError, reportError } from '../report.ts';
+import { connectVm, loadVm } from '../vm-access.ts';
+
+/** Adds `pause`. */
+export function registerPause(program: Command, context: CliContext): void {
+  each(program, 'pause', 'Stop the virtual CPUs of VMs; memory and sockets stay.').action(
+    (names: string[]) => onEach(context, names, (vm) => vm.pause({ signal: context.signal })),
+  );
+}
+
+/** Adds `resume`. */
+export function registerResume(program: Command, context: CliContext): void {
+  each(program, 'resume', 'Let paused VMs go on.').action((names: string[]) =>
+    onEach(context, names, (vm) => vm.resume({ signal: context.signal })),
+  );
+}
+
+/** Adds `start`. */
+export function registerStart(program: Command, context: CliContext): void {
+  each(program, 'start', 'Start stopped VMs and wait until they are ready.').action(
+    (names: string[]) =>
+      onEach(context, names, (vm) =>
+        vm.start({ signal: context.signal, timeoutMs: context.config.vm.readyTimeoutMs }),
+      ),
+  );
+}
+
+/** Adds `stop`. */
+export function registerStop(program: Command, context: CliContext): void {
+  each(program, 'stop', 'Shut VMs down: by the guest itself, and by force where it does not.')
+    .addOption(
+      new ConfigOption(
+        '-t, --timeout <time>',
+        'what the guest gets to go down by itself (default: 15s)',
+        ['vm', 'stopGraceMs'],
+        seconds,
+      ),
+    )
+    .action((names: string[]) =>
+      onEach(context, names, (vm) =>
+        vm.stop({ signal: context.signal, graceMs: context.config.vm.stopGraceMs }),
+      ),
+    );
+}
+
+/** Adds `kill`. */
+export function registerKill(program: Command, context: CliContext): void {
+  each(program, 'kill', 'End VMs at once, as pulling the plug does.').action((names: string[]) =>
+    onEach(context, names, (vm) => vm.kill({ signal: context.signal })),
+  );
+}
+
+/** Adds `remove`. */
+export function registerRemove(program: Command, context: CliContext): void {
+  each(program, 'remove', 'Delete stopped VMs with their disks.')
+    .alias('rm')
+    .option('-f, --force', 'kill running ones first; no error where there is no such VM')
+    .action((names: string[], flags: { force?: boolean }) =>
+      onEach(
+        context,
+        names,
+        (vm) => vm.remove({ signal: context.signal, force: flags.force === true }),
+        flags.force === true,
+      ),
+    );
+}
+
+function each(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .argument('<vm...>', 'ids, unique prefixes of ids, or names')
+    .option('--json', 'print a JSON array of results');
+}
+
+/** What became of one VM. */
+interface Outcome {
+  vm: string;
+  ok: boolean;
+  error?: unknown;
+}
+
+/**
+ * Does the same to several VMs at once and goes on past failures: prints each name that worked, as
+ * docker does, and reports each that did not.
+ */
+async function onEach(
+  context: CliContext,
+  names: readonly string[],
+  action: (vm: VmInstance, Vm: VmStatics) => Promise<unknown>,
+  missingIsFine = false,
+): Promise<void> {
+  const Vm = await loadVm();
+  const outcomes = await Promise.all(
+    [...new Set(names)].map(async (name): Promise<Outcome> => {
+      try {
+        const vm = await connectVm(context, name);
+        try {
+          await action(vm, Vm);
+        } finally {
+          await vm.close();
+        }
+        if (!context.json) context.print(name);
+        return { vm: name, ok: true };
+      } catch (error) {
+        const missing = describeError(error).code === 'ERR_NOT_FOUND';
+        if (missing && missingIsFine) return { vm: name, ok: true };
+        if (!context.json) context.exitCode = reportError(error, context);
+        else context.exitCode = EXIT.failure;
+        return { vm: name, ok: false, error: describeError(error) };
+      }
+    }),
+  );
+  if (context.json) context.printJson(outcomes);
+}

@@ -1,0 +1,60 @@
+/** `qmp-agent run`: a VM for one command. */
+import type { Command } from 'commander';
+import { runAttached } from '../attach.ts';
+import { addExecOptions, addVmOptions } from '../config-flags.ts';
+import type { CliContext } from '../context.ts';
+import { guestEnvironment } from '../environment.ts';
+import { execSpec, type ExecFlags } from '../exec-spec.ts';
+import { startSpinner } from '../progress.ts';
+import { guestSession, loadVm, vmOptions } from '../vm-access.ts';
+
+interface RunFlags extends ExecFlags {
+  name?: string;
+  keep?: boolean;
+}
+
+const EPILOG = `
+The command's stdin, stdout and stderr are those of qmp-agent, and its exit code becomes the exit code.
+Ctrl-C reaches the command; a second one ends the VM at once.
+
+Examples:
+  qmp-agent run -- uname -a
+  qmp-agent run --env TOKEN --timeout 5m -- bash -c 'git clone "$REPO" && cd * && npm test'
+  tar -c . | qmp-agent run -- tar -t`;
+
+/** Adds `run`. */
+export function registerRun(program: Command, context: CliContext): void {
+  const command = program
+    .command('run')
+    .description('Run a command in a new VM. The VM and its disk are gone when it ends.')
+    .usage('[options] [--] COMMAND [ARG...]')
+    .argument('<command...>', 'program and arguments, run as they are, without a shell')
+    .passThroughOptions()
+    .option('--keep', 'leave the VM running afterwards')
+    .addHelpText('after', EPILOG)
+    .action((argv: string[], flags: RunFlags) => run(context, argv, flags));
+  addExecOptions(addVmOptions(command));
+}
+
+async function run(context: CliContext, argv: readonly string[], flags: RunFlags): Promise<void> {
+  const env = await guestEnvironment(flags, context.env);
+  const Vm = await loadVm();
+  const spinner = startSpinner(context, 'Starting the VM');
+  const vm = await Vm.create({
+    ...vmOptions(context, flags.name),
+    persistent: flags.keep === true,
+  }).finally(() => spinner.stop());
+  try {
+    const session = await guestSession(vm);
+    const result = await runAttached(session, execSpec(context, argv, env, flags), context);
+    context.exitCode = result.exitCode;
+    if (result.killVm) await vm.kill();
+  } finally {
+    await vm.close();
+    if (flags.keep === true) {
+      context.note(
+        `qmp-agent: kept ${flags.name ?? vm.id}: see qmp-agent exec, and qmp-agent remove --force`,
+      );
+    }
+  }
+}
