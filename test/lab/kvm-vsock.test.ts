@@ -1,0 +1,90 @@
+/**
+ * A VM of ours on KVM and vhost-vsock, seen from outside: by QMP, by the kernel, and by a second
+ * QEMU that wants the same CID. The e2e suite, which runs in the lab too, covers what VMs do.
+ */
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const COMMAND = 'dist/src/cli/main.js';
+const NAME = 'lab-kvm-vsock';
+const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+
+interface Inspected {
+  accel: string;
+  channel: string;
+  cid: number;
+  pid: number;
+  argv: string[];
+}
+
+function qmpAgent(...args: string[]) {
+  return execa(process.execPath, [COMMAND, ...args], {
+    reject: false,
+    timeout: 120_000 * scale,
+    env: { NO_COLOR: '1' },
+  });
+}
+
+describe('a VM on KVM and vhost-vsock', () => {
+  let vm: Inspected;
+
+  beforeAll(async () => {
+    const created = await qmpAgent('create', '--name', NAME);
+    expect(created.exitCode, created.stderr).toBe(0);
+    const inspected = await qmpAgent('inspect', NAME, '--json');
+    const parsed = JSON.parse(inspected.stdout) as Inspected | Inspected[];
+    vm = Array.isArray(parsed) ? parsed[0]! : parsed;
+  });
+
+  afterAll(async () => {
+    await qmpAgent('remove', '--force', NAME);
+  });
+
+  test('takes both without being told', () => {
+    expect(vm).toMatchObject({ accel: 'kvm', channel: 'vsock' });
+    expect(vm.argv.join(' ')).toMatch(/-cpu host/);
+    expect(vm.argv.join(' ')).toMatch(/vhost-vsock-(?:pci|device)/);
+  });
+
+  test('QEMU says that KVM is enabled', async () => {
+    const reply = await qmpAgent('qmp', NAME, 'query-kvm');
+    expect(reply.exitCode, reply.stderr).toBe(0);
+    expect(JSON.parse(reply.stdout)).toMatchObject({ enabled: true, present: true });
+  });
+
+  test('its CID is taken: a second QEMU cannot have it', async () => {
+    expect(vm.cid).toBeGreaterThan(2);
+    const second = await execa(
+      'qemu-system-x86_64',
+      [
+        ...[
+          '-nodefaults',
+          '-no-user-config',
+          '-display',
+          'none',
+          '-S',
+          '-machine',
+          'q35,accel=tcg',
+        ],
+        ...['-device', `vhost-vsock-pci,guest-cid=${vm.cid}`],
+      ],
+      { reject: false, timeout: 20_000 * scale },
+    );
+    expect(second.timedOut).toBe(false);
+    expect(second.stderr).toMatch(/guest cid.*in use|Address already in use/i);
+  });
+
+  test('the guest sees KVM, and answers over vsock', async () => {
+    const seen = await qmpAgent('exec', NAME, '--', 'cat', '/sys/hypervisor/type', '/proc/cpuinfo');
+    expect(seen.stdout).toMatch(/hypervisor/);
+    const ports = await qmpAgent(
+      'exec',
+      NAME,
+      '--',
+      'sh',
+      '-c',
+      'ls /dev/virtio-ports /dev/vport* 2>&1',
+    );
+    expect(ports.stdout).not.toMatch(/org\.qmp-agent/);
+  });
+});
