@@ -3,7 +3,6 @@ import { Command } from 'commander';
 import { addGlobalOptions } from './config-flags.ts';
 import type { CliContext } from './context.ts';
 import { COMMANDS, findCommand, type CommandEntry } from './registry.ts';
-import { EXIT } from './exit-codes.ts';
 
 const EPILOG = `
 Examples:
@@ -60,11 +59,6 @@ export async function buildProgram(
   for (const command of program.commands) {
     const entry = findCommand(command.name());
     if (entry !== undefined) command.summary(entry.summary);
-    if (entry?.passesExitCode === true) {
-      command.hook('preAction', () => {
-        context.failureCode = EXIT.ownFailure;
-      });
-    }
     settle(command);
   }
   return program;

@@ -15,7 +15,10 @@ export async function runProgram(args: readonly string[], context: CliContext): 
   // Until the options are parsed: errors of parsing go by it as well.
   const end = args.indexOf('--');
   context.json = (end === -1 ? args : args.slice(0, end)).includes('--json');
-  if (entry?.passesExitCode === true) context.usageCode = EXIT.ownFailure;
+  if (entry?.passesExitCode === true) {
+    context.usageCode = EXIT.ownFailure;
+    context.failureCode = EXIT.ownFailure;
+  }
   let program: Command | undefined;
   try {
     program = await buildProgram(context, entry?.needsAll === true ? 'all' : entry);
