@@ -1,0 +1,90 @@
+import { QmpProtocolError } from '../src/errors.ts';
+import type { QemuVersion, RawEvent, ServerMessage } from './messages.ts';
+import { parseMessage } from './messages.ts';
+
+/**
+ * Where a session stands:
+ *
+ * ```
+ * greeting ──greeting──▶ negotiating ──answer──▶ ready
+ *     └──────────────────────┴── end() ───────────┴──▶ ended
+ * ```
+ */
+export type SessionState = 'greeting' | 'negotiating' | 'ready' | 'ended';
+
+/** The answer to a command, with its id. */
+export type ReplyMessage = Extract<ServerMessage, { kind: 'return' | 'error' }>;
+
+/** What a {@link Session} tells its owner. */
+export interface SessionHandlers {
+  /** QEMU greeted; the owner now sends `qmp_capabilities`. */
+  onGreeting(version: QemuVersion, capabilities: readonly string[]): void;
+  onReply(reply: ReplyMessage): void;
+  onEvent(event: RawEvent): void;
+}
+
+/**
+ * The order in which messages may come, apart from the socket that they come over. QEMU greets
+ * first and once; before the negotiation it sends no events and takes no other command.
+ * Source: docs/interop/qmp-spec, "Capabilities Negotiation".
+ */
+export class Session {
+  #state: SessionState = 'greeting';
+  readonly #handlers: SessionHandlers;
+
+  constructor(handlers: SessionHandlers) {
+    this.#handlers = handlers;
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  /**
+   * Takes one line from QEMU. Lines after the end are ignored.
+   *
+   * @throws QmpProtocolError where the line is no message, or one that cannot come now.
+   */
+  receive(line: string): void {
+    if (this.#state === 'ended') return;
+    const message = parseMessage(line);
+    if ((message.kind === 'greeting') !== (this.#state === 'greeting')) {
+      throw outOfOrder(message, this.#state);
+    }
+    switch (message.kind) {
+      case 'greeting':
+        this.#state = 'negotiating';
+        this.#handlers.onGreeting(message.version, message.capabilities);
+        break;
+      case 'return':
+        // The only command that QEMU takes before it is ready is qmp_capabilities.
+        this.#state = 'ready';
+        this.#handlers.onReply(message);
+        break;
+      case 'error':
+        this.#handlers.onReply(message);
+        break;
+      case 'event':
+        if (this.#state !== 'ready') throw outOfOrder(message, this.#state);
+        this.#handlers.onEvent(message.event);
+        break;
+    }
+  }
+
+  /** Nothing more is taken. */
+  end(): void {
+    this.#state = 'ended';
+  }
+}
+
+function outOfOrder(message: ServerMessage, state: SessionState): QmpProtocolError {
+  const awaited = {
+    greeting: 'the greeting',
+    negotiating: 'an answer',
+    ready: 'answers and events',
+  };
+  const expected = state === 'ended' ? 'nothing' : awaited[state];
+  return new QmpProtocolError(`QMP: ${message.kind} came where ${expected} was due`, {
+    hint: 'Check that the socket is a QMP monitor of QEMU, and not a guest agent or an HMP monitor.',
+  });
+}

@@ -1,0 +1,77 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { QmpClient } from '../../../qmp/index.ts';
+import type { QmpConnectOptions } from '../../../qmp/index.ts';
+import { QmpConnectError } from '../../../src/errors.ts';
+
+const CONNECT_TRIES = 200;
+const CONNECT_PAUSE_MS = 50;
+
+/** A real QEMU with a QMP socket, for one test file; killed and removed when disposed. */
+export class TestQemu implements AsyncDisposable {
+  readonly process: ChildProcess;
+  readonly dir: string;
+  readonly path: string;
+
+  private constructor(process: ChildProcess, dir: string, path: string) {
+    this.process = process;
+    this.dir = dir;
+    this.path = path;
+  }
+
+  /** Starts QEMU; `-M none` where no other arguments are given. */
+  static async start(args: readonly string[] = ['-M', 'none']): Promise<TestQemu> {
+    const dir = await mkdtemp(join(tmpdir(), 'qmp-test-'));
+    const path = join(dir, 'qmp.sock');
+    const child = spawn(
+      'qemu-system-x86_64',
+      [...args, '-nodefaults', '-no-user-config', '-display', 'none'].concat([
+        '-qmp',
+        `unix:${path},server=on,wait=off`,
+      ]),
+      { stdio: ['ignore', 'ignore', 'inherit'] },
+    );
+    await once(child, 'spawn');
+    return new TestQemu(child, dir, path);
+  }
+
+  /** Connects; tries again until QEMU has made its socket. */
+  async connect(options: Partial<QmpConnectOptions> = {}): Promise<QmpClient> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await QmpClient.connect({ path: this.path, ...options });
+      } catch (error) {
+        const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+        const isEarly = code === 'ENOENT' || code === 'ECONNREFUSED';
+        if (!(error instanceof QmpConnectError) || !isEarly || attempt === CONNECT_TRIES)
+          throw error;
+        await delay(CONNECT_PAUSE_MS);
+      }
+    }
+  }
+
+  /** QEMU's open files, to show that nothing is left open. */
+  async fdCount(): Promise<number> {
+    return (await readdir(`/proc/${this.process.pid}/fd`)).length;
+  }
+
+  /** QEMU's state as /proc tells it: `T` is stopped. */
+  async processState(): Promise<string> {
+    const stat = await readFile(`/proc/${this.process.pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] ?? '';
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.process.exitCode === null && this.process.signalCode === null) {
+      const exited = once(this.process, 'exit');
+      this.process.kill('SIGKILL');
+      await exited;
+    }
+    await rm(this.dir, { recursive: true, force: true });
+  }
+}
