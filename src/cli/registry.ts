@@ -113,6 +113,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/doctor.ts')).registerDoctor(p, c),
   },
   {
+    name: 'bench',
+    summary: 'measure this host: figures beside their floors',
+    register: async (p, c) => (await import('./commands/bench.ts')).registerBench(p, c),
+  },
+  {
     name: 'completion',
     summary: 'print a completion script for bash or zsh',
     needsAll: true,
