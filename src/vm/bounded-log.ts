@@ -75,13 +75,24 @@ export class BoundedLog {
     return Buffer.concat([older, recent]).toString('utf8');
   }
 
+  /** The last bytes of text since the last rotation. */
+  async recent(maxBytes: number): Promise<string> {
+    return (await readTail(this.path, LOG_BASE_BYTES, maxBytes)).toString('utf8');
+  }
+
+  /** Moves what is there out of the way: a new life of QEMU starts with an empty log. */
+  async startAnew(): Promise<void> {
+    await this.ensure();
+    if ((await this.usedBytes()) > 0) await this.rotate(0);
+  }
+
   /**
    * Makes room where the log is half full: its text moves to {@link rotatedPath}, replacing what was
    * there. What the guest writes between the copy and the cut is lost.
    * @returns whether it did
    */
-  async rotate(): Promise<boolean> {
-    if ((await this.usedBytes()) < ROTATE_AT_BYTES) return false;
+  async rotate(fromBytes: number = ROTATE_AT_BYTES): Promise<boolean> {
+    if ((await this.usedBytes()) < fromBytes) return false;
     const text = await readTail(this.path, LOG_BASE_BYTES, LOG_CAP_BYTES);
     const temporary = `${this.rotatedPath}.tmp`;
     try {

@@ -1,0 +1,110 @@
+/** The way to a guest's agent: a free channel, a session on it, and another when that is lost. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { VSOCK_PORT } from '../../guest-agent/protocol.ts';
+import { TimeoutError } from '../errors.ts';
+import { GuestSession, type ChannelTarget } from '../guest/index.ts';
+import type { WaitOptions } from './api.ts';
+import { FileLock } from './file-lock.ts';
+import type { VmPaths } from './vm-paths.ts';
+
+/** Default wait for a session with a guest that is up. */
+const DEFAULT_TIMEOUT_MS = 30_000;
+/** Between two rounds over channels that are all taken. */
+const CHANNEL_RETRY_MS = 50;
+
+/** Where the agent of a VM is reached. */
+export type LinkTarget =
+  | { readonly kind: 'vsock'; readonly cid: number }
+  | { readonly kind: 'virtio-serial'; readonly ports: number };
+
+/** Opens sessions with one VM's agent, one at a time, shared by all who ask. */
+export class GuestLink {
+  readonly #vmId: string;
+  readonly #paths: VmPaths;
+  readonly #target: LinkTarget;
+  #session: GuestSession | undefined;
+  #opening: Promise<GuestSession> | undefined;
+  /** The last session's channel has been given back. */
+  #released: Promise<void> = Promise.resolve();
+  readonly #over = new AbortController();
+
+  constructor(vmId: string, paths: VmPaths, target: LinkTarget) {
+    this.#vmId = vmId;
+    this.#paths = paths;
+    this.#target = target;
+  }
+
+  /** The session that is open now. */
+  get current(): GuestSession | undefined {
+    return this.#session;
+  }
+
+  /**
+   * The session, opened where there is none. Who comes second waits for the one that is opening; the
+   * first one's options count.
+   * @throws TimeoutError no free channel, or no answer; what {@link GuestSession.connect} throws
+   */
+  async open(o: WaitOptions = {}): Promise<GuestSession> {
+    if (this.#session !== undefined) return this.#session;
+    this.#opening ??= this.#connect(o).finally(() => {
+      this.#opening = undefined;
+    });
+    return await this.#opening;
+  }
+
+  /** Ends the session and gives the channel back. Idempotent. */
+  async close(): Promise<void> {
+    this.#over.abort();
+    await this.#opening?.catch(() => undefined);
+    await this.#session?.close();
+    await this.#released;
+  }
+
+  async #connect(o: WaitOptions): Promise<GuestSession> {
+    const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    const deadline = performance.now() + timeoutMs;
+    const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
+    const { target, lock } = await this.#takeChannel(deadline, timeoutMs, signal);
+    try {
+      const session = await GuestSession.connect(target, {
+        vmId: this.#vmId,
+        timeoutMs: Math.max(1, deadline - performance.now()),
+        signal,
+      });
+      this.#session = session;
+      this.#released = session.closed.then(async () => {
+        if (this.#session === session) this.#session = undefined;
+        await lock?.release();
+      });
+      return session;
+    } catch (error) {
+      await lock?.release();
+      throw error;
+    }
+  }
+
+  async #takeChannel(
+    deadline: number,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<{ target: ChannelTarget; lock?: FileLock }> {
+    if (this.#target.kind === 'vsock') {
+      return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
+    }
+    for (;;) {
+      signal.throwIfAborted();
+      for (let index = 0; index < this.#target.ports; index += 1) {
+        const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
+        if (lock === undefined) continue;
+        return { target: { kind: 'unix', path: this.#paths.channelSocketPath(index) }, lock };
+      }
+      if (performance.now() >= deadline) {
+        throw new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {
+          vmId: this.#vmId,
+          hint: `All ${this.#target.ports} virtio-serial channels are in use by other processes: wait for one to end, or use a host with vhost-vsock.`,
+        });
+      }
+      await delay(CHANNEL_RETRY_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+}

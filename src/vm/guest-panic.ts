@@ -1,0 +1,50 @@
+/** Finding a kernel's panic in the text of a serial console. Pure. */
+
+/** What every panic of Linux starts with: kernel/panic.c. */
+const MARK = 'Kernel panic - not syncing';
+/** What our init says before it ends, and the kernel panics for want of an init. */
+const INIT_MARK = 'qmp-agent init: ';
+/** Longest panic text that is kept: the message, registers and call trace. */
+const MAX_PANIC_CHARS = 4_096;
+/** Lines of the console before the panic in which our init's last words are looked for. */
+const INIT_LINES = 40;
+
+/** Notices a panic in a stream of pieces, wherever the pieces are cut. */
+export class PanicDetector {
+  #tail = '';
+
+  /** @returns whether the mark has come with this piece */
+  push(piece: Buffer): boolean {
+    const text = this.#tail + piece.toString('latin1');
+    this.#tail = text.slice(-(MARK.length - 1));
+    return text.includes(MARK);
+  }
+}
+
+/**
+ * The last panic in a console's text, from its message on; our init's last words first, where they
+ * are the cause. Undefined where there was none.
+ */
+export function extractPanic(consoleText: string): string | undefined {
+  const start = consoleText.lastIndexOf(MARK);
+  if (start === -1) return undefined;
+  const panic = printable(consoleText.slice(start, start + MAX_PANIC_CHARS)).trimEnd();
+  const before = consoleText.slice(0, start).split('\n').slice(-INIT_LINES);
+  const words = before.findLast((line) => line.includes(INIT_MARK));
+  const cause =
+    words === undefined ? '' : `${printable(words.slice(words.indexOf(INIT_MARK))).trim()}\n`;
+  return `${cause}${panic}`;
+}
+
+/** The first line, for an error's message. */
+export function panicSummary(panic: string): string {
+  return panic.split('\n', 1)[0]?.trim() ?? '';
+}
+
+/** A guest's text for a person's terminal: no control sequences. */
+export function printable(text: string): string {
+   
+  return text
+    .replace(/\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])?/g, '')
+    .replace(/[^\t\n\x20-\x7e\u00a0-\uffff]/g, '');
+}

@@ -1,0 +1,196 @@
+/**
+ * Watches over one life of a QEMU, and ends every waiting call at once when it can serve none any
+ * more: QEMU gone, the guest's kernel panicked, the host's disk full.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { GuestPanicError, HostError, VmDiedError } from '../errors.ts';
+import { events } from '../events.ts';
+import type { BoundedLog } from './bounded-log.ts';
+import { extractPanic, PanicDetector, panicSummary, printable } from './guest-panic.ts';
+import type { ProcessExit, QemuProcess } from './launcher.ts';
+
+/** Why a life of QEMU ended. */
+export type EndReason = 'shutdown' | 'killed' | 'guest' | 'died' | 'panic';
+
+/** The end of a life of QEMU. */
+export interface VmEnd {
+  readonly reason: EndReason;
+  readonly exit: ProcessExit;
+  /** What pending calls were told. */
+  readonly error: VmDiedError;
+}
+
+/** A kernel prints its panic line by line: this long after the first, the text is taken. */
+const PANIC_TEXT_MS = 150;
+/** Text that errors carry of console and stderr. */
+const ERROR_TAIL_BYTES = 8 * 1024;
+
+/** What is watched. */
+export interface WatchTarget {
+  readonly vmId: string;
+  readonly process: QemuProcess;
+  readonly consoleLog: BoundedLog;
+  readonly qemuLog: BoundedLog;
+}
+
+/** One life of QEMU, from its start (or our coming to it) to its end. */
+export class VmWatch {
+  readonly #target: WatchTarget;
+  #fault = new AbortController();
+  readonly #over = new AbortController();
+  #expected: 'shutdown' | 'killed' | undefined;
+  #panic: GuestPanicError | undefined;
+  /** Resolves once QEMU is gone, with all that is known; never rejects. Not after {@link release}. */
+  readonly ended: Promise<VmEnd>;
+
+  constructor(target: WatchTarget) {
+    this.#target = target;
+    this.ended = target.process.exited.then((exit) => this.#onExit(exit));
+    void this.#readConsole();
+  }
+
+  /** Aborted when no call can be served; see {@link GuestAccess.fault}. */
+  get fault(): AbortSignal {
+    return this.#fault.signal;
+  }
+
+  /** QEMU's end is wanted from here on. */
+  expectEnd(reason: 'shutdown' | 'killed'): void {
+    this.#expected ??= reason;
+  }
+
+  /** Ends all waiting calls with this error. The first one counts. */
+  raise(error: Error): void {
+    if (!this.#fault.signal.aborted) this.#fault.abort(error);
+  }
+
+  /** The guest goes on after a fault that could be mended. */
+  renew(): void {
+    if (this.#fault.signal.aborted && !this.#over.signal.aborted)
+      this.#fault = new AbortController();
+  }
+
+  /** The host has no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
+  raiseDiskFull(): void {
+    const { vmId } = this.#target;
+    this.raise(
+      new HostError('ERR_HOST_DISK_FULL', `VM ${vmId} is paused: the host's disk is full`, {
+        vmId,
+        hint: `Free space where the VM's disk is, then \`qmp-agent resume ${vmId}\`; or remove the VM.`,
+      }),
+    );
+  }
+
+  /** QEMU or the console says that the guest's kernel panicked. */
+  async raisePanic(): Promise<void> {
+    if (this.#panic !== undefined || this.#over.signal.aborted) return;
+    await Promise.race([
+      delay(PANIC_TEXT_MS, undefined, { ref: false }),
+      this.#target.process.exited,
+    ]);
+    const { consoleText } = await this.#tails();
+    this.#raisePanicWith(
+      extractPanic(consoleText) ?? 'Kernel panic (no text on the console)',
+      consoleText,
+      '',
+    );
+  }
+
+  /** Ends the watch; QEMU runs on. */
+  release(): void {
+    this.#over.abort();
+    this.#target.process.release();
+  }
+
+  async #readConsole(): Promise<void> {
+    const detector = new PanicDetector();
+    const { consoleLog } = this.#target;
+    try {
+      for await (const piece of consoleLog.follow({ signal: this.#over.signal })) {
+        if (detector.push(piece)) void this.raisePanic();
+        await consoleLog.rotate();
+      }
+    } catch (error) {
+      if (this.#over.signal.aborted) return;
+      events.emit('host.warning', {
+        vmId: this.#target.vmId,
+        code: 'console.unreadable',
+        message: `the console log cannot be read: ${(error as Error).message}`,
+      });
+    }
+  }
+
+  async #onExit(exit: ProcessExit): Promise<VmEnd> {
+    const { consoleText, stderr } = await this.#tails();
+    const panic = extractPanic(consoleText);
+    if (panic !== undefined) this.#raisePanicWith(panic, consoleText, stderr);
+    this.#over.abort();
+    const end = this.#panic
+      ? { reason: 'panic' as const, exit, error: this.#panic }
+      : this.#describe(exit, consoleText, stderr);
+    if (end.reason === 'died') {
+      events.emit('fault.qemu-died', {
+        vmId: this.#target.vmId,
+        ...exit,
+        stderr: end.error.stderr,
+      });
+    }
+    this.raise(end.error);
+    return end;
+  }
+
+  #describe(exit: ProcessExit, consoleText: string, stderr: string): VmEnd {
+    const { vmId } = this.#target;
+    const reason = this.#expected ?? (exit.exitCode === 0 ? 'guest' : 'died');
+    const texts = {
+      shutdown: 'was shut down',
+      killed: 'was killed',
+      guest: 'has powered itself off',
+      died: `is gone: QEMU ${describeExit(exit)}`,
+    };
+    const last = lastLine(stderr);
+    const message = `VM ${vmId} ${texts[reason]}${reason === 'died' && last !== '' ? `: ${last}` : ''}`;
+    const hint =
+      reason === 'died'
+        ? `See QEMU's own words in the error's \`stderr\`; \`dmesg\` tells whether the kernel killed it for want of memory.`
+        : `Start it again (\`qmp-agent start ${vmId}\`) where it is persistent; else make another.`;
+    return {
+      reason,
+      exit,
+      error: new VmDiedError(message, { vmId, stderr, console: consoleText, hint }),
+    };
+  }
+
+  #raisePanicWith(panic: string, consoleText: string, stderr: string): void {
+    if (this.#panic !== undefined) return;
+    const { vmId } = this.#target;
+    this.#panic = new GuestPanicError(`the guest's kernel panicked: ${panicSummary(panic)}`, {
+      vmId,
+      panic,
+      stderr,
+      console: consoleText,
+      hint: `Read the console (\`qmp-agent logs ${vmId}\`, or the error's \`console\`); more memory or another image often helps.`,
+    });
+    events.emit('fault.guest-panic', { vmId, panic });
+    this.raise(this.#panic);
+  }
+
+  async #tails(): Promise<{ consoleText: string; stderr: string }> {
+    const [consoleText, stderr] = await Promise.all([
+      this.#target.consoleLog.recent(ERROR_TAIL_BYTES).catch(() => ''),
+      this.#target.qemuLog.recent(ERROR_TAIL_BYTES).catch(() => ''),
+    ]);
+    return { consoleText: printable(consoleText), stderr: printable(stderr) };
+  }
+}
+
+function describeExit(exit: ProcessExit): string {
+  if (exit.signal !== undefined) return `was ended by ${exit.signal}`;
+  if (exit.exitCode !== undefined) return `exited with code ${exit.exitCode}`;
+  return 'ended';
+}
+
+/** The last line that says something. */
+export function lastLine(text: string): string {
+  return text.trimEnd().split('\n').at(-1)?.trim() ?? '';
+}
