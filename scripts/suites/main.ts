@@ -6,7 +6,8 @@
  * and the whole run has one, after which the rest counts as failed.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runCommand } from './command.ts';
 import { reportCoverage } from './coverage.ts';
@@ -25,7 +26,16 @@ const runId = randomBytes(6).toString('hex');
 const startedAt = Number(process.env['QMP_AGENT_TEST_STARTED_MS'] ?? Date.now());
 const deadlineAt =
   startedAt + Number(process.env['QMP_AGENT_TEST_DEADLINE_S'] ?? DEFAULT_DEADLINE_S) * 1000;
-const baseEnv = { [RUN_MARKER]: runId, NO_COLOR: '1', CI: process.env['CI'] ?? 'true' };
+// Temporary files of the run are in a directory of its own, so that what is left of them shows. The
+// name is short: socket paths have 107 bytes. Builds that map user ids must be able to enter it.
+const temporaryDir = mkdtempSync(join(tmpdir(), 'qa-'));
+chmodSync(temporaryDir, 0o755);
+const baseEnv = {
+  TMPDIR: temporaryDir,
+  [RUN_MARKER]: runId,
+  NO_COLOR: '1',
+  CI: process.env['CI'] ?? 'true',
+};
 
 async function run(
   name: string,
@@ -113,13 +123,13 @@ async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
 
 rmSync(RESULTS, { recursive: true, force: true });
 mkdirSync(RESULTS, { recursive: true });
-const before = takeStock();
+const before = takeStock(temporaryDir);
 const outcomes: Outcome[] = [];
 try {
   const suites = chooseSuites(process.argv.slice(2), RESULTS);
   outcomes.push(...(await runAll(suites)));
   await reportCoverage(suites, (argv, timeoutMs) => run('coverage', argv, timeoutMs));
-  outcomes.push(checkSurvivors(before, runId));
+  outcomes.push(checkSurvivors(before, { runId, temporaryDir }));
 } catch (error) {
   outcomes.push({
     suite: 'run',
@@ -129,6 +139,7 @@ try {
     durationMs: 0,
   });
 }
+rmSync(temporaryDir, { recursive: true, force: true });
 console.log(`\ntotal: ${seconds(Date.now() - startedAt)}; logs in ${RESULTS}/`);
 // Written in one call and waited for: nothing may follow the closing line, and none of it be lost.
 process.stdout.write(`${summaryText(outcomes)}\n`, () => {

@@ -45,7 +45,7 @@ function allSuites(resultsDir: string): Suite[] {
       name: 'style',
       argv: vitest(['style']),
       timeoutMs: 8 * MINUTE,
-      needsBuild: true,
+      needsBuild: false,
       needsImage: false,
       coverage: false,
     },

@@ -1,8 +1,8 @@
 /** Looks for what a test run left behind on the host: processes, taps, rules, mounts, files. */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { resolvePaths } from '../../src/config/paths.ts';
 import type { Outcome } from './records.ts';
 
 /** Environment variable that marks every process of a run, wherever it was moved to. */
@@ -11,15 +11,9 @@ export const RUN_MARKER = 'QMP_AGENT_TEST_RUN';
 /** What there is on the host, by kind; each entry names one thing. */
 export type HostState = Record<string, Set<string>>;
 
-/** Takes stock. Tools that are not there contribute nothing. */
-export function takeStock(): HostState {
-  const root = process.getuid?.() === 0;
-  const data = root
-    ? '/var/lib/qmp-agent'
-    : join(process.env['XDG_DATA_HOME'] ?? join(homedir(), '.local/share'), 'qmp-agent');
-  const runtime = root
-    ? '/run/qmp-agent'
-    : join(process.env['XDG_RUNTIME_DIR'] ?? tmpdir(), 'qmp-agent');
+/** Takes stock; `temporaryDir` is the run's own. Tools that are not there contribute nothing. */
+export function takeStock(temporaryDir: string): HostState {
+  const { dataDir, runtimeDir } = resolvePaths();
   return {
     'QEMU process': new Set(qemuProcesses()),
     'network interface': new Set(
@@ -27,9 +21,11 @@ export function takeStock(): HostState {
     ),
     'nftables table': new Set(linesOf('nft', ['list', 'tables'])),
     mount: new Set(mounts()),
-    'VM on disk': new Set(entries(join(data, 'vms'))),
-    'file in the runtime directory': new Set(entries(runtime)),
-    'temporary file': new Set(entries(tmpdir()).filter((path) => path.includes('/qmp-agent'))),
+    'VM on disk': new Set(entries(join(dataDir, 'vms'))),
+    'file in the runtime directory': new Set(entries(runtimeDir)),
+    'temporary file': new Set(
+      entries(temporaryDir).filter((path) => basename(path).startsWith('qmp-agent')),
+    ),
   };
 }
 
@@ -53,10 +49,13 @@ export function markedProcesses(runId: string): { pid: number; command: string }
  * Compares the host with what it was, ends the processes that this run left, and counts each find
  * as a failure.
  */
-export function checkSurvivors(before: HostState, runId: string): Outcome {
+export function checkSurvivors(
+  before: HostState,
+  o: { runId: string; temporaryDir: string },
+): Outcome {
   const startedAt = Date.now();
-  const found = leftovers(before, takeStock());
-  for (const { pid, command } of markedProcesses(runId)) {
+  const found = leftovers(before, takeStock(o.temporaryDir));
+  for (const { pid, command } of markedProcesses(o.runId)) {
     found.push(`process ${pid}: ${command}`);
     try {
       process.kill(pid, 'SIGKILL');
@@ -91,10 +90,18 @@ function commandLine(pid: number): string {
   return read(pid, 'cmdline').split('\0').join(' ').trim().slice(0, 200);
 }
 
+/**
+ * QEMUs that nobody waits for. One with a living parent belongs to that parent: to a developer's own
+ * VM, or to a process of this run, which its marker finds.
+ */
 function qemuProcesses(): string[] {
   return pids()
-    .filter((pid) => read(pid, 'comm').startsWith('qemu-system'))
+    .filter((pid) => read(pid, 'comm').startsWith('qemu-system') && parentOf(pid) === 1)
     .map((pid) => `${pid} ${commandLine(pid)}`);
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\t(\d+)$/m.exec(read(pid, 'status'))?.[1]);
 }
 
 function mounts(): string[] {

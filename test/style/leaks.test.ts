@@ -19,8 +19,7 @@ const PATTERNS: readonly { what: string; pattern: RegExp }[] = [
   { what: 'path of one machine', pattern: /(?<![\w.$}*-])\/(?:work|workspace)\/[\w.-]+/ },
   {
     what: "path in someone's home",
-    pattern:
-      /(?<![\w.$}*-])\/(?:home|Users)\/(?!agent\b|user\b|node\b|me\b|alice\b|bob\b)[a-z][\w.-]*/,
+    pattern: /(?<![\w.$}*-])\/(?:home|Users)\/(?!agent\b|user\b|node\b|alice\b)[a-z][\w.-]{2,}/,
   },
   { what: 'private key', pattern: /-----BEGIN [A-Z ]*PRIVATE KEY-----/ },
   {
