@@ -1,0 +1,38 @@
+/** A state directory of its own on the host's images, and a look for what is left behind. */
+import { mkdir, readdir, readFile, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import { resolvePaths } from '../../../src/config/paths.ts';
+import { sandbox, type Sandbox } from '../../integration/cli/command.ts';
+
+/** A sandbox that has the `base` image. */
+export async function vmSandbox(): Promise<Sandbox> {
+  const host = resolvePaths();
+  const box = await sandbox();
+  await mkdir(join(box.dir, 'data'), { recursive: true });
+  await symlink(join(host.dataDir, 'images'), join(box.dir, 'data/images'));
+  return { ...box, env: { ...box.env, QMP_AGENT_STATE_CACHE_DIR: host.cacheDir } };
+}
+
+/** Processes whose command line names the sandbox, as `pid: command line`. */
+export async function processesOf(box: Sandbox): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(
+    pids.map(async (pid) => {
+      const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return `${pid}: ${text.replaceAll('\0', ' ')}`;
+    }),
+  );
+  return lines.filter((line) => line.includes(box.dir));
+}
+
+/** What is left of VMs: processes, records, sockets. Reaping may take a moment. */
+export async function expectNothingLeft(box: Sandbox): Promise<void> {
+  await expect.poll(() => processesOf(box), { timeout: 10_000 }).toEqual([]);
+  await expect
+    .poll(() => readdir(join(box.dir, 'data/vms')).catch(() => []), { timeout: 5_000 })
+    .toEqual([]);
+  await expect
+    .poll(() => readdir(join(box.dir, 'run')).catch(() => []), { timeout: 5_000 })
+    .toEqual([]);
+}
