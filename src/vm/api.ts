@@ -105,7 +105,8 @@ export interface VmInfo {
   readonly memoryMib: number;
   /** Virtual size of the disk. */
   readonly diskBytes: number;
-  readonly accel: Accel;
+  /** Undefined until it was decided at the first start. */
+  readonly accel: Accel | undefined;
   readonly machine: MachineType;
   readonly channel: 'vsock' | 'virtio-serial';
   /** AF_VSOCK context id while it runs on vsock. */

@@ -1,7 +1,7 @@
 /** What is on disk about a VM: `vm.json`. Written whole and renamed into place, so never seen half. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { MachineType } from '../../firmware/machine.ts';
 import { HostError, StateDirError } from '../errors.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
@@ -67,15 +67,68 @@ export interface VmRecord {
 /** A record, or what is wrong with it. */
 export type RecordEntry =
   | { readonly id: string; readonly record: VmRecord; readonly defect?: undefined }
-  | { readonly id: string; readonly record?: undefined; readonly defect: string };
+  | {
+      readonly id: string;
+      readonly record?: undefined;
+      readonly defect: string;
+      readonly fromLaterVersion: boolean;
+    };
 
-/** Creates the state directories where they are missing. @throws StateDirError, HostError */
+/** A record that this version must leave alone. */
+class LaterVersionError extends StateDirError {
+  constructor(...args: ConstructorParameters<typeof StateDirError>) {
+    super(...args);
+    this.name = 'StateDirError'; // what users know it as
+  }
+}
+
+/**
+ * Creates the state directories where they are missing, and checks whose they are.
+ * @throws StateDirError read-only, or of a later version. HostError ERR_HOST_DISK_FULL
+ */
 export async function ensureStateDirs(paths: StatePaths): Promise<void> {
   for (const dir of [vmsDir(paths), paths.runtimeDir]) {
     await mkdir(dir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
       throw stateFault(error, dir);
     });
   }
+  const marker = join(paths.dataDir, 'state.json');
+  if (!(await checkLayout(paths))) await writeWhole(marker, { schema: RECORD_SCHEMA });
+}
+
+/**
+ * Checks that the state directory is not of a later version.
+ * @returns whether it is marked as ours
+ * @throws StateDirError of a later version, or unreadable
+ */
+export async function checkLayout(paths: StatePaths): Promise<boolean> {
+  const marker = join(paths.dataDir, 'state.json');
+  const text = await readFile(marker, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw stateFault(error, marker);
+  });
+  if (text === undefined) return false;
+  checkSchema(schemaOf(text), marker);
+  return true;
+}
+
+function schemaOf(text: string): unknown {
+  try {
+    return (JSON.parse(text) as { schema?: unknown } | null)?.schema;
+  } catch {
+    return undefined; // a marker that says nothing: the records say what they are
+  }
+}
+
+function checkSchema(schema: unknown, path: string): void {
+  if (typeof schema !== 'number' || schema <= RECORD_SCHEMA) return;
+  throw new LaterVersionError(
+    `${path} was written by a later version of qmp-agent (schema ${schema}; this one knows ${RECORD_SCHEMA})`,
+    {
+      path,
+      hint: 'Upgrade qmp-agent, or set state.dataDir to another directory for this version.',
+    },
+  );
 }
 
 /**
@@ -84,18 +137,22 @@ export async function ensureStateDirs(paths: StatePaths): Promise<void> {
  * @throws HostError ERR_HOST_DISK_FULL
  */
 export async function writeRecord(paths: VmPaths, record: VmRecord): Promise<void> {
-  const temporary = `${paths.recordPath}.${randomBytes(4).toString('hex')}.tmp`;
+  await writeWhole(paths.recordPath, record);
+}
+
+async function writeWhole(path: string, content: object): Promise<void> {
+  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
     const file = await open(temporary, 'wx', 0o600);
     try {
-      await file.writeFile(`${JSON.stringify(record, undefined, 2)}\n`);
+      await file.writeFile(`${JSON.stringify(content, undefined, 2)}\n`);
     } finally {
       await file.close();
     }
-    await rename(temporary, paths.recordPath);
+    await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
-    throw stateFault(error, paths.recordPath);
+    throw stateFault(error, path);
   }
 }
 
@@ -129,15 +186,7 @@ export function parseRecord(text: string, path: string): VmRecord {
   }
   const record = data as Partial<VmRecord> | null;
   const schema: unknown = record?.schema;
-  if (typeof schema === 'number' && schema > RECORD_SCHEMA) {
-    throw new StateDirError(
-      `${path} was written by a later version of qmp-agent (schema ${schema}; this one knows ${RECORD_SCHEMA})`,
-      {
-        path,
-        hint: 'Upgrade qmp-agent, or set state.dataDir to another directory for this version.',
-      },
-    );
-  }
+  checkSchema(schema, path);
   if (schema !== RECORD_SCHEMA) throw corrupt(path, 'no schema number');
   if (!isVmId(record?.id ?? '')) throw corrupt(path, 'no id');
   if (typeof record?.config?.rootfsPath !== 'string' || typeof record.state !== 'string') {
@@ -157,7 +206,8 @@ export async function readAllRecords(paths: StatePaths): Promise<RecordEntry[]> 
         const record = await readRecord(vmPaths(paths, id));
         return record && { id, record };
       } catch (error) {
-        return { id, defect: (error as Error).message };
+        const defect = (error as Error).message;
+        return { id, defect, fromLaterVersion: error instanceof LaterVersionError };
       }
     }),
   );

@@ -1,0 +1,85 @@
+/** From a launched QEMU to a guest whose agent answers; and back, where that fails. */
+import { dirname } from 'node:path';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { GuestError, QmpError, TimeoutError } from '../errors.ts';
+import { ImageStore, type BootFiles } from '../image/index.ts';
+import { openImage } from '../image/manifest.ts';
+import type { StatePaths } from './api.ts';
+import type { LiveVm } from './live-vm.ts';
+import { logsOf } from './live-vm.ts';
+import { printable } from './guest-panic.ts';
+import { readAllRecords, type VmConfig } from './record.ts';
+import type { VmPaths } from './vm-paths.ts';
+
+/** A connection to the agent breaks some ms before its cause (QEMU's end, a panic) is known. */
+const CAUSE_MS = 500;
+/** Lines of the console that a timeout shows. */
+const CONSOLE_LINES = 12;
+const CONSOLE_BYTES = 4 * 1024;
+
+/** The image store of this state directory; it knows which images VMs stand on. */
+export function openImageStore(paths: StatePaths): ImageStore {
+  return new ImageStore({
+    imagesDir: join(paths.dataDir, 'images'),
+    cacheDir: paths.cacheDir,
+    inUseBy: async (imageVersionDir) => {
+      const entries = await readAllRecords(paths);
+      return entries.flatMap(({ record }) =>
+        record !== undefined && dirname(record.config.rootfsPath) === imageVersionDir
+          ? [record.name ?? record.id]
+          : [],
+      );
+    },
+  });
+}
+
+/** Kernel and initramfs of the very image that a VM's disk stands on. @throws ImageError it is gone */
+export async function bootFilesOf(paths: StatePaths, config: VmConfig): Promise<BootFiles> {
+  const image = await openImage(config.image, dirname(config.rootfsPath));
+  return openImageStore(paths).bootFiles(image);
+}
+
+/**
+ * Waits until the agent answers.
+ * @throws VmDiedError, GuestPanicError, HostError what ended the VM meanwhile
+ * @throws TimeoutError with the console's last lines as its hint
+ */
+export async function awaitReady(
+  live: LiveVm,
+  o: { id: string; paths: VmPaths; timeoutMs: number; signal?: AbortSignal | undefined },
+): Promise<void> {
+  const { fault } = live.watch;
+  const signal = AbortSignal.any([fault, ...(o.signal ? [o.signal] : [])]);
+  try {
+    await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal });
+  } catch (error) {
+    if (o.signal?.aborted) throw o.signal.reason;
+    const cause = await explainFailure(live, error);
+    if (!(cause instanceof TimeoutError)) throw cause;
+    const text = printable(
+      await logsOf(o.paths)
+        .consoleLog.recent(CONSOLE_BYTES)
+        .catch(() => ''),
+    );
+    const lines = text.trim().split('\n').slice(-CONSOLE_LINES).join('\n');
+    throw new TimeoutError(`guest agent of VM ${o.id}`, cause.timeoutMs, {
+      vmId: o.id,
+      cause,
+      hint:
+        lines === ''
+          ? 'The guest printed nothing: allow more time (--timeout), or try the other machine type.'
+          : `Allow more time if the guest was still booting. Its console's last lines:\n${lines}`,
+    });
+  }
+}
+
+/** Why a call failed: the fault of its VM where there is one now or in a moment, else the error. */
+export async function explainFailure(live: LiveVm, error: unknown): Promise<unknown> {
+  const { fault } = live.watch;
+  const maybe = error instanceof GuestError || error instanceof QmpError;
+  if (maybe && !fault.aborted && !(error instanceof TimeoutError)) {
+    await delay(CAUSE_MS, undefined, { signal: fault }).catch(() => undefined);
+  }
+  return fault.aborted ? fault.reason : error;
+}

@@ -1,0 +1,181 @@
+/** Making a VM: whatever is taken on the way is given back where a later step fails. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { resolvePaths } from '../config/paths.ts';
+import { ConfigError } from '../errors.ts';
+import { events } from '../events.ts';
+import { createOverlay } from '../storage/index.ts';
+import { DEFAULT_READY_TIMEOUT_MS, type StatePaths, type VmCreateOptions } from './api.ts';
+import { probeKvm } from './accel.ts';
+import { awaitReady, openImageStore } from './boot.ts';
+import { FileLock } from './file-lock.ts';
+import { reapAbandoned, removeVm } from './gc.ts';
+import { newVmId } from './ids.ts';
+import { findQemu } from './launcher.ts';
+import { LiveVm } from './live-vm.ts';
+import { ownIdentity } from './process-identity.ts';
+import {
+  ensureStateDirs,
+  RECORD_SCHEMA,
+  stateFault,
+  writeRecord,
+  type VmRecord,
+} from './record.ts';
+import { kill } from './shutdown.ts';
+import { checkOptions, resolveConfig, type CheckedOptions } from './vm-config.ts';
+import { checkSocketPaths, vmPaths, vmsDir } from './vm-paths.ts';
+
+/** A VM that was made, and runs. */
+export interface CreatedVm {
+  readonly paths: StatePaths;
+  readonly record: VmRecord;
+  readonly live: LiveVm;
+}
+
+/** Makes and starts a VM, and waits until its agent answers. See {@link VmStatics.create}. */
+export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
+  const deadline = performance.now() + (o.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS);
+  const checked = checkOptions(o);
+  const paths = o.paths ?? resolvePaths();
+  const id = newVmId();
+  checkSocketPaths(paths, id);
+  o.signal?.throwIfAborted();
+  await ensureStateDirs(paths);
+  o.onProgress?.('image');
+  const store = openImageStore(paths);
+  const [image] = await Promise.all([
+    store.get(checked.image),
+    findQemu(checked.qemuPath),
+    probeKvm(),
+    reapAbandoned(paths),
+  ]);
+  const config = await resolveConfig(checked, id, image);
+  const first: VmRecord = {
+    schema: RECORD_SCHEMA,
+    id,
+    name: checked.name,
+    createdAt: new Date().toISOString(),
+    owner: config.persistent ? undefined : ownIdentity(),
+    config,
+    state: 'starting',
+  };
+  await using lock = new Releaser();
+  try {
+    lock.held = await enter(paths, first, checked);
+    o.onProgress?.('disk');
+    const files = vmPaths(paths, id);
+    const [boot, overlay] = await Promise.all([
+      store.bootFiles(image),
+      createOverlay({
+        path: files.diskPath,
+        backing: config.rootfsPath,
+        sizeBytes: config.diskBytes,
+        signal: o.signal,
+      }),
+    ]);
+    const { machine, vcpus, memoryMib, persistent } = config;
+    events.emit('vm.created', {
+      vmId: id,
+      image: image.name,
+      accel: config.accel,
+      machine,
+      vcpus,
+      memoryMib,
+      name: checked.name,
+      persistent,
+    });
+    o.onProgress?.('launch');
+    const sized: VmRecord = { ...first, config: { ...config, diskBytes: overlay.virtualBytes } };
+    const { live, record } = await launchAndBoot({
+      paths,
+      record: sized,
+      boot,
+      deadline,
+      signal: o.signal,
+      onProgress: o.onProgress,
+    });
+    return { paths, record, live };
+  } catch (error) {
+    await removeVm(paths, id).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Launches a VM's QEMU and waits for the agent; the record follows. QEMU is gone where it throws. */
+export async function launchAndBoot(o: {
+  paths: StatePaths;
+  record: VmRecord;
+  boot: { kernelPath: string; initramfsPath: string };
+  deadline: number;
+  signal?: AbortSignal | undefined;
+  onProgress?: VmCreateOptions['onProgress'];
+}): Promise<{ live: LiveVm; record: VmRecord }> {
+  const { id, config } = o.record;
+  const files = vmPaths(o.paths, id);
+  const startedAt = performance.now();
+  let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
+  const live = await LiveVm.launch({
+    id,
+    paths: files,
+    config,
+    boot: o.boot,
+    signal: o.signal,
+    onSpawn: async (run) => {
+      record = { ...record, run };
+      await writeRecord(files, record);
+    },
+  });
+  try {
+    o.onProgress?.('boot');
+    await awaitReady(live, {
+      id,
+      paths: files,
+      timeoutMs: o.deadline - performance.now(),
+      signal: o.signal,
+    });
+    record = { ...record, state: 'running' };
+    await writeRecord(files, record);
+  } catch (error) {
+    await kill(live).catch(() => undefined);
+    await live.release();
+    throw error;
+  }
+  const readyMs = Math.round(performance.now() - startedAt);
+  events.emit('vm.ready', { vmId: id, readyMs, channel: config.channel });
+  o.onProgress?.('ready');
+  return { live, record };
+}
+
+/** Takes the VM's directory, lock and name. */
+async function enter(paths: StatePaths, record: VmRecord, o: CheckedOptions): Promise<FileLock> {
+  await using names = new Releaser();
+  if (o.name !== undefined) {
+    names.held = await FileLock.acquire(join(vmsDir(paths), '.names.lock'), {
+      operation: 'the list of VM names',
+    });
+    const { entries } = await reapAbandoned(paths);
+    const other = entries.find((entry) => entry.record?.name === o.name);
+    if (other !== undefined) {
+      throw new ConfigError(`the name ${o.name} is taken by VM ${other.id}`, {
+        field: 'vm.name',
+        value: o.name,
+        hint: `Choose another, or remove that VM (\`qmp-agent remove ${o.name}\`).`,
+      });
+    }
+  }
+  const files = vmPaths(paths, record.id);
+  await mkdir(files.dir, { mode: 0o700 }).catch((error: unknown) => {
+    throw stateFault(error, files.dir);
+  });
+  const lock = await FileLock.acquire(files.lockPath);
+  await writeRecord(files, record);
+  return lock;
+}
+
+/** Gives back a lock that may be taken later. */
+class Releaser implements AsyncDisposable {
+  held: FileLock | undefined;
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.held?.release();
+  }
+}

@@ -1,0 +1,198 @@
+/** Taking away what dead processes left behind. */
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { events } from '../events.ts';
+import type { Reaped, StatePaths, WaitOptions } from './api.ts';
+import { processName } from './argv.ts';
+import { FileLock } from './file-lock.ts';
+import { isVmId } from './ids.ts';
+import {
+  findByArgument,
+  isAlive,
+  signalProcess,
+  type ProcessIdentity,
+} from './process-identity.ts';
+import {
+  listVmIds,
+  readAllRecords,
+  readRecord,
+  stateFault,
+  type RecordEntry,
+  type VmRecord,
+} from './record.ts';
+import { isAbandoned } from './vm-info.ts';
+import { vmPaths, vmsDir } from './vm-paths.ts';
+
+/** What is younger may be a creation under way in another process. */
+const MIN_AGE_MS = 10_000;
+/** From SIGKILL to a process's end. */
+const KILL_MS = 5_000;
+const KILL_POLL_MS = 5;
+const TEMPORARY = /\.tmp$/;
+
+/**
+ * Reaps ephemeral VMs whose owners are gone. Cheap where there are none: one look at each record.
+ * Done on the way of every create and list.
+ * @returns the records that are left, and what was taken away
+ */
+export async function reapAbandoned(
+  paths: StatePaths,
+): Promise<{ entries: RecordEntry[]; reaped: Reaped[] }> {
+  const entries: RecordEntry[] = [];
+  const reaped: Reaped[] = [];
+  for (const entry of await readAllRecords(paths)) {
+    if (entry.record !== undefined && isAbandoned(entry.record)) {
+      reaped.push(...(await removeVm(paths, entry.record.id, entry.record)));
+    } else {
+      entries.push(entry);
+    }
+  }
+  return { entries, reaped };
+}
+
+/** All that {@link reapAbandoned} does, and what has no record, or a broken one. */
+export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Promise<Reaped[]> {
+  const { entries, reaped } = await reapAbandoned(paths);
+  for (const entry of entries) {
+    o.signal?.throwIfAborted();
+    const { dir } = vmPaths(paths, entry.id);
+    if (entry.defect !== undefined) {
+      // Written by a later version: not ours to judge.
+      if (!entry.fromLaterVersion && (await isOld(dir)))
+        reaped.push(...(await removeVm(paths, entry.id)));
+    } else {
+      reaped.push(...(await removeTemporaries(dir)));
+      reaped.push(...(await removeDeadSockets(paths, entry.record)));
+    }
+  }
+  const known = new Set(entries.map((entry) => entry.id));
+  for (const id of await listVmIds(paths)) {
+    o.signal?.throwIfAborted();
+    if (known.has(id) || !(await isOrphan(paths, id))) continue;
+    reaped.push(...(await removeVm(paths, id)));
+  }
+  reaped.push(...(await removeOrphanRuntimeDirs(paths)));
+  reaped.push(...(await killOrphans(paths)));
+  return reaped;
+}
+
+/**
+ * Removes a VM with all it has: process, sockets, disk, record. Two processes may do so at once.
+ */
+export async function removeVm(
+  paths: StatePaths,
+  id: string,
+  record?: VmRecord,
+): Promise<Reaped[]> {
+  const files = vmPaths(paths, id);
+  const reaped: Reaped[] = [];
+  const known = record?.run?.qemu;
+  // Without a pid in the record its writer died in the midst of a start, or it cannot be read.
+  const processes = known !== undefined ? [known] : await findQemus(id);
+  for (const identity of processes) {
+    if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
+  }
+  for (const dir of [files.runtimeDir, files.dir]) {
+    if (
+      await stat(dir).then(
+        () => true,
+        () => false,
+      )
+    ) {
+      await rm(dir, { recursive: true, force: true, maxRetries: 2 }).catch((error: unknown) => {
+        throw stateFault(error, dir);
+      });
+      reaped.push({ kind: dir === files.dir ? 'vm' : 'socket', path: dir });
+    }
+  }
+  announce(reaped, id);
+  return reaped;
+}
+
+/** Kills exactly this process and waits for its end. @returns whether it ran */
+export async function killProcess(identity: ProcessIdentity): Promise<boolean> {
+  if (!signalProcess(identity, 'SIGKILL')) return false;
+  const deadline = performance.now() + KILL_MS;
+  while (isAlive(identity) && performance.now() < deadline) await delay(KILL_POLL_MS);
+  return true;
+}
+
+/** QEMUs that were started for this VM, by the word in their `-name`. */
+export async function findQemus(id: string): Promise<ProcessIdentity[]> {
+  const name = processName(id);
+  return findByArgument((argv) => argv.includes(name) && argv.includes('-nodefaults'));
+}
+
+/** A directory without a record that nobody is about to fill. */
+async function isOrphan(paths: StatePaths, id: string): Promise<boolean> {
+  const files = vmPaths(paths, id);
+  if (!(await isOld(files.dir))) return false;
+  const lock = await FileLock.tryAcquire(files.lockPath);
+  if (lock === undefined) return false;
+  await using _held = lock;
+  return (await readRecord(files).catch(() => undefined)) === undefined;
+}
+
+async function removeTemporaries(dir: string): Promise<Reaped[]> {
+  const reaped: Reaped[] = [];
+  for (const name of await readdir(dir).catch(() => [])) {
+    const path = join(dir, name);
+    if (!TEMPORARY.test(name) || !(await isOld(path))) continue;
+    await rm(path, { force: true });
+    reaped.push({ kind: 'temp', path });
+  }
+  announce(reaped);
+  return reaped;
+}
+
+/** Sockets of a VM that does not run. */
+async function removeDeadSockets(paths: StatePaths, record: VmRecord): Promise<Reaped[]> {
+  const { runtimeDir } = vmPaths(paths, record.id);
+  const { run } = record;
+  if (run === undefined || [run.qemu, run.starter].some((process) => process && isAlive(process)))
+    return [];
+  if (!(await isOld(runtimeDir))) return [];
+  await rm(runtimeDir, { recursive: true, force: true });
+  const reaped: Reaped[] = [{ kind: 'socket', path: runtimeDir }];
+  announce(reaped, record.id);
+  return reaped;
+}
+
+async function removeOrphanRuntimeDirs(paths: StatePaths): Promise<Reaped[]> {
+  const vms = new Set(await listVmIds(paths));
+  const reaped: Reaped[] = [];
+  for (const id of await readdir(paths.runtimeDir).catch(() => [])) {
+    const path = join(paths.runtimeDir, id);
+    if (!isVmId(id) || vms.has(id) || !(await isOld(path))) continue;
+    await rm(path, { recursive: true, force: true });
+    reaped.push({ kind: 'dir', path });
+  }
+  announce(reaped);
+  return reaped;
+}
+
+/** QEMUs whose sockets are in our runtime directory, and whose VM is gone. */
+async function killOrphans(paths: StatePaths): Promise<Reaped[]> {
+  const vms = new Set(await listVmIds(paths));
+  const ours = `logfile=${vmsDir(paths).replaceAll(',', ',,')}/`;
+  const reaped: Reaped[] = [];
+  const orphans = await findByArgument((argv) => {
+    const id = argv[argv.indexOf('-name') + 1]?.replace(/^qmp-agent-/, '') ?? '';
+    return isVmId(id) && !vms.has(id) && argv.some((word) => word.includes(ours));
+  });
+  for (const identity of orphans) {
+    if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
+  }
+  announce(reaped);
+  return reaped;
+}
+
+async function isOld(path: string): Promise<boolean> {
+  const facts = await stat(path).catch(() => undefined);
+  return facts !== undefined && Date.now() - facts.mtimeMs > MIN_AGE_MS;
+}
+
+function announce(reaped: readonly Reaped[], vmId?: string): void {
+  for (const item of reaped) events.emit('gc.reaped', { ...item, vmId });
+}

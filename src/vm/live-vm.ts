@@ -1,0 +1,340 @@
+/** One life of a VM's QEMU, in the hands of this process: launched by it, or taken up. */
+import { access, mkdir, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { buildCmdline } from '../../firmware/cmdline.ts';
+import type { QmpClient } from '../../qmp/index.ts';
+import { HostError, LaunchError, VmDiedError } from '../errors.ts';
+import { events } from '../events.ts';
+import type { BootFiles } from '../image/index.ts';
+import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
+import type { Accel } from './api.ts';
+import { buildArgv, type MachineConfig } from './argv.ts';
+import { BoundedLog } from './bounded-log.ts';
+import { GuestLink } from './guest-link.ts';
+import { newCid } from './ids.ts';
+import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
+import { ownIdentity } from './process-identity.ts';
+import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
+import type { VmConfig, VmRecord, VmRun } from './record.ts';
+import { stateFault } from './record.ts';
+import type { VmPaths } from './vm-paths.ts';
+import { lastLine, VmWatch } from './vm-watch.ts';
+
+/** virtio-serial ports of a detached VM: that many host processes can talk to it at once. */
+const PERSISTENT_PORTS = 4;
+/** An ephemeral VM has one owner. */
+const EPHEMERAL_PORTS = 1;
+/** CIDs tried before we give up: two random ones hardly ever collide. */
+const MAX_LAUNCHES = 5;
+/** QEMU ends within this time once its QMP socket closed during the start. */
+const DEATH_MS = 2_000;
+/** Without a held QMP connection: how often QEMU is asked whether the host's disk is full. */
+const STATUS_POLL_MS = 2_000;
+
+/** What a launch needs. */
+export interface LaunchContext {
+  readonly id: string;
+  readonly paths: VmPaths;
+  readonly config: VmConfig;
+  readonly boot: BootFiles;
+  /** Told the run as soon as the process exists, so that it can be written down before anything else. */
+  readonly onSpawn: (run: VmRun) => Promise<void>;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A QEMU that runs, with all by which this process deals with it. */
+export class LiveVm {
+  readonly process: QemuProcess;
+  readonly run: VmRun;
+  readonly watch: VmWatch;
+  readonly qmp: QmpAccess;
+  readonly link: GuestLink;
+  /** Told when somebody else paused or resumed the vCPUs. */
+  onPaused: ((paused: boolean) => void) | undefined;
+  #poll: NodeJS.Timeout | undefined;
+
+  private constructor(o: {
+    id: string;
+    paths: VmPaths;
+    run: VmRun;
+    process: QemuProcess;
+    watch: VmWatch;
+    qmp: QmpAccess;
+  }) {
+    this.process = o.process;
+    this.run = o.run;
+    this.watch = o.watch;
+    this.qmp = o.qmp;
+    const { cid, ports } = o.run;
+    this.link = new GuestLink(
+      o.id,
+      o.paths,
+      cid === undefined ? { kind: 'virtio-serial', ports } : { kind: 'vsock', cid },
+    );
+    const { held } = o.qmp;
+    if (held) void this.#followEvents(held);
+    else this.#pollStatus();
+  }
+
+  /**
+   * Starts QEMU and waits until its machine stands; the guest boots from there.
+   * @throws LaunchError, HostError (KVM, vsock, socket), or the signal's reason; QEMU is gone then
+   */
+  static async launch(context: LaunchContext): Promise<LiveVm> {
+    const { config } = context;
+    let accel = chooseAccel(config.accel, await probeKvm());
+    for (let attempt = 1; ; attempt += 1) {
+      const cid = config.channel === 'vsock' ? (config.cid ?? newCid()) : undefined;
+      try {
+        return await LiveVm.#launchOnce(context, accel, cid);
+      } catch (error) {
+        if (!(error instanceof LaunchError)) throw error;
+        const next = afterFailure(error, { config, accel, cid, last: attempt === MAX_LAUNCHES });
+        accel = next.accel;
+      }
+    }
+  }
+
+  /** Takes up a QEMU that another process started; undefined where it is gone. */
+  static adopt(record: VmRecord, paths: VmPaths): LiveVm | undefined {
+    const { run, id } = record;
+    if (run?.qemu === undefined) return undefined;
+    const process = adoptQemu(run.qemu);
+    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths) });
+    const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
+    return new LiveVm({ id, paths, run, process, watch, qmp });
+  }
+
+  /** Lets go of QEMU, which runs on. Idempotent. */
+  async release(): Promise<void> {
+    clearInterval(this.#poll);
+    this.watch.release();
+    await this.link.close();
+    await this.qmp.close();
+  }
+
+  static async #launchOnce(
+    context: LaunchContext,
+    accel: Accel,
+    cid: number | undefined,
+  ): Promise<LiveVm> {
+    const { id, paths, config, signal } = context;
+    const ports = cid !== undefined ? 0 : config.persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS;
+    const { path: program } = await findQemu(config.qemuPath);
+    const logs = logsOf(paths);
+    await Promise.all([
+      logs.consoleLog.startAnew(),
+      logs.qemuLog.startAnew(),
+      prepareSockets(paths, id),
+    ]);
+    const argv = buildArgv(machineConfig(context, accel, cid, ports));
+    if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
+    signal?.throwIfAborted();
+    const startedAt = performance.now();
+    const process = await launchQemu({
+      vmId: id,
+      program,
+      argv,
+      logPath: paths.qemuLogPath,
+      detached: config.persistent,
+    });
+    const watch = new VmWatch({ vmId: id, process, ...logs });
+    try {
+      const run: VmRun = {
+        starter: ownIdentity(),
+        qemu: process.identity,
+        startedAt: new Date().toISOString(),
+        accel,
+        cid,
+        ports,
+      };
+      await context.onSpawn(run);
+      const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
+      const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
+      if (config.persistent) await client.close();
+      const spawnMs = Math.round(performance.now() - startedAt);
+      events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });
+      const qmp = new QmpAccess(id, paths, config.persistent ? 'locked' : { held: client });
+      return new LiveVm({ id, paths, run, process, watch, qmp });
+    } catch (error) {
+      // A closed QMP socket tells of QEMU's death a moment before the kernel does.
+      await Promise.race([
+        watch.ended,
+        delay(signal?.aborted ? 0 : DEATH_MS, undefined, { ref: false }),
+      ]);
+      process.kill('SIGKILL');
+      const end = await watch.ended;
+      if (signal?.aborted) throw signal.reason;
+      if (!(watch.fault.reason instanceof VmDiedError) || error instanceof HostError) throw error;
+      throw launchError(id, [program, ...argv], end.exit, end.error.stderr);
+    }
+  }
+
+  async #followEvents(client: QmpClient): Promise<void> {
+    try {
+      const names = ['BLOCK_IO_ERROR', 'GUEST_PANICKED', 'STOP', 'RESUME'] as const;
+      for await (const event of client.events({ names })) {
+        if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
+          this.watch.raiseDiskFull();
+        if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
+        if (event.event === 'STOP') this.onPaused?.(true);
+        if (event.event === 'RESUME') this.onPaused?.(false);
+      }
+    } catch {
+      // The connection ends with QEMU, and the watch knows of that; or by a QEMU gone mad, and the
+      // next command says so.
+    }
+  }
+
+  /** Whether the host's disk is full only QEMU knows; asked only while somebody may be waiting. */
+  #pollStatus(): void {
+    let asking = false;
+    this.#poll = setInterval(() => {
+      if (asking || this.link.current === undefined || this.watch.fault.aborted) return;
+      asking = true;
+      void this.qmp
+        .use((client) => client.execute('query-status'), { timeoutMs: STATUS_POLL_MS })
+        .then(({ status }) => {
+          if (status === 'io-error') this.watch.raiseDiskFull();
+          if (status === 'guest-panicked') void this.watch.raisePanic();
+        })
+        .catch(() => undefined)
+        .finally(() => (asking = false));
+    }, STATUS_POLL_MS).unref();
+  }
+}
+
+/** The logs of a VM. */
+export function logsOf(paths: VmPaths): { consoleLog: BoundedLog; qemuLog: BoundedLog } {
+  return {
+    consoleLog: new BoundedLog(paths.consoleLogPath),
+    qemuLog: new BoundedLog(paths.qemuLogPath),
+  };
+}
+
+function machineConfig(
+  context: LaunchContext,
+  accel: Accel,
+  cid: number | undefined,
+  ports: number,
+): MachineConfig {
+  const { id, paths, config, boot } = context;
+  const { machine, vcpus, memoryMib, hostname, channel } = config;
+  return {
+    id,
+    machine,
+    accel,
+    vcpus,
+    memoryMib,
+    ...boot,
+    cmdline: buildCmdline({
+      machine,
+      accel,
+      hostname,
+      channel,
+      modules: ['rng'],
+      extra: config.kernelArgs,
+    }),
+    disk: { path: paths.diskPath, backingPath: config.rootfsPath, disposable: !config.persistent },
+    channel:
+      cid !== undefined
+        ? { kind: 'vsock', cid }
+        : {
+            kind: 'virtio-serial',
+            socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
+          },
+    qmpSocketPath: paths.qmpSocketPath,
+    monitorSocketPath: paths.monitorSocketPath,
+    consoleSocketPath: paths.consoleSocketPath,
+    consoleLogPath: paths.consoleLogPath,
+  };
+}
+
+/** Whether and how to try again. @throws the error that the user shall see */
+function afterFailure(
+  error: LaunchError,
+  o: { config: VmConfig; accel: Accel; cid: number | undefined; last: boolean },
+): { accel: Accel } {
+  const { stderr, vmId } = error;
+  const why = lastLine(stderr);
+  if (o.accel === 'kvm' && isKvmFailure(stderr)) {
+    if (o.config.accel === 'kvm') throw kvmError(why);
+    warnAboutTcg(why);
+    return { accel: 'tcg' };
+  }
+  if (o.cid !== undefined && /guest cid: Address already in use/i.test(stderr)) {
+    if (o.config.cid === undefined && !o.last) return { accel: o.accel };
+    throw new HostError('ERR_HOST_VSOCK', `the vsock CID ${o.cid} is taken by another VM`, {
+      vmId,
+      cause: error,
+      hint: 'Leave the CID out, and a free one is taken; or choose another.',
+    });
+  }
+  if (o.cid !== undefined && /vhost-vsock/i.test(stderr)) {
+    throw new HostError('ERR_HOST_VSOCK', `vhost-vsock cannot be used: ${why}`, {
+      vmId,
+      cause: error,
+      hint: 'Load the module (`modprobe vhost_vsock`), run as root or in its group, or use the virtio-serial channel.',
+    });
+  }
+  throw error;
+}
+
+function launchError(
+  vmId: string,
+  argv: readonly string[],
+  exit: { exitCode?: number | undefined; signal?: string | undefined },
+  stderr: string,
+): LaunchError {
+  const why = lastLine(stderr) || (exit.signal ?? `exit code ${exit.exitCode ?? 'unknown'}`);
+  return new LaunchError(`QEMU did not start: ${why}`, {
+    vmId,
+    ...exit,
+    argv,
+    stderr,
+    hint: "QEMU's own words are in the error's `stderr`; `qmp-agent doctor` checks what it needs.",
+  });
+}
+
+/**
+ * Makes room for the sockets of a new QEMU: a file that a dead one left is removed.
+ * @throws HostError ERR_HOST_SOCKET somebody listens there
+ */
+async function prepareSockets(paths: VmPaths, vmId: string): Promise<void> {
+  await mkdir(paths.runtimeDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    throw stateFault(error, paths.runtimeDir);
+  });
+  const channels = Array.from({ length: PERSISTENT_PORTS }, (_, i) => paths.channelSocketPath(i));
+  const all = [paths.qmpSocketPath, paths.monitorSocketPath, paths.consoleSocketPath, ...channels];
+  await Promise.all(
+    all.map(async (path) => {
+      if (
+        await access(path).then(
+          () => false,
+          () => true,
+        )
+      )
+        return;
+      if (await isListening(path)) {
+        throw new HostError('ERR_HOST_SOCKET', `another process listens on ${path}`, {
+          vmId,
+          hint: `Find it with \`ss -xlp src ${path}\` and end it, then start the VM again.`,
+        });
+      }
+      await rm(path, { force: true, recursive: true });
+    }),
+  );
+}
+
+function isListening(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path });
+    const settle = (answer: boolean) => {
+      socket.destroy();
+      resolve(answer);
+    };
+    socket.once('connect', () => settle(true));
+    socket.once('error', (error: NodeJS.ErrnoException) => settle(error.code === 'EAGAIN')); // its backlog is full
+  });
+}

@@ -1,0 +1,140 @@
+/** From what a caller asks to what a VM is made of. */
+import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
+import { ConfigError, HostError } from '../errors.ts';
+import type { Image } from '../image/index.ts';
+import type { VmCreateOptions } from './api.ts';
+import { hasVhostVsock } from './accel.ts';
+import { checkVmName } from './ids.ts';
+import type { VmConfig } from './record.ts';
+
+const MIB = 2 ** 20;
+/** A host name by RFC 1123, which the kernel's command line takes as one word. */
+const HOSTNAME = /^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/;
+/** x86's COMMAND_LINE_SIZE is 2048; the rest is ours. */
+const MAX_KERNEL_ARGS_CHARS = 1_024;
+/** AF_VSOCK context ids: 0–2 are reserved, the last means any (linux/vm_sockets.h). */
+const CID = { min: 3, max: 0xffff_fffe } as const;
+
+/** What was asked for, checked, defaults filled in, before the image is known. */
+export interface CheckedOptions {
+  readonly image: string;
+  readonly name: string | undefined;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskBytes: number | undefined;
+  readonly accel: VmConfig['accel'];
+  readonly machine: VmConfig['machine'];
+  readonly channel: 'auto' | 'vsock' | 'virtio-serial';
+  readonly cid: number | undefined;
+  readonly hostname: string | undefined;
+  readonly kernelArgs: readonly string[];
+  readonly qemuPath: string;
+  readonly persistent: boolean;
+}
+
+/** Checks all that can be checked without a look at the host. Pure. @throws ConfigError */
+export function checkOptions(o: VmCreateOptions): CheckedOptions {
+  const defaults = DEFAULT_CONFIG.vm;
+  if (o.name !== undefined) checkVmName(o.name);
+  const kernelArgs = o.kernelArgs ?? [];
+  if (
+    kernelArgs.some((word) => /[^\x21-\x7e]/.test(word)) ||
+    kernelArgs.join(' ').length > MAX_KERNEL_ARGS_CHARS
+  ) {
+    throw new ConfigError('kernel arguments must be printable words', {
+      field: 'vm.kernelArgs',
+      value: kernelArgs,
+      hint: `Give words without blanks, ${MAX_KERNEL_ARGS_CHARS} characters in all at most.`,
+    });
+  }
+  if (o.hostname !== undefined && !HOSTNAME.test(o.hostname)) {
+    throw new ConfigError(`${JSON.stringify(o.hostname)} is not a host name`, {
+      field: 'vm.hostname',
+      value: o.hostname,
+      hint: 'Use at most 63 letters, digits, "-" and ".", with a letter or digit at both ends.',
+    });
+  }
+  const disk =
+    o.diskMib === undefined
+      ? undefined
+      : whole('vm.diskMib', o.diskMib, DISK_MIB.min, DISK_MIB.max);
+  return {
+    image: o.image ?? defaults.image,
+    name: o.name,
+    vcpus: whole('vm.vcpus', o.vcpus ?? defaults.vcpus, 1, MAX_VCPUS),
+    memoryMib: whole(
+      'vm.memoryMib',
+      o.memoryMib ?? defaults.memoryMib,
+      MEMORY_MIB.min,
+      MEMORY_MIB.max,
+    ),
+    diskBytes: disk === undefined ? undefined : disk * MIB,
+    accel: oneOf('vm.accel', o.accel ?? defaults.accel, ['auto', 'kvm', 'tcg']),
+    machine: oneOf('vm.machine', o.machine ?? defaults.machine, ['q35', 'microvm']),
+    channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
+    cid: o.cid === undefined ? undefined : whole('vm.cid', o.cid, CID.min, CID.max),
+    hostname: o.hostname,
+    kernelArgs,
+    qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
+    persistent: o.persistent ?? false,
+  };
+}
+
+/**
+ * The configuration of a VM on this host and image.
+ * @throws HostError ERR_HOST_VSOCK vsock (or a CID) was asked for and the host has none
+ */
+export async function resolveConfig(
+  o: CheckedOptions,
+  id: string,
+  image: Image,
+): Promise<VmConfig> {
+  return {
+    image: image.name,
+    imageId: image.id,
+    rootfsPath: image.rootfsPath,
+    vcpus: o.vcpus,
+    memoryMib: o.memoryMib,
+    diskBytes: o.diskBytes ?? image.rootfsVirtualBytes,
+    accel: o.accel,
+    machine: o.machine,
+    channel: await resolveChannel(o),
+    cid: o.cid,
+    hostname: o.hostname ?? hostnameFrom(o.name ?? id),
+    kernelArgs: o.kernelArgs,
+    qemuPath: o.qemuPath,
+    persistent: o.persistent,
+  };
+}
+
+async function resolveChannel(o: CheckedOptions): Promise<'vsock' | 'virtio-serial'> {
+  if (o.channel === 'virtio-serial') return 'virtio-serial';
+  if (await hasVhostVsock()) return 'vsock';
+  if (o.channel === 'auto' && o.cid === undefined) return 'virtio-serial';
+  throw new HostError('ERR_HOST_VSOCK', '/dev/vhost-vsock does not exist or cannot be opened', {
+    hint: 'Load the module (`modprobe vhost_vsock`), run as root or in its group, or use the virtio-serial channel.',
+  });
+}
+
+/** A VM's name has characters that a host name cannot have. */
+function hostnameFrom(name: string): string {
+  return name.replaceAll('_', '-').replace(/[.-]+$/, '');
+}
+
+function whole(field: string, value: number, min: number, max: number): number {
+  if (Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new ConfigError(`${field} is ${String(value)}`, {
+    field,
+    value,
+    hint: `Give a whole number from ${min} to ${max}.`,
+  });
+}
+
+function oneOf<const T extends string>(field: string, value: T, choices: readonly T[]): T {
+  if (choices.includes(value)) return value;
+  throw new ConfigError(`${field} is ${JSON.stringify(value)}`, {
+    field,
+    value,
+    hint: `Give one of ${choices.join(', ')}.`,
+  });
+}

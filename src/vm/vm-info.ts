@@ -1,0 +1,93 @@
+/** What is to be said about a VM: its record, and what the host shows. */
+import type { StatePaths, VmInfo, VmState } from './api.ts';
+import { isAlive, type ProcessIdentity } from './process-identity.ts';
+import type { RecordEntry, VmRecord } from './record.ts';
+import { vmPaths } from './vm-paths.ts';
+
+/** Whether a process lives; a parameter so that tests need none. */
+export type Liveness = (identity: ProcessIdentity) => boolean;
+
+/** The state that a VM is in, whatever its record says. */
+export function observeState(
+  record: VmRecord,
+  alive: Liveness = isAlive,
+): { state: VmState; detail: string | undefined } {
+  const { run } = record;
+  if (run?.qemu !== undefined && alive(run.qemu)) {
+    // A starter that died between the launch and the agent's answer leaves `starting` behind; the
+    // guest has come up by itself meanwhile, or will.
+    const state = record.state === 'stopped' ? 'running' : record.state;
+    return { state, detail: record.detail };
+  }
+  if (record.state === 'stopped') return { state: 'stopped', detail: record.detail };
+  if (
+    record.state === 'starting' &&
+    run?.qemu === undefined &&
+    run !== undefined &&
+    alive(run.starter)
+  ) {
+    return { state: 'starting', detail: undefined };
+  }
+  return { state: 'stopped', detail: 'QEMU is gone' };
+}
+
+/** Whether this is an ephemeral VM whose owner is gone. */
+export function isAbandoned(record: VmRecord, alive: Liveness = isAlive): boolean {
+  return record.owner !== undefined && !alive(record.owner);
+}
+
+/** A record as users see it. */
+export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = isAlive): VmInfo {
+  const { config, run } = record;
+  const { state, detail } = observeState(record, alive);
+  const runs = state !== 'stopped';
+  const files = vmPaths(paths, record.id);
+  return {
+    id: record.id,
+    name: record.name,
+    state,
+    stateDetail: detail,
+    persistent: config.persistent,
+    image: config.image,
+    vcpus: config.vcpus,
+    memoryMib: config.memoryMib,
+    diskBytes: config.diskBytes,
+    accel: run?.accel ?? (config.accel === 'auto' ? undefined : config.accel),
+    machine: config.machine,
+    channel: config.channel,
+    cid: runs ? run?.cid : undefined,
+    pid: runs ? run?.qemu?.pid : undefined,
+    ownerPid: record.owner?.pid,
+    createdAt: record.createdAt,
+    startedAt: run?.startedAt,
+    dir: files.dir,
+    runtimeDir: files.runtimeDir,
+  };
+}
+
+/** An entry as users see it; of a broken record only id and defect are known. */
+export function entryInfo(paths: StatePaths, entry: RecordEntry): VmInfo {
+  if (entry.record !== undefined) return infoOf(paths, entry.record);
+  const files = vmPaths(paths, entry.id);
+  return {
+    id: entry.id,
+    name: undefined,
+    state: 'broken',
+    stateDetail: entry.defect,
+    persistent: true,
+    image: '',
+    vcpus: 0,
+    memoryMib: 0,
+    diskBytes: 0,
+    accel: undefined,
+    machine: 'q35',
+    channel: 'virtio-serial',
+    cid: undefined,
+    pid: undefined,
+    ownerPid: undefined,
+    createdAt: '',
+    startedAt: undefined,
+    dir: files.dir,
+    runtimeDir: files.runtimeDir,
+  };
+}
