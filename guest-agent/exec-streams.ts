@@ -74,36 +74,51 @@ function feed(stream: ServerHttp2Stream, stdin: Writable, first: Buffer, eof: bo
   stdin.on('drain', resume);
   stdin.once('close', resume);
   stream.on('data', pass);
+  stream.resume(); // it was paused on purpose, so a listener alone does not start it
+  if (first.length > 0) pass(first);
   stream.once('end', () => {
     stdin.off('drain', resume);
     stdin.off('close', resume);
     if (eof) stdin.end();
   });
-  if (first.length > 0) pass(first);
-  else stream.resume();
 }
 
 const LENGTH_BYTES = 4;
 
-/** u32 length, JSON; what follows is stdin. */
-async function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Buffer }> {
+/** u32 length, JSON; what follows is stdin. Leaves the stream paused. */
+function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Buffer }> {
   let head: Buffer = Buffer.alloc(0);
-  let length: number | undefined;
-  for await (const chunk of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    head = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
-    if (head.length < LENGTH_BYTES) continue;
-    length ??= head.readUInt32BE(0);
-    if (length > LIMITS.specBytes) {
-      throw new RequestError(
-        'E2BIG',
-        `the spec has ${length} bytes; at most ${LIMITS.specBytes}`,
-        413,
-      );
-    }
-    const end = LENGTH_BYTES + length;
-    if (head.length < end) continue;
-    const spec = parseExecSpec(head.toString('utf8', LENGTH_BYTES, end));
-    return { spec, rest: head.subarray(end) };
-  }
-  throw new RequestError('EINVAL', 'the request ended before its spec was whole');
+  return new Promise((resolve, reject) => {
+    const settle = (action: () => void) => {
+      stream.pause();
+      stream.off('data', onData);
+      stream.off('end', onEnd);
+      stream.off('close', onEnd);
+      action();
+    };
+    const onEnd = () => settle(() => reject(new RequestError('EINVAL', 'the spec is cut off')));
+    const onData = (chunk: Buffer) => {
+      head = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
+      try {
+        const end = specEnd(head);
+        if (end === undefined || head.length < end) return;
+        const spec = parseExecSpec(head.toString('utf8', LENGTH_BYTES, end));
+        settle(() => resolve({ spec, rest: head.subarray(end) }));
+      } catch (error) {
+        settle(() => reject(error));
+      }
+    };
+    stream.on('data', onData);
+    stream.once('end', onEnd);
+    stream.once('close', onEnd);
+  });
+}
+
+/** Where the spec ends in the body, once its length is known. */
+function specEnd(head: Buffer): number | undefined {
+  if (head.length < LENGTH_BYTES) return undefined;
+  const length = head.readUInt32BE(0);
+  if (length <= LIMITS.specBytes) return LENGTH_BYTES + length;
+  const message = `the spec has ${length} bytes; at most ${LIMITS.specBytes}`;
+  throw new RequestError('E2BIG', message, 413);
 }

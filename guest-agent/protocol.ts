@@ -159,10 +159,18 @@ export const LIMITS = {
 export const STREAM_WINDOW_BYTES = 512 * 1024;
 
 /**
- * Window of a connection: that of all streams together, so that execs whose output nobody reads never
- * hold up a ping or another exec.
+ * What the guest may send on all streams together: that of each, so that execs whose output nobody
+ * reads never hold up a ping or another exec.
  */
-export const CONNECTION_WINDOW_BYTES = LIMITS.streams * STREAM_WINDOW_BYTES;
+export const HOST_WINDOW_BYTES = LIMITS.streams * STREAM_WINDOW_BYTES;
+
+/**
+ * What the host may send on all streams together. Node's HTTP/2 does not read while a write of its own
+ * waits for the socket. With large windows both ways, two ends that write would wait for each other for
+ * ever; so the host takes its writes into memory at once, and this bounds how many (see
+ * `src/guest/wire.ts`).
+ */
+export const GUEST_WINDOW_BYTES = 8 * 1024 * 1024;
 
 /** How both ends set up HTTP/2 (options of Node's `http2`). */
 export const HTTP2_OPTIONS = {

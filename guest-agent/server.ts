@@ -9,7 +9,7 @@ import { setDefaultHighWaterMark } from 'node:stream';
 import { complain } from './channels.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
-import { HTTP2_OPTIONS, LIMITS, CONNECTION_WINDOW_BYTES, type ErrorReply } from './protocol.ts';
+import { HTTP2_OPTIONS, LIMITS, GUEST_WINDOW_BYTES, type ErrorReply } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import type { ServeHttp2 } from './session.ts';
 import { parseNumber, parseObject, parseSignalRequest } from './spec.ts';
@@ -24,7 +24,7 @@ export function http2Server(execs: Execs): ServeHttp2 {
   return (socket: Socket) =>
     new Promise((resolve) => {
       const session = performServerHandshake(socket, HTTP2_OPTIONS);
-      session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+      session.setLocalWindowSize(GUEST_WINDOW_BYTES);
       session.on('stream', (stream, headers) => void answer(execs, stream, headers));
       session.on('error', () => session.destroy());
       session.on('goaway', () => undefined);

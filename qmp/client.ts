@@ -166,7 +166,7 @@ export class QmpClient implements AsyncDisposable {
     command: C,
     ...[args, options]: ExecuteParameters<C>
   ): Promise<QmpReturn<C>> {
-    return (await this.executeRaw(command, args, options)) as QmpReturn<C>;
+    return await this.executeRaw(command, args, options);
   }
 
   /** As {@link execute}, for commands that are not known when this is compiled. */

@@ -62,6 +62,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/console.ts')).registerConsole(p, c),
   },
   {
+    name: 'qmp',
+    summary: "send a command to a VM's QEMU, or open a prompt",
+    register: async (p, c) => (await import('./commands/qmp.ts')).registerQmp(p, c),
+  },
+  {
     name: 'pause',
     summary: 'stop the virtual CPUs of VMs',
     register: async (p, c) => (await import('./commands/lifecycle.ts')).registerPause(p, c),

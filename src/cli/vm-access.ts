@@ -8,14 +8,13 @@ import type { CliContext } from './context.ts';
 
 /** Loads the `Vm` class: QEMU, QMP and all that. */
 export async function loadVm(): Promise<VmStatics> {
-  const module: string = '../vm/vm.ts';
-  const { Vm } = (await import(module)) as { Vm: VmStatics };
+  const { Vm } = await import('../vm/vm.ts');
   return Vm;
 }
 
 /** The session with a VM's agent; it belongs to the VM. */
 export async function guestSession(vm: VmInstance): Promise<GuestSession> {
-  return (vm as unknown as { session(): Promise<GuestSession> }).session();
+  return vm.guest();
 }
 
 /** The images that `state.dataDir` holds. */

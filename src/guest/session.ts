@@ -1,12 +1,5 @@
 /** A session with a guest's agent. */
 import {
-  connect as http2Connect,
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-} from 'node:http2';
-import {
-  CONNECTION_WINDOW_BYTES,
-  HTTP2_OPTIONS,
   LIMITS,
   type ExecInfo,
   type ExecSpec,
@@ -14,14 +7,9 @@ import {
   type PingReply,
 } from '../../guest-agent/protocol.ts';
 import { FrameError } from '../../guest-agent/frames.ts';
-import {
-  ConfigError,
-  GuestDisconnectedError,
-  GuestProtocolError,
-  type GuestError,
-} from '../errors.ts';
+import { ConfigError, GuestDisconnectedError, GuestProtocolError } from '../errors.ts';
 import { events } from '../events.ts';
-import { dial, type ChannelTarget, type Dialed } from './dial.ts';
+import { dial, type ChannelTarget } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
 import { parseList, parsePing, parseStatus } from './replies.ts';
 import {
@@ -33,6 +21,7 @@ import {
   type CallOptions,
   type RequestContext,
 } from './request.ts';
+import { Wire } from './wire.ts';
 
 /** How a session is opened. */
 export interface ConnectOptions {
@@ -260,71 +249,5 @@ function checked<T>(wire: RequestContext, check: () => T): T {
     const failure = protocolError(wire, error.message);
     wire.fail(failure);
     throw failure;
-  }
-}
-
-/** The HTTP/2 connection and the reason of its end. */
-class Wire implements RequestContext {
-  readonly http2: ClientHttp2Session;
-  readonly vmId: string;
-  readonly closed: Promise<Error | undefined>;
-  #reason: GuestError | undefined;
-  #byUs = false;
-  #streams = 0;
-
-  constructor({ socket }: Dialed, vmId: string) {
-    this.vmId = vmId;
-    this.http2 = http2Connect('http://guest', {
-      ...HTTP2_OPTIONS,
-      createConnection: () => socket,
-    });
-    this.http2.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
-    this.http2.on('error', (error: NodeJS.ErrnoException) => {
-      const broken = error.code?.startsWith('ERR_HTTP2') === true;
-      this.#reason ??= broken ? protocolError(this, error.message) : this.#lost(error);
-    });
-    this.http2.on('goaway', (code) =>
-      this.fail(protocolError(this, `it said goodbye (code ${code})`)),
-    );
-    this.http2.on('stream', (stream) => stream.close()); // pushed: never asked for
-    this.closed = new Promise((resolve) => {
-      this.http2.once('close', () => {
-        socket.destroy();
-        resolve(this.#byUs ? undefined : this.lostError());
-      });
-    });
-  }
-
-  track(stream: ClientHttp2Stream): void {
-    this.#streams += 1;
-    stream.once('close', () => (this.#streams -= 1));
-  }
-
-  /** Whether nobody waits for anything. */
-  get idle(): boolean {
-    return this.#streams === 0;
-  }
-
-  lostError(): GuestError {
-    this.#reason ??= this.#lost(undefined);
-    return this.#reason;
-  }
-
-  fail(error: GuestError): void {
-    this.#reason ??= error;
-    this.http2.destroy();
-  }
-
-  close(): void {
-    this.#byUs = true;
-    this.http2.destroy();
-  }
-
-  #lost(cause: unknown): GuestError {
-    const text = this.#byUs
-      ? 'the session was closed'
-      : 'the connection to the guest agent was lost';
-    const hint = 'Connect again; the guest may have restarted its agent, or be gone.';
-    return new GuestDisconnectedError(text, { vmId: this.vmId, hint, cause });
   }
 }

@@ -1,0 +1,56 @@
+/** The VM that a user means, or why there is none to be had. */
+import { NotFoundError, StateDirError, StateError } from '../errors.ts';
+import type { StatePaths, VmState } from './api.ts';
+import { reapAbandoned } from './gc.ts';
+import { resolveVm } from './ids.ts';
+import { checkLayout, type VmRecord } from './record.ts';
+import { vmPaths } from './vm-paths.ts';
+
+/**
+ * The record of a VM, by id, name or prefix.
+ * @throws NotFoundError none, or several
+ * @throws StateDirError the record is broken or of a later version
+ */
+export async function findRecord(idOrName: string, paths: StatePaths): Promise<VmRecord> {
+  await checkLayout(paths);
+  const { entries } = await reapAbandoned(paths);
+  const found = resolveVm(
+    idOrName,
+    entries.map((entry) => ({ id: entry.id, name: entry.record?.name, entry })),
+  ).entry;
+  if (found.record !== undefined) return found.record;
+  throw new StateDirError(found.defect, {
+    path: vmPaths(paths, found.id).recordPath,
+    vmId: found.id,
+    hint: found.fromLaterVersion
+      ? 'Upgrade qmp-agent to the version that made this VM.'
+      : 'Remove what is left of it with `qmp-agent gc`.',
+  });
+}
+
+/** What to do about a VM that is in this state, where another is needed. */
+const STATE_HINTS: Partial<Record<VmState, (id: string) => string>> = {
+  stopped: (id) => `Start it: \`qmp-agent start ${id}\`.`,
+  paused: (id) => `Resume it: \`qmp-agent resume ${id}\`.`,
+  running: (id) => `Stop or pause it first: \`qmp-agent stop ${id}\`.`,
+};
+
+/** A VM is in another state than an operation needs. */
+export function wrongState(id: string, required: readonly VmState[], actual: VmState): StateError {
+  return new StateError(`VM ${id} is ${actual}, not ${required.join(' or ')}`, {
+    vmId: id,
+    actual,
+    required,
+    hint: STATE_HINTS[actual]?.(id) ?? 'See `qmp-agent list`.',
+  });
+}
+
+/** Somebody removed the VM. */
+export function goneVm(id: string): NotFoundError {
+  return new NotFoundError(`VM ${id} has been removed`, {
+    kind: 'vm',
+    query: id,
+    vmId: id,
+    hint: 'See what there is with `qmp-agent list`.',
+  });
+}

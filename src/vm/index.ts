@@ -1,0 +1,6 @@
+/** Virtual machines. */
+export type * from './api.ts';
+export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
+export { openImageStore } from './boot.ts';
+export { findQemu, type QemuProgram } from './launcher.ts';
+export { Vm } from './vm.ts';

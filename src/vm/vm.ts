@@ -1,0 +1,471 @@
+/** A VM, as users have it in hand. */
+import { rm } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { resolvePaths } from '../config/paths.ts';
+import { TimeoutError, type StateError } from '../errors.ts';
+import { events } from '../events.ts';
+import type { GuestSession } from '../guest/index.ts';
+import { usedBytes } from '../storage/index.ts';
+import {
+  DEFAULT_READY_TIMEOUT_MS,
+  type LogKind,
+  type Reaped,
+  type StateOptions,
+  type StatePaths,
+  type StopOptions,
+  type VmCreateOptions,
+  type VmInfo,
+  type VmInstance,
+  type VmState,
+  type VmStatics,
+  type WaitOptions,
+} from './api.ts';
+import { bootFilesOf, explainFailure } from './boot.ts';
+import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
+import { attachConsole } from './console.ts';
+import { createVm, launchAndBoot } from './create.ts';
+import { FileLock } from './file-lock.ts';
+import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
+import { findRecord, goneVm, wrongState } from './find-vm.ts';
+import { readArgv } from './launcher.ts';
+import { LiveVm, logsOf } from './live-vm.ts';
+import { dieWithProcess } from './process-exit.ts';
+import { isAlive } from './process-identity.ts';
+import {
+  checkLayout,
+  readRecord,
+  writeRecord,
+  type RecordedState,
+  type VmRecord,
+} from './record.ts';
+import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
+import { entryInfo, infoOf, observeState } from './vm-info.ts';
+import { vmPaths, type VmPaths } from './vm-paths.ts';
+import type { VmEnd } from './vm-watch.ts';
+
+/** Default of {@link Vm.waitForState}. */
+const WAIT_STATE_MS = 60_000;
+/** Between two looks at the record while waiting for a state. */
+const STATE_POLL_MS = 50;
+/** Default of {@link Vm.guest}. */
+const GUEST_TIMEOUT_MS = 30_000;
+/** Most that setting the guest's clock after a pause may take. */
+const CLOCK_MS = 5_000;
+/** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
+const KILL_LOCK_MS = 1_000;
+
+/**
+ * A VM. {@link Vm.create} makes one, {@link Vm.connect} takes one up; both give what has to be
+ * closed, best by `await using`.
+ */
+export class Vm implements VmInstance {
+  readonly id: string;
+  readonly #paths: StatePaths;
+  readonly #files: VmPaths;
+  readonly #owned: boolean;
+  #record: VmRecord;
+  #live: LiveVm | undefined;
+  #state: VmState;
+  #closing: Promise<void> | undefined;
+  #cancelExitHook: (() => void) | undefined;
+
+  /** {@inheritDoc VmStatics.create} */
+  static async create(options: VmCreateOptions = {}): Promise<Vm> {
+    const { paths, record, live } = await createVm(options);
+    return new Vm(paths, record, live, !record.config.persistent);
+  }
+
+  /** {@inheritDoc VmStatics.connect} */
+  static async connect(idOrName: string, o: StateOptions & WaitOptions = {}): Promise<Vm> {
+    const paths = o.paths ?? resolvePaths();
+    const record = await findRecord(idOrName, paths);
+    o.signal?.throwIfAborted();
+    const alive = record.run?.qemu !== undefined && isAlive(record.run.qemu);
+    const live = alive ? LiveVm.adopt(record, vmPaths(paths, record.id)) : undefined;
+    return new Vm(paths, record, live, false);
+  }
+
+  /** {@inheritDoc VmStatics.list} */
+  static async list(o: StateOptions = {}): Promise<VmInfo[]> {
+    const paths = o.paths ?? resolvePaths();
+    await checkLayout(paths);
+    const { entries } = await reapAbandoned(paths);
+    return entries.map((entry) => entryInfo(paths, entry));
+  }
+
+  /** {@inheritDoc VmStatics.inspect} */
+  static async inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
+    const paths = o.paths ?? resolvePaths();
+    const info = infoOf(paths, await findRecord(idOrName, paths));
+    const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
+    return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
+  }
+
+  /** {@inheritDoc VmStatics.kill} */
+  static async kill(idOrName: string, o: StateOptions & WaitOptions = {}): Promise<boolean> {
+    const paths = o.paths ?? resolvePaths();
+    const record = await findRecord(idOrName, paths);
+    const ran = observeState(record).state !== 'stopped';
+    await using vm = await Vm.connect(record.id, o);
+    await vm.kill(o);
+    return ran;
+  }
+
+  /** {@inheritDoc VmStatics.gc} */
+  static async gc(o: StateOptions & WaitOptions = {}): Promise<Reaped[]> {
+    const paths = o.paths ?? resolvePaths();
+    await checkLayout(paths);
+    return collectGarbage(paths, o);
+  }
+
+  private constructor(
+    paths: StatePaths,
+    record: VmRecord,
+    live: LiveVm | undefined,
+    owned: boolean,
+  ) {
+    this.id = record.id;
+    this.#paths = paths;
+    this.#files = vmPaths(paths, record.id);
+    this.#record = record;
+    this.#owned = owned;
+    this.#state = observeState(record).state;
+    if (live !== undefined) this.#attach(live);
+    if (owned)
+      this.#cancelExitHook = dieWithProcess(live?.process, [
+        this.#files.runtimeDir,
+        this.#files.dir,
+      ]);
+  }
+
+  get name(): string | undefined {
+    return this.#record.name;
+  }
+
+  get state(): VmState {
+    return this.#state;
+  }
+
+  get fault(): AbortSignal {
+    return this.#live?.watch.fault ?? AbortSignal.abort(this.#stateError(['running'], this.#state));
+  }
+
+  get monitorPath(): string {
+    return this.#files.monitorSocketPath;
+  }
+
+  async guest(o: WaitOptions = {}): Promise<GuestSession> {
+    const open = this.#live?.link.current;
+    if (open !== undefined && this.#state === 'running' && !this.fault.aborted) return open;
+    const live = await this.#takeUp();
+    const { fault } = live.watch;
+    fault.throwIfAborted();
+    if (this.#state === 'paused') throw this.#stateError(['running'], 'paused');
+    const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
+    const timeoutMs = o.timeoutMs ?? GUEST_TIMEOUT_MS;
+    try {
+      return await live.link.open({ signal, timeoutMs });
+    } catch (error) {
+      if (o.signal?.aborted) throw o.signal.reason;
+      throw await explainFailure(live, error);
+    }
+  }
+
+  explain(error: unknown): Promise<unknown> {
+    return this.#live === undefined ? Promise.resolve(error) : explainFailure(this.#live, error);
+  }
+
+  async info(): Promise<VmInfo> {
+    const record = this.#state === 'removed' ? undefined : await readRecord(this.#files);
+    if (record === undefined) {
+      this.#setState('removed');
+      return { ...infoOf(this.#paths, this.#record), state: 'removed', pid: undefined };
+    }
+    this.#record = record;
+    const info = infoOf(this.#paths, record);
+    this.#setState(info.state);
+    return info;
+  }
+
+  async waitForState(wanted: VmState | readonly VmState[], o: WaitOptions = {}): Promise<VmState> {
+    const states = typeof wanted === 'string' ? [wanted] : wanted;
+    const timeoutMs = o.timeoutMs ?? WAIT_STATE_MS;
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      o.signal?.throwIfAborted();
+      const { state } = await this.info();
+      if (states.includes(state)) return state;
+      if (state === 'removed') throw this.#stateError(states, state);
+      if (performance.now() >= deadline) {
+        throw new TimeoutError(
+          `VM ${this.id} to be ${states.join(' or ')} (it is ${state})`,
+          timeoutMs,
+          { vmId: this.id },
+        );
+      }
+      await delay(STATE_POLL_MS, undefined, { signal: o.signal }).catch(() => undefined);
+    }
+  }
+
+  async start(o: WaitOptions = {}): Promise<void> {
+    const deadline = performance.now() + (o.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS);
+    await using _lock = await this.#lock(o);
+    const record = await this.#freshRecord();
+    if (!record.config.persistent || this.#state !== 'stopped')
+      throw this.#stateError(['stopped'], this.#state);
+    await this.#detach();
+    // Of a start whose process died before it could write the pid down.
+    for (const stray of await findQemus(this.id)) await killProcess(stray);
+    const boot = await bootFilesOf(this.#paths, record.config);
+    this.#setState('starting');
+    try {
+      const started = await launchAndBoot({
+        paths: this.#paths,
+        record,
+        boot,
+        deadline,
+        signal: o.signal,
+      });
+      this.#record = started.record;
+      this.#attach(started.live);
+      this.#setState('running');
+    } catch (error) {
+      await this.#note('stopped', (error as Error).message);
+      throw error;
+    }
+  }
+
+  async stop(o: StopOptions = {}): Promise<void> {
+    await using _lock = await this.#lock(o);
+    const record = await this.#freshRecord();
+    if (this.#state === 'stopped') return;
+    const live = await this.#takeUp();
+    const awake = this.#state === 'running' || (await this.#wake(live));
+    await this.#note('stopping');
+    const { machine } = record.config;
+    const graceMs = o.graceMs ?? DEFAULT_GRACE_MS;
+    await shutDown(live, { graceMs, machine, awake, signal: o.signal });
+    await this.#down();
+  }
+
+  async kill(o: WaitOptions = {}): Promise<void> {
+    o.signal?.throwIfAborted();
+    await this.#freshRecord();
+    if (this.#state === 'stopped') return;
+    const live = await this.#takeUp();
+    await kill(live);
+    // A start under way holds the lock and cleans up by itself; then there is nothing to write.
+    await using lock = await this.#lock({ timeoutMs: KILL_LOCK_MS }).catch(() => undefined);
+    if (lock !== undefined) await this.#down();
+  }
+
+  async remove(o: WaitOptions & { force?: boolean } = {}): Promise<void> {
+    if (o.force === true) await this.kill(o);
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    if (this.#state !== 'stopped') throw this.#stateError(['stopped'], this.#state);
+    await this.#detach();
+    await removeVm(this.#paths, this.id, this.#record);
+    this.#setState('removed');
+    events.emit('vm.removed', { vmId: this.id, leftovers: 0 });
+  }
+
+  async pause(o: WaitOptions = {}): Promise<void> {
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    if (this.#state !== 'running') throw this.#stateError(['running'], this.#state);
+    const live = await this.#takeUp();
+    await this.#explained(
+      live,
+      live.qmp.use((client) => client.execute('stop', {}, o), o),
+    );
+    await this.#note('paused');
+  }
+
+  async resume(o: WaitOptions = {}): Promise<void> {
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    const live = await this.#takeUp();
+    await this.#explained(
+      live,
+      live.qmp.use(async (client) => {
+        const { running } = await client.execute('query-status', {}, o);
+        if (running) throw this.#stateError(['paused'], 'running');
+        await client.execute('cont', {}, o);
+      }, o),
+    );
+    live.watch.renew();
+    await this.#note('running');
+    // Its clock stood still meanwhile. No reason to wait for it, or to fail because of it.
+    const wait = { timeoutMs: CLOCK_MS };
+    void live.link
+      .open(wait)
+      .then((session) => session.setClock(Date.now(), wait))
+      .catch(() => undefined);
+  }
+
+  async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
+    return this.#log(o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
+  }
+
+  async *followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
+    yield* this.#log(o.kind).follow({ signal: o.signal ?? new AbortController().signal });
+  }
+
+  async console(o: WaitOptions = {}): Promise<Duplex> {
+    await this.#freshRecord();
+    if (this.#state === 'stopped')
+      throw this.#stateError(['running', 'paused', 'starting'], this.#state);
+    return attachConsole(this.id, this.#files, o);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#owned ? this.#discard() : this.#detach();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Ends an ephemeral VM and removes all of it; goes on past errors, and says so. */
+  async #discard(): Promise<void> {
+    let leftovers = 0;
+    const attempt = async (what: string, action: () => Promise<unknown>) => {
+      await action().catch((error: unknown) => {
+        leftovers += 1;
+        const message = `${what}: ${error instanceof Error ? error.message : String(error)}`;
+        const hint = 'Run `qmp-agent gc` to take away what is left.';
+        events.emit('host.warning', { vmId: this.id, code: 'vm.leftover', message, hint });
+      });
+    };
+    const live = this.#live;
+    if (live !== undefined) {
+      await attempt('ending QEMU', () => kill(live));
+      await attempt('closing its connections', () => live.release());
+    }
+    const { runtimeDir, dir } = this.#files;
+    for (const path of [runtimeDir, dir]) {
+      await attempt(`removing ${path}`, () =>
+        rm(path, { recursive: true, force: true, maxRetries: 2 }),
+      );
+    }
+    this.#cancelExitHook?.();
+    this.#setState('removed');
+    events.emit('vm.removed', { vmId: this.id, leftovers });
+  }
+
+  /** Deals with this QEMU from now on. */
+  #attach(live: LiveVm): void {
+    this.#live = live;
+    live.onPaused = (paused) => {
+      if (this.#state === 'running' || this.#state === 'paused')
+        this.#setState(paused ? 'paused' : 'running');
+    };
+    void live.watch.ended.then((end) => {
+      this.#onEnd(live, end);
+    });
+  }
+
+  #onEnd(live: LiveVm, end: VmEnd): void {
+    events.emit('vm.stopped', { vmId: this.id, reason: end.reason });
+    if (this.#live === live && this.#state !== 'removed') this.#setState('stopped');
+  }
+
+  /** Lets go of QEMU, which runs on where it does. */
+  async #detach(): Promise<void> {
+    const live = this.#live;
+    this.#live = undefined;
+    await live?.release();
+  }
+
+  /** The QEMU that runs now, which another process may have started. @throws StateError none does */
+  async #takeUp(): Promise<LiveVm> {
+    const record = await this.#freshRecord();
+    const qemu = record.run?.qemu;
+    const live = this.#live;
+    if (live !== undefined && (live.run.qemu?.pid === qemu?.pid || this.#owned)) return live;
+    await this.#detach();
+    const adopted =
+      qemu !== undefined && isAlive(qemu) ? LiveVm.adopt(record, this.#files) : undefined;
+    if (adopted === undefined) throw this.#stateError(['running'], this.#state);
+    this.#attach(adopted);
+    return adopted;
+  }
+
+  /** @throws NotFoundError it was removed */
+  async #freshRecord(): Promise<VmRecord> {
+    const { state } = await this.info();
+    if (state === 'removed') throw goneVm(this.id);
+    return this.#record;
+  }
+
+  /** The machine lock, held around changes of state. @throws NotFoundError it was removed */
+  async #lock(o: WaitOptions): Promise<FileLock> {
+    try {
+      return await FileLock.acquire(this.#files.lockPath, {
+        ...o,
+        operation: `the lock of VM ${this.id}`,
+      });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw goneVm(this.id);
+      throw error;
+    }
+  }
+
+  /** Writes a state down; the lock is held. */
+  async #note(state: RecordedState, detail?: string): Promise<void> {
+    this.#record = { ...this.#record, state, detail };
+    await writeRecord(this.#files, this.#record);
+    this.#setState(state);
+  }
+
+  /** QEMU is gone: its sockets go too. */
+  async #down(): Promise<void> {
+    await this.#detach();
+    await rm(this.#files.runtimeDir, { recursive: true, force: true });
+    // The owner of an ephemeral VM may have removed it by now.
+    if ((await readRecord(this.#files)) !== undefined)
+      await this.#note('stopped').catch(() => undefined);
+    else this.#setState('removed');
+  }
+
+  /** A paused guest cannot shut down. @returns whether its vCPUs run now */
+  async #wake(live: LiveVm): Promise<boolean> {
+    if (this.#state !== 'paused' || live.watch.fault.aborted) return false;
+    return live.qmp
+      .use((client) => client.execute('cont'))
+      .then(
+        () => true,
+        () => false,
+      );
+  }
+
+  async #explained<T>(live: LiveVm, call: Promise<T>): Promise<T> {
+    try {
+      return await call;
+    } catch (error) {
+      throw await explainFailure(live, error);
+    }
+  }
+
+  #log(kind: LogKind = 'console') {
+    const { consoleLog, qemuLog } = logsOf(this.#files);
+    return kind === 'console' ? consoleLog : qemuLog;
+  }
+
+  #setState(to: VmState): void {
+    const from = this.#state;
+    if (from === to) return;
+    this.#state = to;
+    events.emit('vm.state', { vmId: this.id, from, to });
+  }
+
+  #stateError(required: readonly VmState[], actual: VmState): StateError {
+    return wrongState(this.id, required, actual);
+  }
+}
+
+/** Holds the class to its contract. */
+export const vmStatics: VmStatics = Vm;
