@@ -325,7 +325,7 @@ export class GuestRequestError extends GuestError {
 interface ExitSummary {
   exitCode: number | undefined;
   signal: string | undefined;
-  stderr: string;
+  stderr: string | Uint8Array;
   timedOut: boolean;
   isCanceled: boolean;
 }
@@ -344,7 +344,7 @@ export class CommandExitError<R extends ExitSummary = ExitSummary> extends QmpAg
   get exitCode(): number | undefined {
     return this.result.exitCode;
   }
-  get stderr(): string {
+  get stderr(): R['stderr'] {
     return this.result.stderr;
   }
 }

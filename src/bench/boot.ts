@@ -62,7 +62,7 @@ async function bootBare(options: BenchOptions, subject: BenchSubject): Promise<n
  */
 export async function benchBoot(options: BenchOptions): Promise<BenchReport> {
   const begun = beginRun();
-  const { subject, qemuVersion } = await probe(options);
+  const subject = await probe(options);
   const exec: number[] = [];
   const taken = await interleave(
     [
@@ -83,17 +83,14 @@ export async function benchBoot(options: BenchOptions): Promise<BenchReport> {
     ...taken,
     { name: 'boot.exec', unit: 'ms', samples: exec.slice(-options.runs) },
   ];
-  return makeReport(begun, subject, qemuVersion, series, [
+  return makeReport(begun, subject, series, [
     ['boot.ready-to-floor', 'boot.ready', 'boot.floor'],
     ['boot.exec-to-floor', 'boot.exec', 'boot.floor'],
   ]);
 }
 
 /** One VM outside the measurement: tells what `auto` came down to. */
-export async function probe(
-  options: BenchOptions,
-): Promise<{ subject: BenchSubject; qemuVersion: string }> {
+async function probe(options: BenchOptions): Promise<BenchSubject> {
   await using vm = await Vm.create({ ...options.vm, signal: options.signal });
-  const subject = await subjectOf(await vm.info(), options.store);
-  return { subject, qemuVersion: vm.qemuVersion };
+  return subjectOf(await vm.info(), options);
 }

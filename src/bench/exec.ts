@@ -92,12 +92,12 @@ export async function benchExec(options: BenchOptions): Promise<BenchReport> {
   const { signal, runs } = options;
   const begun = beginRun();
   await using vm = await Vm.create({ ...options.vm, signal });
-  const subject = await subjectOf(await vm.info(), options.store);
+  const subject = await subjectOf(await vm.info(), options);
   const calls = await (async () => {
     await using floor = await FloorProgram.start(vm, signal);
     return await interleave(
       [
-        { name: 'exec.ping', unit: 'ms', sample: () => vm.ping({ signal }) },
+        { name: 'exec.ping', unit: 'ms', sample: async () => (await vm.guest()).ping({ signal }) },
         {
           name: 'exec.true',
           unit: 'ms',
@@ -127,7 +127,6 @@ export async function benchExec(options: BenchOptions): Promise<BenchReport> {
   return makeReport(
     begun,
     subject,
-    vm.qemuVersion,
     [...calls, ...streams],
     [
       ['exec.true-to-floor', 'exec.true', 'exec.floor'],

@@ -16,7 +16,7 @@ export interface InterleaveOptions {
   warmup?: number;
   signal: AbortSignal;
   /** Called after each sample. */
-  onSample?: (name: string, value: number, done: number, total: number) => void;
+  onSample?: ((name: string, value: number, done: number, total: number) => void) | undefined;
 }
 
 /**

@@ -1,5 +1,12 @@
 import type { ImageStore, Image } from '../image/index.ts';
-import type { Accel, MachineType, VmCreateOptions, VmInfo } from '../vm/index.ts';
+import {
+  findQemu,
+  type Accel,
+  type MachineType,
+  type VmCreateOptions,
+  type VmInfo,
+} from '../vm/index.ts';
+import { StateError } from '../errors.ts';
 import { currentLoad, takeFingerprint } from './fingerprint.ts';
 import { BENCH_SCHEMA, ratio, summarise, type BenchReport, type BenchSeries } from './report.ts';
 
@@ -22,12 +29,24 @@ export interface BenchSubject {
   memoryMib: number;
   image: Image;
   channel: 'vsock' | 'virtio-serial';
+  qemuVersion: string;
 }
 
 /** Reads the resolved properties off a live VM. */
-export async function subjectOf(info: VmInfo, store: ImageStore): Promise<BenchSubject> {
+export async function subjectOf(info: VmInfo, options: BenchOptions): Promise<BenchSubject> {
   const { accel, machine, memoryMib, channel } = info;
-  return { accel, machine, memoryMib, channel, image: await store.get(info.image) };
+  if (accel === undefined) {
+    throw new StateError(`VM ${info.id} has no accelerator yet`, {
+      vmId: info.id,
+      actual: info.state,
+      required: ['running'],
+    });
+  }
+  const [image, qemu] = await Promise.all([
+    options.store.get(info.image),
+    findQemu(options.qemuPath),
+  ]);
+  return { accel, machine, memoryMib, channel, image, qemuVersion: qemu.version };
 }
 
 /** A ratio by its name and two figures: `[name, of, to]`. */
@@ -37,11 +56,10 @@ export type WantedRatio = readonly [name: string, of: string, to: string];
 export function makeReport(
   begun: { startedAt: string; load: number },
   subject: BenchSubject,
-  qemuVersion: string,
   series: readonly BenchSeries[],
   ratios: readonly WantedRatio[],
 ): BenchReport {
-  const { accel, machine, image, channel } = subject;
+  const { accel, machine, image, channel, qemuVersion } = subject;
   const on = { qemu: qemuVersion, accel, machine, channel, image: `${image.name}@${image.id}` };
   const results = series.map(summarise);
   return {

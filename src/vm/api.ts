@@ -4,6 +4,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
+import type { CommandsApi } from './command-types.ts';
 
 /** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
 export interface StatePaths {
@@ -172,6 +173,8 @@ export interface GuestAccess {
 
 /** One VM in the hands of this process. */
 export interface VmInstance extends GuestAccess, AsyncDisposable {
+  /** Commands in the guest. */
+  readonly commands: CommandsApi;
   readonly name: string | undefined;
   /** Last known state; {@link info} asks anew. */
   readonly state: VmState;

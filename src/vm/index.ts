@@ -1,5 +1,6 @@
 /** Virtual machines. */
 export type * from './api.ts';
+export type * from './command-types.ts';
 export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
 export { openImageStore } from './boot.ts';
 export { findQemu, type QemuProgram } from './launcher.ts';

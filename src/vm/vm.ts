@@ -23,6 +23,7 @@ import {
 } from './api.ts';
 import { bootFilesOf, explainFailure } from './boot.ts';
 import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
+import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
 import { createVm, launchAndBoot } from './create.ts';
 import { FileLock } from './file-lock.ts';
@@ -61,6 +62,7 @@ const KILL_LOCK_MS = 1_000;
  */
 export class Vm implements VmInstance {
   readonly id: string;
+  readonly commands = new Commands(this);
   readonly #paths: StatePaths;
   readonly #files: VmPaths;
   readonly #owned: boolean;

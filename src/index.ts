@@ -1,0 +1,16 @@
+/** qmp-agent: commands in throw-away, hardware-isolated virtual machines. */
+export * from './errors.ts';
+export {
+  events,
+  type EventOf,
+  type EventPayloads,
+  type EventStream,
+  type EventType,
+  type SystemEvent,
+  type TraceKind,
+} from './events.ts';
+export { ImageStore, type Image } from './image/index.ts';
+export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/index.ts';
+export type * from './vm/api.ts';
+export type * from './vm/command-types.ts';
+export { DEFAULT_READY_TIMEOUT_MS, openImageStore, Vm } from './vm/index.ts';

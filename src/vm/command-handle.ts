@@ -1,0 +1,243 @@
+/** A command that runs in a VM: reads its output, waits for its end. */
+import { once } from 'node:events';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ExecExit } from '../../guest-agent/protocol.ts';
+import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
+import type { GuestExec } from '../guest/index.ts';
+import type { GuestAccess, WaitOptions } from './api.ts';
+import type { OutputCollector } from './command-output.ts';
+import type {
+  CommandEncoding,
+  CommandHandle,
+  CommandOptions,
+  CommandResult,
+  OutputOf,
+} from './command-types.ts';
+
+/** The guest kills a command whose time is over; one that has not said so after this long never will. */
+const EXIT_REPORT_MS = 10_000;
+
+/** What a handle is made of. */
+export interface HandleParts<E extends CommandEncoding> {
+  readonly vm: GuestAccess;
+  readonly exec: GuestExec;
+  readonly stdout: OutputCollector<E>;
+  readonly stderr: OutputCollector<E>;
+  /** Whether it was started with a stdin. Undefined: started by somebody else. */
+  readonly hasStdin: boolean | undefined;
+  /** Whether a bad end rejects where {@link CommandHandle.wait} does not say. */
+  readonly reject: boolean;
+  /** The command's own, enforced in the guest; undefined: none. */
+  readonly timeoutMs?: number | undefined;
+  /** Kills the command. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** {@link CommandHandle} on an exec of the guest agent. Reads from the moment it is made. */
+export class RunningCommand<E extends CommandEncoding> implements CommandHandle<E> {
+  readonly pid: number;
+  readonly #parts: HandleParts<E>;
+  readonly #ended: Promise<CommandResult<E>>;
+  #exit: ExecExit | undefined;
+  #over = false;
+  #disconnected = false;
+
+  constructor(parts: HandleParts<E>) {
+    this.#parts = parts;
+    this.pid = parts.exec.pid;
+    this.#ended = this.#follow().finally(() => (this.#over = true));
+    this.#ended.catch(() => undefined); // whoever waits hears of it
+  }
+
+  get stdout(): OutputOf<E> {
+    return this.#parts.stdout.value;
+  }
+
+  get stderr(): OutputOf<E> {
+    return this.#parts.stderr.value;
+  }
+
+  get exitCode(): number | undefined {
+    return this.#exit?.exitCode;
+  }
+
+  async wait(o: WaitOptions & { reject?: boolean } = {}): Promise<CommandResult<E>> {
+    const result = await within(this.#ended, `command ${this.pid}`, this.#parts.vm.id, o);
+    if (result.exitCode === 0 || !(o.reject ?? this.#parts.reject)) return result;
+    throw new CommandExitError(result, {
+      vmId: this.#parts.vm.id,
+      cause: result.isCanceled ? this.#parts.signal?.reason : undefined,
+    });
+  }
+
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<boolean> {
+    if (this.#over) return false;
+    const session = await this.#parts.vm.guest();
+    await session.signal(this.#parts.exec.id, signal, { tree: true });
+    return true;
+  }
+
+  async sendStdin(data: string | Uint8Array, o: WaitOptions = {}): Promise<void> {
+    this.#requireStdin();
+    const { exec, vm } = this.#parts;
+    if (exec.stdin === undefined) {
+      const session = await vm.guest(o);
+      await session.writeStdin(exec.id, Buffer.from(data), o);
+      return;
+    }
+    // A command that has ended, or closed its stdin, loses what is sent, as a pipe's reader does.
+    if (exec.stdin.destroyed || exec.stdin.write(data)) return;
+    const gone = new AbortController();
+    const room = Promise.race(
+      ['drain', 'close'].map((event) =>
+        once(exec.stdin as NodeJS.EventEmitter, event, { signal: gone.signal }),
+      ),
+    );
+    try {
+      await within(room, `stdin of command ${this.pid}`, vm.id, o);
+    } finally {
+      gone.abort();
+      room.catch(() => undefined);
+    }
+  }
+
+  async closeStdin(o: WaitOptions = {}): Promise<void> {
+    this.#requireStdin();
+    const { exec, vm } = this.#parts;
+    if (exec.stdin !== undefined) {
+      exec.stdin.end();
+      return;
+    }
+    const session = await vm.guest(o);
+    await session.writeStdin(exec.id, Buffer.alloc(0), { ...o, eof: true });
+  }
+
+  async disconnect(): Promise<void> {
+    this.#disconnected = true;
+    await this.#parts.exec.detach();
+  }
+
+  /** Sends what the caller gave as stdin, then EOF. A command need not read it. */
+  feed(stdin: CommandOptions['stdin']): void {
+    const target = this.#parts.exec.stdin;
+    if (target === undefined || stdin === undefined || typeof stdin === 'boolean') return;
+    if (!(stdin instanceof Readable)) {
+      target.end(stdin);
+      return;
+    }
+    pipeline(stdin, target).catch(() => target.end());
+  }
+
+  async #follow(): Promise<CommandResult<E>> {
+    const { exec, vm, stdout, stderr, signal, timeoutMs } = this.#parts;
+    const over = new AbortController();
+    let isCanceled = false;
+    const cancel = () => {
+      isCanceled = true;
+      this.kill().catch(() => undefined);
+    };
+    signal?.addEventListener('abort', cancel, { once: true, signal: over.signal });
+    if (signal?.aborted) cancel();
+    try {
+      await Promise.race([
+        this.#read(),
+        failure(vm.fault, over.signal),
+        ...(timeoutMs === undefined ? [] : [this.#overdue(timeoutMs, over.signal)]),
+      ]);
+      const exit = await exec.exit;
+      this.#exit = exit;
+      const { exitCode, signal: endedBy, durationMs, timedOut } = exit;
+      return {
+        exitCode,
+        signal: endedBy,
+        stdout: stdout.value,
+        stderr: stderr.value,
+        durationMs,
+        timedOut,
+        isCanceled: isCanceled && exitCode === undefined,
+        truncated: stdout.truncated || stderr.truncated,
+      };
+    } catch (error) {
+      if (this.#disconnected) throw this.#notListening();
+      void exec.detach();
+      throw await vm.explain(error);
+    } finally {
+      over.abort();
+    }
+  }
+
+  async #read(): Promise<void> {
+    const { exec, stdout, stderr } = this.#parts;
+    for await (const piece of exec.output) {
+      if ('truncatedBytes' in piece) stdout.lost(piece.truncatedBytes);
+      else await (piece.stream === 'stdout' ? stdout : stderr).push(piece.data);
+    }
+    await Promise.all([stdout.end(), stderr.end()]);
+  }
+
+  /** Rejects when the guest ought to have killed the command long ago. */
+  async #overdue(timeoutMs: number, over: AbortSignal): Promise<never> {
+    await delay(timeoutMs + EXIT_REPORT_MS, undefined, { signal: over, ref: false });
+    throw new TimeoutError(`end of command ${this.pid}`, timeoutMs + EXIT_REPORT_MS, {
+      vmId: this.#parts.vm.id,
+      hint: 'The guest did not kill it in time: it hangs, is paused, or its agent does not answer.',
+    });
+  }
+
+  #requireStdin(): void {
+    if (this.#parts.hasStdin !== false) return;
+    throw new StateError(`command ${this.pid} has no stdin`, {
+      vmId: this.#parts.vm.id,
+      actual: 'without stdin',
+      required: ['with stdin'],
+      hint: 'Start it with `stdin: true`.',
+    });
+  }
+
+  #notListening(): StateError {
+    return new StateError(`nobody listens to command ${this.pid} any more`, {
+      vmId: this.#parts.vm.id,
+      actual: 'disconnected',
+      required: ['connected'],
+      hint: 'Connect again: `vm.commands.connect(pid)`.',
+    });
+  }
+}
+
+/** Rejects with the reason of `signal` once it is aborted; with nothing left behind after `over`. */
+function failure(signal: AbortSignal, over: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const onAbort = () => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true, signal: over });
+  });
+}
+
+/** Waits for `work`, within the caller's bounds. */
+async function within<T>(
+  work: Promise<T>,
+  operation: string,
+  vmId: string,
+  o: WaitOptions,
+): Promise<T> {
+  if (o.signal === undefined && o.timeoutMs === undefined) return work;
+  const over = new AbortController();
+  const waits: Promise<T>[] = [work];
+  if (o.signal !== undefined) waits.push(failure(o.signal, over.signal));
+  if (o.timeoutMs !== undefined) {
+    const { timeoutMs } = o;
+    waits.push(
+      delay(timeoutMs, undefined, { signal: over.signal }).then(() => {
+        throw new TimeoutError(operation, timeoutMs, { vmId });
+      }),
+    );
+  }
+  try {
+    return await Promise.race(waits);
+  } finally {
+    over.abort();
+    for (const wait of waits.slice(1)) wait.catch(() => undefined);
+  }
+}
