@@ -76,8 +76,9 @@ export class ExecStream implements GuestExec {
     this.exit.catch(() => undefined); // who only reads output hears of it there
     stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
       this.#status = headers[':status'] ?? 0;
+      // Not before: Node announces headers a tick late, after the data that came with them.
+      stream.on('data', (chunk: Buffer) => this.#data(chunk));
     });
-    stream.on('data', (chunk: Buffer) => this.#data(chunk));
     stream.once('close', () => this.#closed());
   }
 
