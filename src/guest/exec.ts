@@ -36,6 +36,11 @@ const MAX_EMPTY_FRAMES = 1000;
 
 /** Reads an exec's stream of frames. */
 export class ExecStream implements GuestExec {
+  /** Received so far. */
+  stdoutBytes = 0;
+  stderrBytes = 0;
+  /** {@link kill} was called. */
+  killed = false;
   id = '';
   pid = 0;
   stdin: Writable | undefined;
@@ -100,6 +105,7 @@ export class ExecStream implements GuestExec {
   }
 
   async kill(signal = 'SIGKILL'): Promise<void> {
+    this.killed = true;
     await this.#kill(this.id, signal);
   }
 
@@ -150,6 +156,8 @@ export class ExecStream implements GuestExec {
     if (this.#result) throw new FrameError('output after the exec ended');
     this.#emptyFrames = data.length === 0 ? this.#emptyFrames + 1 : 0;
     if (this.#emptyFrames > MAX_EMPTY_FRAMES) throw new FrameError('empty frames without end');
+    if (type === FRAME.stdout) this.stdoutBytes += data.length;
+    else this.stderrBytes += data.length;
     if (this.#detached || data.length === 0) return;
     this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data }, data.length);
   }

@@ -75,8 +75,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
 
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<boolean> {
     if (this.#over) return false;
-    const session = await this.#parts.vm.guest();
-    await session.signal(this.#parts.exec.id, signal, { tree: true });
+    await this.#parts.exec.kill(signal);
     return true;
   }
 
