@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import {
   QmpCommandError,
   QmpConnectError,
+  QmpError,
   QmpInterruptedError,
   QmpProtocolError,
   TimeoutError,
@@ -142,6 +143,9 @@ export class QmpClient implements AsyncDisposable {
       return client;
     } catch (error) {
       await client?.close();
+      // Where the session ended under qmp_capabilities, why it ended is what counts.
+      const reason = error instanceof QmpInterruptedError && error.cause;
+      if (reason instanceof QmpError) throw reason;
       if (error === signal?.reason || !(error instanceof TimeoutError)) throw error;
       const missing = client && client.#greeting ? 'no answer to qmp_capabilities' : 'no greeting';
       throw new QmpConnectError(`QMP socket ${path}: ${missing} within ${timeoutMs} ms`, {

@@ -81,7 +81,7 @@ function outOfOrder(message: ServerMessage, state: SessionState): QmpProtocolErr
   const awaited = {
     greeting: 'the greeting',
     negotiating: 'the answer to qmp_capabilities',
-    ready: 'answers and events',
+    ready: 'an answer or an event',
   };
   const expected = state === 'ended' ? 'nothing' : awaited[state];
   return new QmpProtocolError(`QMP: ${message.kind} came where ${expected} was due`, {
