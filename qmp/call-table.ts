@@ -1,5 +1,6 @@
 import { QmpProtocolError } from '../src/errors.ts';
 import { MAX_IN_FLIGHT, MAX_OOB_IN_FLIGHT, MAX_WAITING_CALLS } from './limits.ts';
+import { excerpt } from './messages.ts';
 
 /** The answer to a command. */
 export type Reply = { ok: true; value: unknown } | { ok: false; errorClass: string; desc: string };
@@ -69,7 +70,8 @@ export class CallTable {
    *
    * @throws QmpProtocolError where no command in flight has this id.
    */
-  settle(id: unknown, reply: Reply): void {
+  settle(replyId: unknown, reply: Reply): void {
+    const id = replyId ?? this.#idOfUnparsed(reply);
     const table = typeof id === 'string' ? this.#tableOf(id) : undefined;
     if (typeof id !== 'string' || table === undefined) throw unknownId(id, reply);
     const call = table.get(id);
@@ -95,6 +97,15 @@ export class CallTable {
     return [this.#inBand, this.#outOfBand].find((table) => table.has(id));
   }
 
+  /**
+   * QEMU answers without an id where it cannot parse a command (a lone surrogate, more than 1024
+   * levels of nesting). Whose that is, is known only where one alone is in flight.
+   */
+  #idOfUnparsed(reply: Reply): string | undefined {
+    const [id, ...others] = [...this.#inBand.keys(), ...this.#outOfBand.keys()];
+    return reply.ok || others.length > 0 ? undefined : id;
+  }
+
   #sendNext(): void {
     for (const [id, call] of this.#waiting) {
       if (this.#inBand.size >= MAX_IN_FLIGHT) return;
@@ -112,11 +123,16 @@ function tooMany(what: string): QmpProtocolError {
 }
 
 function unknownId(id: unknown, reply: Reply): QmpProtocolError {
-  const detail = reply.ok ? '' : ` (${reply.errorClass}: ${reply.desc})`;
-  return new QmpProtocolError(
-    `QMP answer with an id that no command has: ${JSON.stringify(id)}${detail}`,
-    {
-      hint: 'Check that nothing else writes to this monitor; QEMU drops the id where it cannot parse a command.',
-    },
-  );
+  const detail = reply.ok ? '' : ` (${reply.errorClass}: ${excerpt(reply.desc)})`;
+  const hint =
+    id === undefined
+      ? 'QEMU could not parse one of several commands in flight: look for lone surrogates in strings, and for deep nesting.'
+      : 'Check that this is a QMP monitor of QEMU, and that nothing else writes to it.';
+  const which = id === undefined ? 'without an id' : `with an unknown id ${quoteId(id)}`;
+  return new QmpProtocolError(`QMP answer ${which}${detail}`, { hint });
+}
+
+/** Any JSON may stand there; what is no plain value is not worth a look, and may be nested deeply. */
+function quoteId(id: unknown): string {
+  return typeof id === 'object' ? '[object]' : excerpt(JSON.stringify(id));
 }

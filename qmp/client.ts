@@ -2,18 +2,18 @@ import type { Socket } from 'node:net';
 import {
   QmpCommandError,
   QmpConnectError,
+  QmpError,
   QmpInterruptedError,
   QmpProtocolError,
   TimeoutError,
 } from '../src/errors.ts';
-import { availabilityHint } from './availability.ts';
+import { assertSomeKnown, availabilityHint } from './availability.ts';
 import type { Call, Reply } from './call-table.ts';
 import { CallTable } from './call-table.ts';
 import { armDeadline } from './deadline.ts';
 import type { WaitOptions } from './deadline.ts';
 import { EventHub, EventIterator, closedByUs } from './event-hub.ts';
 import { runJob } from './jobs.ts';
-import type { RunJobOptions } from './jobs.ts';
 import { DEFAULT_CALL_TIMEOUT_MS, DEFAULT_CONNECT_TIMEOUT_MS } from './limits.ts';
 import { LineFramer } from './line-framer.ts';
 import type { QemuVersion, RawEvent } from './messages.ts';
@@ -120,19 +120,32 @@ export class QmpClient implements AsyncDisposable {
    * QEMU's stderr says why.
    *
    * @throws HostError (ERR_HOST_SOCKET) where the path is too long; QmpConnectError where nobody
-   * greets in time; QmpProtocolError where it is not QMP; `signal.reason`.
+   * greets in time; QmpProtocolError where it is not QMP; QmpCommandError where QEMU refuses the
+   * negotiation; `signal.reason`.
    */
   static async connect(options: QmpConnectOptions): Promise<QmpClient> {
     const { path, signal, timeoutMs = DEFAULT_CONNECT_TIMEOUT_MS } = options;
     signal?.throwIfAborted();
     const deadline = performance.now() + timeoutMs;
+    const left = (): WaitOptions => ({
+      signal,
+      timeoutMs: Math.max(0, deadline - performance.now()),
+    });
     let client: QmpClient | undefined;
     try {
-      client = new QmpClient(await connectSocket(path, { signal, timeoutMs }), options);
-      await client.#negotiate({ signal, timeoutMs: Math.max(0, deadline - performance.now()) });
+      client = await connectSocket(path, left(), (socket) => new QmpClient(socket, options));
+      await client.#awaitGreeting(left());
+      await client.execute(
+        'qmp_capabilities',
+        { enable: client.oobEnabled ? ['oob'] : [] },
+        left(),
+      );
       return client;
     } catch (error) {
       await client?.close();
+      // Where the session ended under qmp_capabilities, why it ended is what counts.
+      const reason = error instanceof QmpInterruptedError && error.cause;
+      if (reason instanceof QmpError) throw reason;
       if (error === signal?.reason || !(error instanceof TimeoutError)) throw error;
       const missing = client && client.#greeting ? 'no answer to qmp_capabilities' : 'no greeting';
       throw new QmpConnectError(`QMP socket ${path}: ${missing} within ${timeoutMs} ms`, {
@@ -189,7 +202,7 @@ export class QmpClient implements AsyncDisposable {
         onReply: (reply) => {
           disarm();
           if (reply.ok) resolve(reply.value);
-          else reject(this.#refusal(command, args, reply));
+          else reject(this.#refusal(command, reply));
         },
         onFailure: () => {
           disarm();
@@ -226,9 +239,10 @@ export class QmpClient implements AsyncDisposable {
 
   /**
    * Waits for an event that comes after this call: call it before the command that causes the
-   * event. Without `timeoutMs` it waits as long as the connection lasts.
+   * event, and await it after. Without `timeoutMs` it waits as long as the connection lasts.
    *
-   * @throws QmpInterruptedError where the connection ends first; TimeoutError; `signal.reason`.
+   * @throws QmpInterruptedError where the connection ends first; TimeoutError; `signal.reason`;
+   * QmpProtocolError where this version of QEMU has no such event.
    */
   waitForEvent<E extends QmpEventName>(
     name: E | readonly E[],
@@ -236,8 +250,9 @@ export class QmpClient implements AsyncDisposable {
   ): Promise<QmpEventOf<E>> {
     const names: readonly string[] = typeof name === 'string' ? [name] : name;
     const operation = `QMP event ${names.join(' or ')}`;
-    return new Promise((resolve, reject) => {
+    const event = new Promise<QmpEventOf<E>>((resolve, reject) => {
       signal?.throwIfAborted();
+      assertSomeKnown(names, this.version);
       let disarm = (): void => undefined;
       let unlisten = (): void => undefined;
       const fail = (error: unknown): void => {
@@ -268,6 +283,9 @@ export class QmpClient implements AsyncDisposable {
       const hint = 'Raise timeoutMs, or look at what QEMU does instead (query-status).';
       disarm = armDeadline(operation, { signal, timeoutMs }, hint, fail);
     });
+    // Where the command that should cause the event fails, nobody comes to await this any more.
+    event.catch(() => undefined);
+    return event;
   }
 
   /**
@@ -275,11 +293,13 @@ export class QmpClient implements AsyncDisposable {
    * job with it (`blockdev-create`, `snapshot-save`, `blockdev-backup` with
    * `auto-dismiss: false`, …).
    *
+   * Without `timeoutMs` it takes as long as the job does.
+   *
    * @throws QmpJobError where the job ends with an error; what `start` throws; where the signal
    * aborts or the time is up, `signal.reason` or TimeoutError, after the job was cancelled and
-   * dismissed.
+   * dismissed, for which it is given up to 10 s more.
    */
-  runJob(start: (jobId: string) => Promise<unknown>, options: RunJobOptions = {}): Promise<void> {
+  runJob(start: (jobId: string) => Promise<unknown>, options: WaitOptions = {}): Promise<void> {
     return runJob(this, start, options);
   }
 
@@ -320,8 +340,8 @@ export class QmpClient implements AsyncDisposable {
     });
   }
 
-  async #negotiate(wait: WaitOptions): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
+  #awaitGreeting(wait: WaitOptions): Promise<void> {
+    return new Promise((resolve, reject) => {
       const disarm = armDeadline('QMP greeting', wait, BUSY_HINT, reject);
       this.#greeted = () => {
         disarm();
@@ -332,8 +352,6 @@ export class QmpClient implements AsyncDisposable {
         reject(error ?? closedByUs('QMP greeting'));
       });
     });
-    const enable: 'oob'[] = this.oobEnabled ? ['oob'] : [];
-    await this.execute('qmp_capabilities', { enable }, wait);
   }
 
   #send(line: string): void {
@@ -383,9 +401,8 @@ export class QmpClient implements AsyncDisposable {
     });
   }
 
-  #refusal(command: string, args: object | undefined, reply: Reply & { ok: false }): Error {
-    const { errorClass, desc } = reply;
-    const hint = availabilityHint(command, args, errorClass, this.version);
-    return new QmpCommandError(command, { class: errorClass, desc }, { hint });
+  #refusal(command: string, reply: Reply & { ok: false }): Error {
+    const hint = availabilityHint(command, reply, this.version);
+    return new QmpCommandError(command, { class: reply.errorClass, desc: reply.desc }, { hint });
   }
 }

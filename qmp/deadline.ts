@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { TimeoutError } from '../src/errors.ts';
 
 /** How long a wait may go on. */
@@ -12,8 +13,8 @@ export interface WaitOptions {
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /**
- * Calls `onExpire` once: with `signal.reason` when the signal aborts, or with a TimeoutError when
- * the time is up. Gives the function that disarms both.
+ * Calls `onExpire` once, and never before it has returned: with `signal.reason` when the signal
+ * aborts, or with a TimeoutError when the time is up. Gives the function that disarms both.
  */
 export function armDeadline(
   operation: string,
@@ -21,15 +22,18 @@ export function armDeadline(
   hint: string,
   onExpire: (reason: unknown) => void,
 ): () => void {
+  let armed = true;
   let timer: NodeJS.Timeout | undefined;
   const onAbort = (): void => {
     expire(signal?.reason);
   };
   const disarm = (): void => {
+    armed = false;
     clearTimeout(timer);
     signal?.removeEventListener('abort', onAbort);
   };
   const expire = (reason: unknown): void => {
+    if (!armed) return;
     disarm();
     onExpire(reason);
   };
@@ -38,6 +42,11 @@ export function armDeadline(
       expire(new TimeoutError(operation, timeoutMs, { hint }));
     }, timeoutMs);
   }
-  signal?.addEventListener('abort', onAbort, { once: true });
+  if (signal) {
+    // Many calls may share a signal, and their number has a limit; Node would warn of a leak at 11.
+    setMaxListeners(0, signal);
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) queueMicrotask(onAbort);
+  }
   return disarm;
 }

@@ -20,46 +20,57 @@ export interface JobClient {
   ): Promise<QmpReturn<C>>;
   events<E extends QmpEventName>(options: {
     names: readonly E[];
-    signal?: AbortSignal | undefined;
+    signal: AbortSignal;
   }): AsyncIterableIterator<QmpEventOf<E>, undefined>;
 }
 
-/** How a job is run. */
-export interface RunJobOptions extends WaitOptions {
-  /** The job's id. Default: `qmp-agent-` and 12 hex digits. */
-  jobId?: string | undefined;
+const EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'] as const;
+
+type Event = QmpEventOf<(typeof EVENTS)[number]>;
+
+/** One job, and for how long we care. */
+interface JobContext {
+  readonly client: JobClient;
+  readonly jobId: string;
+  readonly signal: AbortSignal;
 }
 
-type Event = QmpEventOf<'JOB_STATUS_CHANGE' | 'BLOCK_JOB_COMPLETED'>;
-type Job = QmpReturn<'query-jobs'>[number];
+/** How a job ended. */
+interface Outcome {
+  readonly type: string;
+  readonly error?: string | undefined;
+}
 
 /**
  * Runs a QEMU job to its end: `ready` ones are completed, `pending` ones finalised, concluded ones
- * dismissed. A block job left at `auto-dismiss: true` is gone the moment it ends; its error is then
- * taken from BLOCK_JOB_COMPLETED. Source: qapi/job.json, qapi/block-core.json.
+ * dismissed. A block job left at `auto-dismiss: true` is gone the moment it ends; its outcome is
+ * then taken from the block job's own event, which comes first. Source: qapi/job.json,
+ * qapi/block-core.json, job.c.
  *
  * @throws as {@link QmpClient.runJob} says.
  */
 export async function runJob(
   client: JobClient,
   start: (jobId: string) => Promise<unknown>,
-  options: RunJobOptions = {},
+  options: WaitOptions = {},
 ): Promise<void> {
-  const { signal, timeoutMs, jobId = `qmp-agent-${randomBytes(6).toString('hex')}` } = options;
-  signal?.throwIfAborted();
+  options.signal?.throwIfAborted();
+  const jobId = `qmp-agent-${randomBytes(6).toString('hex')}`;
   const expiry = new AbortController();
   const hint = 'Raise timeoutMs; the job was told to cancel.';
-  const disarm = armDeadline(`QMP job ${jobId}`, { signal, timeoutMs }, hint, (reason) => {
+  const disarm = armDeadline(`QMP job ${jobId}`, options, hint, (reason) => {
     expiry.abort(reason);
   });
+  const context = { client, jobId, signal: expiry.signal };
   // Events are collected from before the start, so that none can be missed.
-  const events = watch(client, expiry.signal);
-  const started = start(jobId);
+  const events = watch(context);
+  // A start that throws at once rejects as any other.
+  const started = Promise.resolve(jobId).then(start);
   try {
     await Promise.race([started, rejection(expiry.signal)]);
-    await follow(client, jobId, events);
+    await follow(context, events);
   } catch (error) {
-    if (expiry.signal.aborted) await cancelJob(client, jobId, started);
+    if (!(error instanceof QmpJobError)) await cancelJob(client, jobId, started);
     throw error;
   } finally {
     disarm();
@@ -67,36 +78,33 @@ export async function runJob(
   }
 }
 
-function watch(client: JobClient, signal?: AbortSignal): AsyncIterableIterator<Event, undefined> {
-  return client.events({ names: ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED'], signal });
+function watch({ client, signal }: JobContext): AsyncIterableIterator<Event, undefined> {
+  return client.events({ names: EVENTS, signal });
 }
 
 /** Follows a job until it is gone. */
-async function follow(
-  client: JobClient,
-  jobId: string,
-  events: AsyncIterable<Event>,
-): Promise<void> {
-  let blockJobError: string | undefined;
-  for await (const event of events) {
-    if (event.event === 'BLOCK_JOB_COMPLETED') {
-      if (event.data.device === jobId) blockJobError = event.data.error;
+async function follow(context: JobContext, events: AsyncIterable<Event>): Promise<void> {
+  const { client, jobId: id, signal } = context;
+  let blockJob: Outcome | undefined;
+  for await (const { event, data } of events) {
+    if (event !== 'JOB_STATUS_CHANGE') {
+      if (data.device !== id) continue;
+      const error = event === 'BLOCK_JOB_CANCELLED' ? 'Operation canceled' : data.error;
+      blockJob = { type: data.type, error };
       continue;
     }
-    if (event.data.id !== jobId) continue;
-    switch (event.data.status) {
+    if (data.id !== id) continue;
+    switch (data.status) {
       case 'ready':
-        await tolerant(client.execute('job-complete', { id: jobId }));
+        await tolerant(client.execute('job-complete', { id }, { signal }));
         break;
       case 'pending':
         // Jobs with auto-finalize pass through here by themselves; QEMU then refuses, to no harm.
-        await tolerant(client.execute('job-finalize', { id: jobId }));
+        await tolerant(client.execute('job-finalize', { id }, { signal }));
         break;
       case 'concluded':
-        await conclude(client, jobId);
-        return;
       case 'null':
-        if (blockJobError !== undefined) throw jobError(jobId, 'block job', blockJobError);
+        await dismiss(context, blockJob);
         return;
       case 'undefined':
       case 'created':
@@ -108,16 +116,24 @@ async function follow(
         break; // it goes on
     }
   }
-  throw closedByUs(`QMP job ${jobId}`);
+  throw closedByUs(`QMP job ${id}`);
 }
 
-/** Reads the outcome of a concluded job, then dismisses it. */
-async function conclude(client: JobClient, jobId: string): Promise<void> {
-  const job = await findJob(client, jobId);
-  // Where it is gone, QEMU dismissed it itself, or another client did; its outcome is lost to us.
-  if (!job) return;
-  await tolerant(client.execute('job-dismiss', { id: jobId }));
-  if (job.error !== undefined) throw jobError(jobId, job.type, job.error);
+/** Dismisses a job that has ended, and throws where it ended with an error. */
+async function dismiss(
+  { client, jobId: id, signal }: JobContext,
+  blockJob: Outcome | undefined,
+): Promise<void> {
+  const jobs = await client.execute('query-jobs', {}, { signal });
+  const job = jobs.find((candidate) => candidate.id === id);
+  if (job) await tolerant(client.execute('job-dismiss', { id }, { signal }));
+  const { type, error } = job ?? blockJob ?? {};
+  if (error === undefined) return;
+  throw new QmpJobError(`QEMU job ${id} (${type}): ${error}`, {
+    jobId: id,
+    jobType: type ?? '',
+    hint: "Read the job's error above; for a full disk free space, then start it anew.",
+  });
 }
 
 /**
@@ -131,23 +147,20 @@ async function cancelJob(
   started: Promise<unknown>,
 ): Promise<void> {
   const signal = AbortSignal.timeout(JOB_CANCEL_TIMEOUT_MS);
-  const events = watch(client, signal);
+  const context = { client, jobId, signal };
+  const events = watch(context);
   try {
-    await Promise.race([started, rejection(signal)]);
-    await tolerant(client.execute('job-cancel', { id: jobId }));
-    const job = await findJob(client, jobId);
-    if (job?.status === 'concluded') await conclude(client, jobId);
-    else if (job) await follow(client, jobId, events);
+    // Whatever came of the start: QEMU may have the job.
+    await Promise.race([started.catch(() => undefined), rejection(signal)]);
+    await tolerant(client.execute('job-cancel', { id: jobId }, { signal }));
+    const job = (await client.execute('query-jobs', {}, { signal })).find(({ id }) => id === jobId);
+    if (job?.status === 'concluded') await dismiss(context, undefined);
+    else if (job) await follow(context, events);
   } catch {
-    // A job that failed to start, or ended with an error, or does not end: nothing is left to do.
+    // The job ended with an error, as cancelled ones do; or nothing more can be done about it.
   } finally {
     await events.return?.();
   }
-}
-
-async function findJob(client: JobClient, jobId: string): Promise<Job | undefined> {
-  const jobs = await client.execute('query-jobs');
-  return jobs.find(({ id }) => id === jobId);
 }
 
 /** A job may move on between its event and our command, which QEMU then refuses: no harm done. */
@@ -167,13 +180,5 @@ function rejection(signal: AbortSignal): Promise<never> {
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });
-  });
-}
-
-function jobError(jobId: string, jobType: string, error: string): QmpJobError {
-  return new QmpJobError(`QEMU job ${jobId} (${jobType}): ${error}`, {
-    jobId,
-    jobType,
-    hint: "Read the job's error above; for a full disk free space, then start it anew.",
   });
 }

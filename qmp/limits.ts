@@ -28,6 +28,9 @@ export const MAX_QUEUED_EVENTS = 1024;
 /** Time for the connection, the greeting and the negotiation together, where no other is given. */
 export const DEFAULT_CONNECT_TIMEOUT_MS = 5_000;
 
+/** Between two tries to connect to a socket whose waiting places are all taken. */
+export const BUSY_RETRY_MS = 20;
+
 /** Time for one command, from the call to its answer, where no other is given. */
 export const DEFAULT_CALL_TIMEOUT_MS = 60_000;
 

@@ -3,6 +3,7 @@ import { MAX_LINE_BYTES } from './limits.ts';
 
 const LF = 0x0a;
 const CR = 0x0d;
+const FIRST_CAPACITY = 4096;
 
 /**
  * Cuts a byte stream into lines. Chunks are joined as bytes and decoded line by line, so that a
@@ -12,9 +13,12 @@ const CR = 0x0d;
 export class LineFramer {
   readonly #maxLineBytes: number;
   readonly #decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-  /** The pieces of the line under way, none of which has a line feed. */
-  #parts: Buffer[] = [];
-  #partBytes = 0;
+  /**
+   * The line under way, as far as it is not in the chunk at hand. It doubles as it grows: chunks
+   * kept one by one would cost a hundred times their size where they come byte by byte.
+   */
+  #pending: Buffer = Buffer.alloc(0);
+  #pendingBytes = 0;
 
   constructor(maxLineBytes: number = MAX_LINE_BYTES) {
     this.#maxLineBytes = maxLineBytes;
@@ -22,7 +26,7 @@ export class LineFramer {
 
   /** Whether the stream stands in the middle of a line. */
   get midLine(): boolean {
-    return this.#partBytes > 0;
+    return this.#pendingBytes > 0;
   }
 
   /**
@@ -34,36 +38,50 @@ export class LineFramer {
    */
   *push(chunk: Buffer): Generator<string, void, void> {
     let from = 0;
-    for (;;) {
-      const end = chunk.indexOf(LF, from);
-      const piece = chunk.subarray(from, end === -1 ? undefined : end);
-      this.#append(piece);
-      if (end === -1) return;
+    for (let end = chunk.indexOf(LF); end !== -1; end = chunk.indexOf(LF, from)) {
+      const line = this.#complete(chunk.subarray(from, end));
       from = end + 1;
-      const line = this.#takeLine();
       if (line !== '') yield line;
     }
+    this.#keep(chunk.subarray(from));
   }
 
-  #append(piece: Buffer): void {
-    if (this.#partBytes + piece.length > this.#maxLineBytes) {
-      throw new QmpProtocolError(`QMP line longer than ${this.#maxLineBytes} bytes`, {
-        hint: 'Raise maxLineBytes if QEMU has reason to send this much; else treat this VM as broken and kill it.',
-      });
+  #complete(rest: Buffer): string {
+    if (this.#pendingBytes === 0) {
+      this.#check(rest.length);
+      return this.#decode(rest);
     }
-    if (piece.length === 0) return;
-    this.#parts.push(piece);
-    this.#partBytes += piece.length;
+    this.#keep(rest);
+    const bytes = this.#pending.subarray(0, this.#pendingBytes);
+    this.#pending = Buffer.alloc(0);
+    this.#pendingBytes = 0;
+    return this.#decode(bytes);
   }
 
-  #takeLine(): string {
-    const [only] = this.#parts;
-    let bytes = this.#parts.length === 1 && only !== undefined ? only : Buffer.concat(this.#parts);
-    this.#parts = [];
-    this.#partBytes = 0;
-    if (bytes.at(-1) === CR) bytes = bytes.subarray(0, -1);
+  #keep(piece: Buffer): void {
+    const length = this.#pendingBytes + piece.length;
+    this.#check(length);
+    if (length > this.#pending.length) {
+      const grown = Buffer.allocUnsafeSlow(
+        Math.max(length, this.#pending.length * 2, FIRST_CAPACITY),
+      );
+      this.#pending.copy(grown, 0, 0, this.#pendingBytes);
+      this.#pending = grown;
+    }
+    piece.copy(this.#pending, this.#pendingBytes);
+    this.#pendingBytes = length;
+  }
+
+  #check(lineBytes: number): void {
+    if (lineBytes <= this.#maxLineBytes) return;
+    throw new QmpProtocolError(`QMP line longer than ${this.#maxLineBytes} bytes`, {
+      hint: 'Raise maxLineBytes if QEMU has reason to send this much; else treat this VM as broken and kill it.',
+    });
+  }
+
+  #decode(bytes: Buffer): string {
     try {
-      return this.#decoder.decode(bytes);
+      return this.#decoder.decode(bytes.at(-1) === CR ? bytes.subarray(0, -1) : bytes);
     } catch (cause) {
       throw new QmpProtocolError('QMP line is not valid UTF-8', {
         cause,

@@ -13,7 +13,7 @@ export interface QemuVersion {
 /** An event as it comes over the wire, before its name is known to the types. */
 export interface RawEvent {
   readonly event: string;
-  readonly data?: unknown;
+  readonly data?: object;
   /** Host clock of QEMU; both are -1 where the host could not tell the time. */
   readonly timestamp: { readonly seconds: number; readonly microseconds: number };
 }
@@ -67,8 +67,9 @@ function parseError(json: Json): ServerMessage | undefined {
 }
 
 function parseEvent(json: Json): ServerMessage | undefined {
-  const { event, timestamp } = json;
+  const { event, data, timestamp } = json;
   if (typeof event !== 'string' || !isObject(timestamp)) return undefined;
+  if (data !== undefined && !isObject(data)) return undefined;
   const { seconds, microseconds } = timestamp;
   if (typeof seconds !== 'number' || typeof microseconds !== 'number') return undefined;
   return { kind: 'event', event: json as unknown as RawEvent };
@@ -94,10 +95,14 @@ function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** What of a text fits into an error message. */
+export function excerpt(text: string): string {
+  if (text.length <= QUOTED_CHARS) return text;
+  return `${text.slice(0, QUOTED_CHARS)}… (${text.length} chars)`;
+}
+
 function badMessage(what: string, line: string, cause?: unknown): QmpProtocolError {
-  const quoted =
-    line.length > QUOTED_CHARS ? `${line.slice(0, QUOTED_CHARS)}… (${line.length} chars)` : line;
-  return new QmpProtocolError(`QMP message is ${what}: ${JSON.stringify(quoted)}`, {
+  return new QmpProtocolError(`QMP message is ${what}: ${JSON.stringify(excerpt(line))}`, {
     cause,
     hint: 'Check that the socket is a QMP monitor of QEMU (-qmp or -mon mode=control).',
   });

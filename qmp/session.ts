@@ -25,8 +25,9 @@ export interface SessionHandlers {
 
 /**
  * The order in which messages may come, apart from the socket that they come over. QEMU greets
- * first and once; before the negotiation it sends no events and takes no other command.
- * Source: docs/interop/qmp-spec, "Capabilities Negotiation".
+ * first and once; before the negotiation it takes no other command. Events may come a moment before
+ * the answer that makes the session ready: another thread of QEMU may send one in between.
+ * Source: docs/interop/qmp-spec, "Capabilities Negotiation"; monitor/qmp-cmds-control.c.
  */
 export class Session {
   #state: SessionState = 'greeting';
@@ -65,7 +66,6 @@ export class Session {
         this.#handlers.onReply(message);
         break;
       case 'event':
-        if (this.#state !== 'ready') throw outOfOrder(message, this.#state);
         this.#handlers.onEvent(message.event);
         break;
     }
@@ -80,8 +80,8 @@ export class Session {
 function outOfOrder(message: ServerMessage, state: SessionState): QmpProtocolError {
   const awaited = {
     greeting: 'the greeting',
-    negotiating: 'an answer',
-    ready: 'answers and events',
+    negotiating: 'the answer to qmp_capabilities',
+    ready: 'an answer or an event',
   };
   const expected = state === 'ended' ? 'nothing' : awaited[state];
   return new QmpProtocolError(`QMP: ${message.kind} came where ${expected} was due`, {

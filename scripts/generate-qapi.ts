@@ -16,8 +16,7 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { dumpSchema } from './qapi/dump.ts';
-import { emitFiles } from './qapi/emit.ts';
+import { BANNER_START, emitFiles } from './qapi/emit.ts';
 import { mergeSchemas } from './qapi/merge.ts';
 import { Schema } from './qapi/schema.ts';
 import type { SchemaEntity } from './qapi/schema.ts';
@@ -51,6 +50,16 @@ function byVersion(a: string, b: string): number {
   return a.localeCompare(b, 'en', { numeric: true });
 }
 
+/** Removes what an earlier run made, and nothing else: `--out` may be any directory. */
+async function removeGenerated(dir: string): Promise<void> {
+  for (const name of await readdir(dir)) {
+    const file = join(dir, name);
+    if (name.endsWith('.ts') && (await readFile(file, 'utf8')).startsWith(BANNER_START)) {
+      await rm(file);
+    }
+  }
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
@@ -69,6 +78,8 @@ async function main(): Promise<void> {
     schemas.push(await readSchema(version, file));
   }
   for (const program of values.qemu) {
+    // Loaded only here: it takes the client, which cannot be loaded without the generated files.
+    const { dumpSchema } = await import('./qapi/dump.ts');
     const { version, entities } = await dumpSchema(program);
     if (values.dump !== undefined) {
       await writeFile(values.dump, gzipSync(JSON.stringify(entities), { level: 9 }));
@@ -78,8 +89,8 @@ async function main(): Promise<void> {
     schemas.push(new Schema(version, entities));
   }
   const files = generate(schemas.length > 0 ? schemas : await keptSchemas());
-  await rm(values.out, { recursive: true, force: true });
   await mkdir(values.out, { recursive: true });
+  await removeGenerated(values.out);
   for (const [name, text] of files) {
     await writeFile(join(values.out, name), text);
     console.log(`${name}: ${text.split('\n').length} lines`);

@@ -1,15 +1,19 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { expect } from 'vitest';
 import { QmpClient } from '../../../qmp/index.ts';
 import type { QmpConnectOptions } from '../../../qmp/index.ts';
 import { QmpConnectError } from '../../../src/errors.ts';
 
-const CONNECT_TRIES = 200;
+/** In the lab every instruction is emulated. */
+export const SCALE = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+
+const CONNECT_TRIES = 200 * SCALE;
 const CONNECT_PAUSE_MS = 50;
 
 /** A real QEMU with a QMP socket, for one test file; killed and removed when disposed. */
@@ -24,18 +28,17 @@ export class TestQemu implements AsyncDisposable {
     this.path = path;
   }
 
-  /** Starts QEMU; `-M none` where no other arguments are given. */
-  static async start(args: readonly string[] = ['-M', 'none']): Promise<TestQemu> {
+  /** Starts QEMU without a guest; `-M none` where no other arguments are given. */
+  static async start(
+    args: (dir: string) => readonly string[] = () => ['-M', 'none'],
+  ): Promise<TestQemu> {
     const dir = await mkdtemp(join(tmpdir(), 'qmp-test-'));
     const path = join(dir, 'qmp.sock');
-    const child = spawn(
-      'qemu-system-x86_64',
-      [...args, '-nodefaults', '-no-user-config', '-display', 'none'].concat([
-        '-qmp',
-        `unix:${path},server=on,wait=off`,
-      ]),
-      { stdio: ['ignore', 'ignore', 'inherit'] },
-    );
+    const fixed = ['-nodefaults', '-no-user-config', '-display', 'none'];
+    const monitor = ['-qmp', `unix:${path},server=on,wait=off`];
+    const child = spawn('qemu-system-x86_64', [...args(dir), ...fixed, ...monitor], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
     await once(child, 'spawn');
     return new TestQemu(child, dir, path);
   }
@@ -55,15 +58,15 @@ export class TestQemu implements AsyncDisposable {
     }
   }
 
-  /** QEMU's open files, to show that nothing is left open. */
-  async fdCount(): Promise<number> {
-    return (await readdir(`/proc/${this.process.pid}/fd`)).length;
+  /** Stops the process, so that it answers nothing. */
+  async freeze(): Promise<void> {
+    this.process.kill('SIGSTOP');
+    await expect.poll(() => this.#state()).toBe('T');
   }
 
-  /** QEMU's state as /proc tells it: `T` is stopped. */
-  async processState(): Promise<string> {
-    const stat = await readFile(`/proc/${this.process.pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2)[0] ?? '';
+  /** Lets it run again. */
+  thaw(): void {
+    this.process.kill('SIGCONT');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -73,5 +76,11 @@ export class TestQemu implements AsyncDisposable {
       await exited;
     }
     await rm(this.dir, { recursive: true, force: true });
+  }
+
+  /** The process state as /proc tells it; proc(5). */
+  async #state(): Promise<string> {
+    const stat = await readFile(`/proc/${this.process.pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0] ?? '';
   }
 }
