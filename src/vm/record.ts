@@ -6,7 +6,7 @@ import type { MachineType } from '../../firmware/machine.ts';
 import { HostError, StateDirError } from '../errors.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
 import { isVmId } from './ids.ts';
-import type { ProcessIdentity } from './process-identity.ts';
+import { isIdentity, type ProcessIdentity } from './process-identity.ts';
 import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
 
 /** Version of {@link VmRecord} that this program writes; it refuses later ones. */
@@ -192,6 +192,12 @@ export function parseRecord(text: string, path: string): VmRecord {
   if (typeof record?.config?.rootfsPath !== 'string' || typeof record.state !== 'string') {
     throw corrupt(path, 'config or state missing');
   }
+  // Processes are killed by these.
+  if (![record.owner, record.run?.qemu].every((one) => one === undefined || isIdentity(one))) {
+    throw corrupt(path, 'what it says of processes is unclear');
+  }
+  if (record.run !== undefined && !isIdentity(record.run.starter))
+    throw corrupt(path, 'its start is unclear');
   return record as VmRecord;
 }
 
@@ -211,10 +217,9 @@ export async function readAllRecords(paths: StatePaths): Promise<RecordEntry[]> 
       }
     }),
   );
-  const age = (entry: RecordEntry) => entry.record?.createdAt ?? '~';
-  return entries
-    .filter((entry) => entry !== undefined)
-    .sort((a, b) => age(a).localeCompare(age(b)) || a.id.localeCompare(b.id));
+  // ISO 8601 sorts as text; `~` comes after all digits (of code units, not of a language's order).
+  const key = ({ record, id }: RecordEntry) => `${record?.createdAt ?? '~'} ${id}`;
+  return entries.filter((entry) => entry !== undefined).sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 /** Ids of all directories that look like a VM's. */
