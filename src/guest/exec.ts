@@ -84,6 +84,8 @@ export class ExecStream implements GuestExec {
       // Not before: Node announces headers a tick late, after the data that came with them.
       stream.on('data', (chunk: Buffer) => this.#data(chunk));
     });
+    // The reply is whole. What is left of our stdin nobody reads, but an open body keeps a stream open.
+    stream.once('end', () => stream.close());
     stream.once('close', () => this.#closed());
   }
 
