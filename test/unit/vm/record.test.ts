@@ -4,20 +4,17 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StateDirError } from '../../../src/errors.ts';
 import {
-  checkLayout,
-  ensureStateDirs,
   parseRecord,
   readAllRecords,
   readRecord,
-  RECORD_SCHEMA,
-  stateFault,
   writeRecord,
   type VmRecord,
 } from '../../../src/vm/record.ts';
+import { STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 
 const record: VmRecord = {
-  schema: RECORD_SCHEMA,
+  schema: STATE_SCHEMA,
   id: '0123456789ab',
   name: 'box',
   createdAt: '2026-01-02T03:04:05.678Z',
@@ -75,7 +72,7 @@ describe('parseRecord', () => {
   });
 
   it('leaves a record of a later version alone, whatever else it holds', () => {
-    const later = JSON.stringify({ schema: RECORD_SCHEMA + 1, what: 'ever' });
+    const later = JSON.stringify({ schema: STATE_SCHEMA + 1, what: 'ever' });
     expect(() => parseRecord(later, '/vms/x/vm.json')).toThrow(/later version/);
     expect(() => parseRecord(later, '/vms/x/vm.json')).toThrow(
       expect.objectContaining({
@@ -133,40 +130,4 @@ describe('records on disk', () => {
     await expect(writeRecord(files, record)).rejects.toBeInstanceOf(StateDirError);
     expect(await readdir(files.dir)).toEqual(['vm.json']);
   });
-
-  it('stand in a directory that says which version made it', async () => {
-    expect(await checkLayout(paths)).toBe(false);
-    await ensureStateDirs(paths);
-    expect(await checkLayout(paths)).toBe(true);
-    await writeFile(join(paths.dataDir, 'state.json'), '{"schema":2}');
-    await expect(checkLayout(paths)).rejects.toMatchObject({
-      name: 'StateDirError',
-      code: 'ERR_STATE_DIR',
-      hint: expect.stringContaining('Upgrade'),
-    });
-    await expect(ensureStateDirs(paths)).rejects.toBeInstanceOf(StateDirError);
-  });
-});
-
-describe('stateFault', () => {
-  const fault = (code: string) => stateFault(Object.assign(new Error(code), { code }), '/data/x');
-
-  it.each(['ENOSPC', 'EDQUOT'])('%s is a full disk', (code) =>
-    expect(fault(code)).toMatchObject({ name: 'HostError', code: 'ERR_HOST_DISK_FULL' }),
-  );
-
-  it('EROFS is a read-only mount, and says so', () =>
-    expect(fault('EROFS')).toMatchObject({
-      code: 'ERR_STATE_DIR',
-      path: '/data/x',
-      hint: expect.stringContaining('read-only'),
-    }));
-
-  it.each(['EACCES', 'ENOENT', 'ENOTDIR', 'EIO'])('%s names directory and cause', (code) =>
-    expect(fault(code)).toMatchObject({
-      code: 'ERR_STATE_DIR',
-      message: expect.stringContaining(code),
-      hint: expect.stringContaining('/data'),
-    }),
-  );
 });

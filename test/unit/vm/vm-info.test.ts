@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ProcessIdentity } from '../../../src/vm/process-identity.ts';
-import { RECORD_SCHEMA, type RecordedState, type VmRecord } from '../../../src/vm/record.ts';
+import type { RecordedState, VmRecord } from '../../../src/vm/record.ts';
+import { STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
 import { entryInfo, infoOf, isAbandoned, observeState } from '../../../src/vm/vm-info.ts';
 
 const identity = (pid: number): ProcessIdentity => ({ pid, startTicks: pid, bootId: 'b' });
@@ -16,7 +17,7 @@ const paths = { dataDir: '/d', runtimeDir: '/r', cacheDir: '/c' };
 function vm(state: RecordedState, o: { qemu?: ProcessIdentity; owner?: ProcessIdentity } = {}) {
   const run = { starter, qemu: o.qemu, startedAt: 't', accel: 'tcg', ports: 4 } as const;
   return {
-    schema: RECORD_SCHEMA,
+    schema: STATE_SCHEMA,
     id: '0123456789ab',
     createdAt: 't',
     owner: o.owner,
