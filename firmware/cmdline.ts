@@ -15,6 +15,11 @@ export interface CmdlineOptions {
   readonly channel: 'vsock' | 'virtio-serial';
   /** What else the VM has whose modules the init shall load, e.g. `net`, `9p`, `rng`. Default none. */
   readonly modules?: readonly ModuleGroup[] | undefined;
+  /**
+   * Rate of the counter that `rdtsc` reads, kHz. Only a microvm under TCG needs it: the kernel finds no
+   * timer there to measure it by (hardware-reduced ACPI: no PIT, no PM timer), and would hang.
+   */
+  readonly tscKhz?: number | undefined;
   /** Print the kernel's messages. Default false: only errors, which is faster and still shows a panic. */
   readonly verbose?: boolean | undefined;
   /**
@@ -38,12 +43,16 @@ export function buildCmdline(options: CmdlineOptions): string {
   const groups: ModuleGroup[] = [facts.bus, 'root', ...(options.modules ?? [])];
   if (options.channel === 'vsock') groups.push('vsock');
   if (facts.pvpanicDevice !== undefined) groups.push('pvpanic');
+  const needsTscRate = options.accel === 'tcg' && options.machine === 'microvm';
   const modules = [...new Set(groups.flatMap((group) => MODULE_GROUPS[group]))];
   return [
     'console=ttyS0',
     options.verbose === true ? 'loglevel=7' : 'quiet',
     'panic=-1',
     ...(options.accel === 'tcg' ? TCG_WORDS : []),
+    ...(needsTscRate && options.tscKhz !== undefined
+      ? [`tsc_early_khz=${options.tscKhz}`, 'tsc=reliable']
+      : []),
     `qmp_agent.modules=${modules.join(',')}`,
     `qmp_agent.hostname=${options.hostname}`,
     ...(options.run === undefined ? [] : [`qmp_agent.run=${encodeRun(options.run)}`]),

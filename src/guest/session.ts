@@ -9,7 +9,7 @@ import {
 import { FrameError } from '../../guest-agent/frames.ts';
 import { ConfigError, GuestDisconnectedError, GuestProtocolError } from '../errors.ts';
 import { events } from '../events.ts';
-import { dial, type ChannelTarget } from './dial.ts';
+import { dial, type ChannelTarget, type DialOptions } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
 import { announceExec } from './exec-events.ts';
 import { parseList, parsePing, parseStatus } from './replies.ts';
@@ -24,12 +24,8 @@ import {
 } from './request.ts';
 import { Wire } from './wire.ts';
 
-/** How a session is opened. */
-export interface ConnectOptions {
-  readonly vmId: string;
-  /** Until the agent must have answered, ms; boot time included where the VM just started. */
-  readonly timeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
+/** How a session is opened. `timeoutMs` is until the agent must have answered, boot time included. */
+export interface ConnectOptions extends DialOptions {
   /**
    * While execs run: how often the agent is asked whether it is alive, and how long it may take, ms.
    * Default {@link DEFAULT_KEEP_ALIVE_MS}. A paused VM does not answer: whoever pauses closes first.

@@ -17,6 +17,12 @@ export type LinkTarget =
   | { readonly kind: 'vsock'; readonly cid: number }
   | { readonly kind: 'virtio-serial'; readonly ports: number };
 
+/** How a session is opened. */
+export interface OpenOptions extends WaitOptions {
+  /** The guest has just been started. Default false. */
+  booting?: boolean | undefined;
+}
+
 /** Opens sessions with one VM's agent, one at a time, shared by all who ask. */
 export class GuestLink {
   readonly #vmId: string;
@@ -44,7 +50,7 @@ export class GuestLink {
    * first one's options count.
    * @throws TimeoutError no free channel, or no answer; what {@link GuestSession.connect} throws
    */
-  async open(o: WaitOptions = {}): Promise<GuestSession> {
+  async open(o: OpenOptions = {}): Promise<GuestSession> {
     if (this.#session !== undefined) return this.#session;
     this.#opening ??= this.#connect(o).finally(() => {
       this.#opening = undefined;
@@ -60,7 +66,7 @@ export class GuestLink {
     await this.#released;
   }
 
-  async #connect(o: WaitOptions): Promise<GuestSession> {
+  async #connect(o: OpenOptions): Promise<GuestSession> {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
@@ -70,6 +76,7 @@ export class GuestLink {
         vmId: this.#vmId,
         timeoutMs: Math.max(1, deadline - performance.now()),
         signal,
+        booting: o.booting,
       });
       this.#session = session;
       this.#released = session.closed.then(async () => {

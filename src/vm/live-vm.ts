@@ -12,6 +12,7 @@ import type { Accel } from './api.ts';
 import { buildArgv, type MachineConfig } from './argv.ts';
 import { BoundedLog } from './bounded-log.ts';
 import { GuestLink } from './guest-link.ts';
+import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
 import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
 import { ownIdentity } from './process-identity.ts';
@@ -121,14 +122,17 @@ export class LiveVm {
   ): Promise<LiveVm> {
     const { id, paths, config, signal } = context;
     const ports = cid !== undefined ? 0 : config.persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS;
-    const { path: program } = await findQemu(config.qemuPath);
+    const [{ path: program }, tscKhz] = await Promise.all([
+      findQemu(config.qemuPath),
+      hostTscKhz(),
+    ]);
     const logs = logsOf(paths);
     await Promise.all([
       logs.consoleLog.startAnew(),
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
     ]);
-    const argv = buildArgv(machineConfig(context, accel, cid, ports));
+    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz }));
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();
     const startedAt = performance.now();
@@ -215,9 +219,12 @@ export function logsOf(paths: VmPaths): { consoleLog: BoundedLog; qemuLog: Bound
 
 function machineConfig(
   context: LaunchContext,
-  accel: Accel,
-  cid: number | undefined,
-  ports: number,
+  {
+    accel,
+    cid,
+    ports,
+    tscKhz,
+  }: { accel: Accel; cid: number | undefined; ports: number; tscKhz: number | undefined },
 ): MachineConfig {
   const { id, paths, config, boot } = context;
   const { machine, vcpus, memoryMib, hostname, channel } = config;
@@ -234,6 +241,7 @@ function machineConfig(
       hostname,
       channel,
       modules: ['rng'],
+      tscKhz,
       extra: config.kernelArgs,
     }),
     disk: { path: paths.diskPath, backingPath: config.rootfsPath, disposable: !config.persistent },
