@@ -3,7 +3,8 @@ import { NotFoundError, StateDirError, StateError } from '../errors.ts';
 import type { StatePaths, VmState } from './api.ts';
 import { reapAbandoned } from './gc.ts';
 import { resolveVm } from './ids.ts';
-import { checkLayout, type VmRecord } from './record.ts';
+import type { VmRecord } from './record.ts';
+import { checkLayout } from './state-dir.ts';
 import { vmPaths } from './vm-paths.ts';
 
 /**

@@ -1,5 +1,5 @@
 /** One life of a VM's QEMU, in the hands of this process: launched by it, or taken up. */
-import { access, mkdir, rm } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { buildCmdline } from '../../firmware/cmdline.ts';
@@ -18,7 +18,7 @@ import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import type { VmConfig, VmRecord, VmRun } from './record.ts';
-import { stateFault } from './record.ts';
+import { makeDir } from './state-dir.ts';
 import type { VmPaths } from './vm-paths.ts';
 import { lastLine, VmWatch } from './vm-watch.ts';
 
@@ -310,9 +310,7 @@ function launchError(
  * @throws HostError ERR_HOST_SOCKET somebody listens there
  */
 async function prepareSockets(paths: VmPaths, vmId: string): Promise<void> {
-  await mkdir(paths.runtimeDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-    throw stateFault(error, paths.runtimeDir);
-  });
+  await makeDir(paths.runtimeDir);
   const channels = Array.from({ length: PERSISTENT_PORTS }, (_, i) => paths.channelSocketPath(i));
   const all = [paths.qmpSocketPath, paths.monitorSocketPath, paths.consoleSocketPath, ...channels];
   await Promise.all(

@@ -33,14 +33,9 @@ import { readArgv } from './launcher.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
-import {
-  checkLayout,
-  readRecord,
-  writeRecord,
-  type RecordedState,
-  type VmRecord,
-} from './record.ts';
+import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
 import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
+import { checkLayout } from './state-dir.ts';
 import { entryInfo, infoOf, observeState } from './vm-info.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
