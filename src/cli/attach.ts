@@ -8,6 +8,8 @@ import type { Writable } from 'node:stream';
 import type { ExecSpec, ExecExit } from '../../guest-agent/protocol.ts';
 import { GuestRequestError } from '../errors.ts';
 import type { GuestExec, GuestSession } from '../guest/index.ts';
+import { rejectOnAbort } from '../vm/abort.ts';
+import type { GuestAccess } from '../vm/api.ts';
 import type { CliContext } from './context.ts';
 import { EXIT, signalExitCode } from './exit-codes.ts';
 import type { EndSignal } from './interrupts.ts';
@@ -22,26 +24,37 @@ export interface AttachResult {
   readonly killVm: boolean;
 }
 
-/** Runs a command to its end. @throws GuestError and whatever made the VM die */
+/** Runs a command to its end. @throws GuestError, and whatever made the VM die */
 export async function runAttached(
-  session: GuestSession,
+  vm: GuestAccess,
   spec: ExecSpec,
   context: CliContext,
 ): Promise<AttachResult> {
-  let exec: GuestExec;
   try {
-    exec = await session.exec(spec, { signal: context.signal });
+    const session = await vm.guest({ signal: context.signal });
+    const exec = await session.exec(spec, { signal: context.signal });
+    return await follow(vm, session, exec, context);
   } catch (error) {
     const refused = refusedExitCode(error);
-    if (refused === undefined) throw error;
+    if (refused === undefined) throw await vm.explain(error);
     context.stderr.write(`qmp-agent: ${(error as Error).message}\n`);
     return { exitCode: refused, killVm: false };
   }
+}
+
+async function follow(
+  vm: GuestAccess,
+  session: GuestSession,
+  exec: GuestExec,
+  context: CliContext,
+): Promise<AttachResult> {
   const interrupt = new Interruption(exec, session, context);
   const stdin = exec.stdin === undefined ? undefined : feedStdin(context, exec.stdin);
+  const over = new AbortController();
+  const broken = [interrupt.over, rejectOnAbort(vm.fault, over.signal)];
   try {
-    await Promise.race([pump(exec, context), interrupt.over]);
-    const exit = await Promise.race([exec.exit, interrupt.over]);
+    await Promise.race([pump(exec, context), ...broken]);
+    const exit = await Promise.race([exec.exit, ...broken]);
     return { exitCode: exitCodeOf(exit), killVm: false };
   } catch (error) {
     if (error instanceof OutputClosed) {
@@ -51,6 +64,7 @@ export async function runAttached(
     if (interrupt.received === undefined || !interrupt.gaveUp) throw error;
     return { exitCode: signalExitCode(interrupt.received), killVm: true };
   } finally {
+    over.abort();
     interrupt.close();
     stdin?.stop();
   }

@@ -1,7 +1,6 @@
 /** The way from commands to VMs and images. */
 import { join } from 'node:path';
 import type { ResolvedPaths } from '../config/paths.ts';
-import type { GuestSession } from '../guest/index.ts';
 import type { ImageStore } from '../image/index.ts';
 import type { VmCreateOptions, VmInstance, VmStatics } from '../vm/api.ts';
 import type { CliContext } from './context.ts';
@@ -10,11 +9,6 @@ import type { CliContext } from './context.ts';
 export async function loadVm(): Promise<VmStatics> {
   const { Vm } = await import('../vm/vm.ts');
   return Vm;
-}
-
-/** The session with a VM's agent; it belongs to the VM. */
-export async function guestSession(vm: VmInstance): Promise<GuestSession> {
-  return vm.guest();
 }
 
 /** The images that `state.dataDir` holds. */

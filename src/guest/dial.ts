@@ -54,7 +54,7 @@ export async function dial(
   target: ChannelTarget,
   o: { vmId: string; timeoutMs: number; signal?: AbortSignal | undefined },
 ): Promise<Dialed> {
-  const timeout = AbortSignal.timeout(o.timeoutMs);
+  const timeout = AbortSignal.timeout(Math.ceil(o.timeoutMs)); // takes whole ms only
   const signal = o.signal ? AbortSignal.any([o.signal, timeout]) : timeout;
   let last: unknown;
   try {

@@ -36,6 +36,11 @@ const MAX_EMPTY_FRAMES = 1000;
 
 /** Reads an exec's stream of frames. */
 export class ExecStream implements GuestExec {
+  /** Received so far. */
+  stdoutBytes = 0;
+  stderrBytes = 0;
+  /** {@link kill} was called. */
+  killed = false;
   id = '';
   pid = 0;
   stdin: Writable | undefined;
@@ -76,8 +81,11 @@ export class ExecStream implements GuestExec {
     this.exit.catch(() => undefined); // who only reads output hears of it there
     stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
       this.#status = headers[':status'] ?? 0;
+      // Not before: Node announces headers a tick late, after the data that came with them.
+      stream.on('data', (chunk: Buffer) => this.#data(chunk));
     });
-    stream.on('data', (chunk: Buffer) => this.#data(chunk));
+    // The reply is whole. What is left of our stdin nobody reads, but an open body keeps a stream open.
+    stream.once('end', () => stream.close());
     stream.once('close', () => this.#closed());
   }
 
@@ -99,6 +107,7 @@ export class ExecStream implements GuestExec {
   }
 
   async kill(signal = 'SIGKILL'): Promise<void> {
+    this.killed = true;
     await this.#kill(this.id, signal);
   }
 
@@ -149,6 +158,8 @@ export class ExecStream implements GuestExec {
     if (this.#result) throw new FrameError('output after the exec ended');
     this.#emptyFrames = data.length === 0 ? this.#emptyFrames + 1 : 0;
     if (this.#emptyFrames > MAX_EMPTY_FRAMES) throw new FrameError('empty frames without end');
+    if (type === FRAME.stdout) this.stdoutBytes += data.length;
+    else this.stderrBytes += data.length;
     if (this.#detached || data.length === 0) return;
     this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data }, data.length);
   }

@@ -11,6 +11,7 @@ import { ConfigError, GuestDisconnectedError, GuestProtocolError } from '../erro
 import { events } from '../events.ts';
 import { dial, type ChannelTarget } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
+import { announceExec } from './exec-events.ts';
 import { parseList, parsePing, parseStatus } from './replies.ts';
 import {
   DEFAULT_CALL_TIMEOUT_MS,
@@ -135,7 +136,9 @@ export class GuestSession implements AsyncDisposable {
     } else {
       stream.end(first);
     }
-    return this.#started(exec, 'exec', o);
+    await this.#started(exec, 'exec', o);
+    announceExec(this.#wire.vmId, spec, exec);
+    return exec;
   }
 
   /** Listens to an exec: what the agent kept of its output, then what comes. */

@@ -5,6 +5,9 @@
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { CommandsApi } from './command-types.ts';
+import type { WaitOptions } from './wait-options.ts';
+
+export type { WaitOptions } from './wait-options.ts';
 
 /** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
 export interface StatePaths {
@@ -14,14 +17,6 @@ export interface StatePaths {
   readonly runtimeDir: string;
   /** What can be made again: unpacked agents, initramfs files. */
   readonly cacheDir: string;
-}
-
-/** Bounds of every call that waits. */
-export interface WaitOptions {
-  /** Ends the wait; the call rejects with `signal.reason`. */
-  signal?: AbortSignal | undefined;
-  /** ms; each method names its default. */
-  timeoutMs?: number | undefined;
 }
 
 /** Where a call finds the VMs. */

@@ -7,6 +7,7 @@ import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
 import type { GuestExec } from '../guest/index.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
+import { rejectOnAbort } from './abort.ts';
 import type { OutputCollector } from './command-output.ts';
 import type {
   CommandEncoding,
@@ -74,8 +75,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
 
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<boolean> {
     if (this.#over) return false;
-    const session = await this.#parts.vm.guest();
-    await session.signal(this.#parts.exec.id, signal, { tree: true });
+    await this.#parts.exec.kill(signal);
     return true;
   }
 
@@ -143,7 +143,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
     try {
       await Promise.race([
         this.#read(),
-        failure(vm.fault, over.signal),
+        rejectOnAbort(vm.fault, over.signal),
         ...(timeoutMs === undefined ? [] : [this.#overdue(timeoutMs, over.signal)]),
       ]);
       const exit = await exec.exit;
@@ -206,15 +206,6 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
   }
 }
 
-/** Rejects with the reason of `signal` once it is aborted; with nothing left behind after `over`. */
-function failure(signal: AbortSignal, over: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    const onAbort = () => reject(signal.reason as Error);
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true, signal: over });
-  });
-}
-
 /** Waits for `work`, within the caller's bounds. */
 async function within<T>(
   work: Promise<T>,
@@ -225,7 +216,7 @@ async function within<T>(
   if (o.signal === undefined && o.timeoutMs === undefined) return work;
   const over = new AbortController();
   const waits: Promise<T>[] = [work];
-  if (o.signal !== undefined) waits.push(failure(o.signal, over.signal));
+  if (o.signal !== undefined) waits.push(rejectOnAbort(o.signal, over.signal));
   if (o.timeoutMs !== undefined) {
     const { timeoutMs } = o;
     waits.push(

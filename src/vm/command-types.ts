@@ -1,6 +1,6 @@
 /** What callers of `vm.commands` give and get. Types only; names are those of the E2B SDK and of execa. */
 import type { Readable } from 'node:stream';
-import type { WaitOptions } from './api.ts';
+import type { WaitOptions } from './wait-options.ts';
 
 /** How output is handed over: as text, or as the bytes that came. */
 export type CommandEncoding = 'utf8' | 'buffer';

@@ -27,7 +27,7 @@ export async function attachConsole(
   const socket = connect({ path: paths.consoleSocketPath });
   socket.once('close', () => void lock.release());
   const signals = [
-    AbortSignal.timeout(o.timeoutMs ?? DEFAULT_TIMEOUT_MS),
+    AbortSignal.timeout(Math.ceil(o.timeoutMs ?? DEFAULT_TIMEOUT_MS)),
     ...(o.signal ? [o.signal] : []),
   ];
   const signal = AbortSignal.any(signals);

@@ -5,7 +5,7 @@ import { addExecOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
-import { connectVm, guestSession } from '../vm-access.ts';
+import { connectVm } from '../vm-access.ts';
 
 /** Adds `exec`. */
 export function registerExec(program: Command, context: CliContext): void {
@@ -31,8 +31,7 @@ async function exec(
   const env = await guestEnvironment(flags, context.env);
   const vm = await connectVm(context, idOrName);
   try {
-    const session = await guestSession(vm);
-    const result = await runAttached(session, execSpec(context, argv, env, flags), context);
+    const result = await runAttached(vm, execSpec(context, argv, env, flags), context);
     context.exitCode = result.exitCode;
     // A second Ctrl-C ends what this call started, not a VM that others may be using.
   } finally {

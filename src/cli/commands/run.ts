@@ -6,7 +6,7 @@ import type { CliContext } from '../context.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
-import { guestSession, loadVm, vmOptions } from '../vm-access.ts';
+import { loadVm, vmOptions } from '../vm-access.ts';
 
 interface RunFlags extends ExecFlags {
   name?: string;
@@ -45,8 +45,7 @@ async function run(context: CliContext, argv: readonly string[], flags: RunFlags
     persistent: flags.keep === true,
   }).finally(() => spinner.stop());
   try {
-    const session = await guestSession(vm);
-    const result = await runAttached(session, execSpec(context, argv, env, flags), context);
+    const result = await runAttached(vm, execSpec(context, argv, env, flags), context);
     context.exitCode = result.exitCode;
     if (result.killVm) await vm.kill();
   } finally {

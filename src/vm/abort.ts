@@ -1,0 +1,15 @@
+/** Waits that a signal ends. */
+
+/**
+ * Rejects with the reason of `signal` once it is aborted, at once where it is already. Never
+ * resolves; `over` ends it and its listener.
+ */
+export function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<never> {
+  const rejected = new Promise<never>((_resolve, reject) => {
+    const onAbort = () => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true, signal: over });
+  });
+  rejected.catch(() => undefined); // it may come when nobody waits any more
+  return rejected;
+}
