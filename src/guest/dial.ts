@@ -54,7 +54,8 @@ export async function dial(
   target: ChannelTarget,
   o: { vmId: string; timeoutMs: number; signal?: AbortSignal | undefined },
 ): Promise<Dialed> {
-  const timeout = AbortSignal.timeout(Math.ceil(o.timeoutMs)); // takes whole ms only
+  // It takes whole milliseconds only.
+  const timeout = AbortSignal.timeout(Math.ceil(o.timeoutMs));
   const signal = o.signal ? AbortSignal.any([o.signal, timeout]) : timeout;
   let last: unknown;
   try {
