@@ -9,10 +9,8 @@
 import type * as Ffi from 'ffi-rs';
 
 /** `flock(2)` operations (sys/file.h). */
-export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-export const LOCK_UN = 8;
 
 /** The host's CID as seen from a guest, `VMADDR_CID_HOST` (linux/vm_sockets.h). */
 export const VMADDR_CID_HOST = 2;

@@ -464,5 +464,5 @@ export class Vm implements VmInstance {
   }
 }
 
-/** Holds the class to its contract. */
-export const vmStatics: VmStatics = Vm;
+// Holds the class to its contract.
+const _statics: VmStatics = Vm;
