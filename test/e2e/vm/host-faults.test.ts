@@ -13,7 +13,7 @@ import {
   StateDirError,
 } from '../../../src/errors.ts';
 import type { StatePaths, VmCreateOptions } from '../../../src/vm/api.ts';
-import { openImageStore } from '../../../src/vm/boot.ts';
+import { openImageStore } from '../../../src/vm/image-store.ts';
 import { ensureStateDirs } from '../../../src/vm/state-dir.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
