@@ -114,7 +114,8 @@ export class ExecStream implements GuestExec {
   detach(): Promise<void> {
     this.#detached = true;
     this.#queue = [];
-    this.#stream.close(CANCEL);
+    // Not `close`: it ends the request's body first, and that would be the end of the command's stdin.
+    this.#stream.destroy(new Error('detached'));
     return new Promise((resolve) => {
       if (this.#over) resolve();
       else this.#stream.once('close', resolve);
@@ -224,8 +225,6 @@ export class ExecStream implements GuestExec {
   }
 }
 
-/** RFC 9113, 7. */
-const CANCEL = 8;
 const PIECE_OVERHEAD_BYTES = 128;
 /** Written ahead of the guest, at most. */
 const STDIN_BUFFER_BYTES = 512 * 1024;

@@ -28,9 +28,11 @@ import { Wire } from './wire.ts';
 export interface ConnectOptions extends DialOptions {
   /**
    * While execs run: how often the agent is asked whether it is alive, and how long it may take, ms.
-   * Default {@link DEFAULT_KEEP_ALIVE_MS}. A paused VM does not answer: whoever pauses closes first.
+   * Default {@link DEFAULT_KEEP_ALIVE_MS}.
    */
   readonly keepAliveMs?: number | undefined;
+  /** Whether the guest's vCPUs stand still now: then it need not answer. Default: never. */
+  readonly isPaused?: (() => boolean) | undefined;
 }
 
 /** Default of {@link ConnectOptions.keepAliveMs}. */
@@ -44,6 +46,7 @@ export class GuestSession implements AsyncDisposable {
   readonly closed: Promise<Error | undefined>;
   readonly #wire: Wire;
   readonly #keepAlive: NodeJS.Timeout;
+  readonly #isPaused: () => boolean;
   #pinging = false;
 
   /**
@@ -60,16 +63,18 @@ export class GuestSession implements AsyncDisposable {
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
       events.emit('guest.connected', { vmId: o.vmId, agentVersion: agent.agentVersion, channel });
-      return new GuestSession(wire, agent, o.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS);
+      return new GuestSession(wire, agent, o);
     } catch (error) {
       wire.close();
       throw error;
     }
   }
 
-  private constructor(wire: Wire, agent: PingReply, keepAliveMs: number) {
+  private constructor(wire: Wire, agent: PingReply, o: ConnectOptions) {
     this.#wire = wire;
     this.agent = agent;
+    const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, isPaused = () => false } = o;
+    this.#isPaused = isPaused;
     this.#keepAlive = setInterval(() => void this.#checkAlive(keepAliveMs), keepAliveMs);
     this.#keepAlive.unref();
     this.closed = wire.closed.then((reason) => {
@@ -225,11 +230,12 @@ export class GuestSession implements AsyncDisposable {
 
   /** A guest that hangs, or a wire that leads nowhere, is noticed while somebody waits for an exec. */
   async #checkAlive(timeoutMs: number): Promise<void> {
-    if (this.#pinging || this.#wire.idle) return;
+    if (this.#pinging || this.#wire.idle || this.#isPaused()) return;
     this.#pinging = true;
     try {
       await this.ping({ timeoutMs });
     } catch {
+      if (this.#isPaused()) return; // it answers when it goes on
       const text = `the guest agent did not answer within ${timeoutMs} ms`;
       const hint = 'The guest hangs or was stopped; look at its console, or kill the VM.';
       this.#wire.fail(new GuestDisconnectedError(text, { vmId: this.#wire.vmId, hint }));

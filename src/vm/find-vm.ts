@@ -46,6 +46,16 @@ export function wrongState(id: string, required: readonly VmState[], actual: VmS
   });
 }
 
+/** The caller has closed what he uses. */
+export function closedVm(id: string): StateError {
+  return new StateError(`this handle of VM ${id} is closed`, {
+    vmId: id,
+    actual: 'closed',
+    required: ['open'],
+    hint: 'Take the VM up again: `Vm.connect(id)`.',
+  });
+}
+
 /** Somebody removed the VM. */
 export function goneVm(id: string): NotFoundError {
   return new NotFoundError(`VM ${id} has been removed`, {

@@ -17,7 +17,7 @@ import { newCid } from './ids.ts';
 import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
-import type { VmConfig, VmRecord, VmRun } from './record.ts';
+import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
 import { makeDir } from './state-dir.ts';
 import type { VmPaths } from './vm-paths.ts';
 import { lastLine, VmWatch } from './vm-watch.ts';
@@ -54,6 +54,7 @@ export class LiveVm {
   /** Told when somebody else paused or resumed the vCPUs. */
   onPaused: ((paused: boolean) => void) | undefined;
   #poll: NodeJS.Timeout | undefined;
+  #isPaused = false;
 
   private constructor(o: {
     id: string;
@@ -72,6 +73,7 @@ export class LiveVm {
       o.id,
       o.paths,
       cid === undefined ? { kind: 'virtio-serial', ports } : { kind: 'vsock', cid },
+      () => this.#isPaused,
     );
     const { held } = o.qmp;
     if (held) void this.#followEvents(held);
@@ -102,7 +104,11 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths) });
+    const notedEnd = async () => {
+      const state = (await readRecord(paths))?.state;
+      return state === 'stopping' || state === 'stopped' ? ('shutdown' as const) : undefined;
+    };
+    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
     return new LiveVm({ id, paths, run, process, watch, qmp });
   }
@@ -182,8 +188,8 @@ export class LiveVm {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
           this.watch.raiseDiskFull();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
-        if (event.event === 'STOP') this.onPaused?.(true);
-        if (event.event === 'RESUME') this.onPaused?.(false);
+        if (event.event === 'STOP') this.#paused(true);
+        if (event.event === 'RESUME') this.#paused(false);
       }
     } catch {
       // The connection ends with QEMU, and the watch knows of that; or by a QEMU gone mad, and the
@@ -191,17 +197,26 @@ export class LiveVm {
     }
   }
 
-  /** Whether the host's disk is full only QEMU knows; asked only while somebody may be waiting. */
+  #paused(paused: boolean): void {
+    this.#isPaused = paused;
+    if (!paused) this.watch.renew();
+    this.onPaused?.(paused);
+  }
+
+  /** Where no events come: asks, as long as somebody talks to the guest or waits for space. */
   #pollStatus(): void {
     let asking = false;
     this.#poll = setInterval(() => {
-      if (asking || this.link.current === undefined || this.watch.fault.aborted) return;
+      const { fault, isDiskFull } = this.watch;
+      if (asking || !(fault.aborted ? isDiskFull : this.link.isWanted)) return;
       asking = true;
       void this.qmp
         .use((client) => client.execute('query-status'), { timeoutMs: STATUS_POLL_MS })
         .then(({ status }) => {
           if (status === 'io-error') this.watch.raiseDiskFull();
           if (status === 'guest-panicked') void this.watch.raisePanic();
+          if (status === 'running') this.#paused(false);
+          if (status === 'paused' || status === 'io-error') this.#paused(true);
         })
         .catch(() => undefined)
         .finally(() => (asking = false));
