@@ -23,6 +23,7 @@ const handleOf = (owner: object): NativeHandle | null =>
 
 function handleClass(listen: (server: Server) => void): HandleClass {
   const server = new Server();
+  server.on('error', () => undefined); // a handle that could not be bound has a class, too
   listen(server); // the handle is there at once; listening itself is not waited for
   const handle = handleOf(server);
   server.close();

@@ -202,7 +202,7 @@ function bindings(ffi: typeof Ffi): Libc {
     setClock(unixMs) {
       const timespec = Buffer.alloc(16);
       timespec.writeBigInt64LE(BigInt(Math.floor(unixMs / 1000)), 0);
-      timespec.writeBigInt64LE(BigInt(Math.round((unixMs % 1000) * 1e6)), 8);
+      timespec.writeBigInt64LE(BigInt(Math.floor((unixMs % 1000) * 1e6)), 8);
       call('clock_settime', CLOCK_REALTIME, timespec);
     },
     addEntropy(fd, bytes) {
@@ -228,6 +228,6 @@ function sockaddrVm(cid: number, port: number): Buffer {
 function timeval(ms: number): Buffer {
   const time = Buffer.alloc(16);
   time.writeBigInt64LE(BigInt(Math.floor(ms / 1000)), 0);
-  time.writeBigInt64LE(BigInt((ms % 1000) * 1000), 8);
+  time.writeBigInt64LE(BigInt(Math.floor((ms % 1000) * 1000)), 8);
   return time;
 }

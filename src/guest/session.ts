@@ -58,7 +58,7 @@ export class GuestSession implements AsyncDisposable {
     const dialed = await dial(target, o);
     const wire = new Wire(dialed, o.vmId);
     try {
-      const timeoutMs = Math.max(1, deadline - performance.now());
+      const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const reply = await request(wire, 'GET', '/ping', undefined, { signal: o.signal, timeoutMs });
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
@@ -95,6 +95,7 @@ export class GuestSession implements AsyncDisposable {
         if (error) reject(this.#wire.lostError());
         else resolve(ms);
       });
+      this.#wire.budget.pinged();
       if (!accepted) reject(protocolError(this.#wire, 'pings stay unanswered'));
     });
     const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
