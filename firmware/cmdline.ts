@@ -27,19 +27,22 @@ export interface CmdlineOptions {
 }
 
 /** Longest command line that x86 Linux takes (COMMAND_LINE_SIZE), less the final NUL. */
-export const MAX_CMDLINE_BYTES = 2047;
+const MAX_CMDLINE_BYTES = 2047;
 
 /** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
 const TCG_WORDS: readonly string[] = ['mitigations=off'];
 
-/** The words of the kernel command line, joined by blanks. */
+/**
+ * The words of the kernel command line, joined by blanks.
+ * @throws RangeError it is longer than the kernel takes; the kernel would cut it without a word
+ */
 export function buildCmdline(options: CmdlineOptions): string {
   const facts = machineFacts(options.machine);
   const groups: ModuleGroup[] = [facts.bus, 'root', ...(options.modules ?? [])];
   if (options.channel === 'vsock') groups.push('vsock');
   if (facts.pvpanicDevice !== undefined) groups.push('pvpanic');
   const modules = [...new Set(groups.flatMap((group) => MODULE_GROUPS[group]))];
-  return [
+  const line = [
     'console=ttyS0',
     options.verbose === true ? 'loglevel=7' : 'quiet',
     'panic=-1',
@@ -49,6 +52,9 @@ export function buildCmdline(options: CmdlineOptions): string {
     ...(options.run === undefined ? [] : [`qmp_agent.run=${encodeRun(options.run)}`]),
     ...(options.extra ?? []),
   ].join(' ');
+  const bytes = Buffer.byteLength(line);
+  if (bytes <= MAX_CMDLINE_BYTES) return line;
+  throw new RangeError(`the kernel command line has ${bytes} bytes; ${MAX_CMDLINE_BYTES} fit`);
 }
 
 /** Quoted for the init's shell, then every byte that could mean something on the way in octal. */

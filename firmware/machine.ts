@@ -6,9 +6,6 @@
 /** QEMU machine types that we support. */
 export type MachineType = 'q35' | 'microvm';
 
-/** All machine types, the default first. */
-export const MACHINE_TYPES: readonly MachineType[] = ['q35', 'microvm'];
-
 /** What a machine type offers. */
 export interface MachineFacts {
   readonly type: MachineType;

@@ -9,7 +9,7 @@ export {
   type SystemEvent,
   type TraceKind,
 } from './events.ts';
-export { ImageStore, type Image } from './image/index.ts';
+export * from './image/index.ts';
 export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/index.ts';
 export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';

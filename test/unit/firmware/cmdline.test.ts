@@ -53,4 +53,8 @@ describe('buildCmdline', () => {
   it('puts further words last, so that they win', () => {
     expect(buildCmdline({ ...base, extra: ['loglevel=8', 'x=1'] })).toMatch(/ loglevel=8 x=1$/);
   });
+
+  it('is refused where the kernel would cut it', () => {
+    expect(() => buildCmdline({ ...base, extra: ['x'.repeat(2048)] })).toThrow(RangeError);
+  });
 });
