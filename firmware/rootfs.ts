@@ -9,7 +9,9 @@ import { MINIMAL_PACKAGES } from './base-recipe.ts';
 import type { BootKit } from './boot-kit.ts';
 import type { BuildLog } from './build-process.ts';
 import type { HostSettings } from './host-apt.ts';
+import { sourcesList } from './host-mirror.ts';
 import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import { BUNDLED_NODE, OWN_NODE, type NodeKit } from './node-kit.ts';
 import type { Recipe } from './recipe.ts';
 
 /** One build of a root file system. */
@@ -18,6 +20,8 @@ export interface RootfsOptions {
   /** Contents of the recipe's files, in their order. */
   readonly files: readonly Buffer[];
   readonly kit: BootKit;
+  /** Where the recipe brings none of its own: see `hasOwnNode`. */
+  readonly node: NodeKit | undefined;
   readonly mode: BuildMode;
   readonly host: HostSettings;
   /** An empty directory for all that is temporary. */
@@ -79,6 +83,8 @@ export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
     variant: 'apt',
     packages: [...new Set([...MINIMAL_PACKAGES, ...recipe.packages])].sort(),
     dpkgOptions: DPKG_OPTIONS,
+    essentialHooks:
+      options.host.localCertificates.size > 0 ? [path.join(workDir, 'certificates')] : [],
     customizeHooks: [path.join(workDir, 'customize')],
   });
   const packages = await readFile(path.join(out, 'packages'), 'utf8');
@@ -90,8 +96,11 @@ export interface PrepareFiles {
   readonly kit: BootKit;
   readonly hostname: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** Words that start Node in the guest. */
-  readonly node: string;
+  /** A Node for the agent, where the image has none. */
+  readonly node: NodeKit | undefined;
+  /** User and working directory of execs that name none. Default: `agent`, the user's home. */
+  readonly user?: string | undefined;
+  readonly workdir?: string | undefined;
 }
 
 /** Writes what `hooks/prepare` reads into a directory. */
@@ -103,8 +112,11 @@ export async function stagePrepare(dir: string, files: PrepareFiles): Promise<vo
     copyFile(assetPath('hooks/prepare'), path.join(dir, 'prepare')),
     writeFile(path.join(dir, 'kernel-version'), `${files.kit.kernelVersion}\n`),
     writeFile(path.join(dir, 'hostname'), `${files.hostname}\n`),
-    writeFile(path.join(dir, 'node'), `${files.node}\n`),
+    writeFile(path.join(dir, 'node'), `${files.node ? BUNDLED_NODE.join(' ') : OWN_NODE}\n`),
+    ...(files.node ? [copyFile(files.node.tarPath, path.join(dir, 'node.tar'))] : []),
     writeFile(path.join(dir, 'environment'), environmentFile(files.environment)),
+    writeFile(path.join(dir, 'user'), `${files.user ?? 'agent'}\n`),
+    writeFile(path.join(dir, 'workdir'), `${files.workdir ?? ''}\n`),
   ]);
 }
 
@@ -122,9 +134,9 @@ async function stageBuild(options: RootfsOptions): Promise<void> {
     kit: options.kit,
     hostname: recipe.name,
     environment: recipe.environment,
-    node: '/usr/bin/node',
+    node: options.node,
   });
-  for (const hook of ['customize', 'make-filesystem']) {
+  for (const hook of ['certificates', 'customize', 'make-filesystem']) {
     await copyFile(assetPath(`hooks/${hook}`), path.join(workDir, hook));
     await chmod(path.join(workDir, hook), 0o755);
   }
@@ -134,6 +146,9 @@ async function stageBuild(options: RootfsOptions): Promise<void> {
     for (const [name, pem] of host.localCertificates) {
       await writeFile(path.join(certificates, name), pem);
     }
+  }
+  if (host.mirror !== undefined) {
+    await writeFile(path.join(workDir, 'sources.list'), sourcesList(recipe.suite));
   }
   await stageFiles(options);
   if (recipe.provision === undefined) return;

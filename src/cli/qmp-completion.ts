@@ -1,17 +1,9 @@
 /** What QEMU says about its own commands, for completion and help at the QMP prompt. */
 
-/** An entity of `query-qmp-schema`, as far as it is read here. Source: QEMU's qapi/introspect.json. */
-interface Entity {
-  readonly name: string;
-  readonly 'meta-type': string;
-  readonly 'arg-type'?: string;
-  readonly 'ret-type'?: string;
-  readonly 'element-type'?: string;
-  readonly 'json-type'?: string;
-  readonly values?: readonly string[];
-  readonly members?: readonly { name?: string; type: string; default?: unknown }[];
-  readonly variants?: readonly { case: string; type: string }[];
-}
+import type { QmpReturn } from '../../qmp/index.ts';
+
+type Entity = QmpReturn<'query-qmp-schema'>[number];
+type Member = Extract<Entity, { 'meta-type': 'object' }>['members'][number];
 
 /** One argument, as `help` shows it. */
 export interface ArgumentInfo {
@@ -30,10 +22,9 @@ export class CommandIndex {
   /** All commands, in alphabetical order. */
   readonly commands: readonly string[];
 
-  constructor(schema: unknown) {
-    const entities = (Array.isArray(schema) ? schema : []) as readonly Entity[];
-    this.#entities = new Map(entities.map((entity) => [entity.name, entity]));
-    this.commands = entities
+  constructor(schema: readonly Entity[]) {
+    this.#entities = new Map(schema.map((entity) => [entity.name, entity]));
+    this.commands = schema
       .filter((entity) => entity['meta-type'] === 'command')
       .map(({ name }) => name)
       .sort();
@@ -43,99 +34,127 @@ export class CommandIndex {
   arguments(command: string): ArgumentInfo[] | undefined {
     const entity = this.#entities.get(command);
     if (entity?.['meta-type'] !== 'command') return undefined;
-    return this.#members(entity['arg-type']).map(({ name = '', type, ...rest }) => ({
-      name,
-      optional: 'default' in rest,
-      type: this.#describe(type),
+    const taken = this.#entity(entity['arg-type']);
+    const common = taken?.['meta-type'] === 'object' ? taken.members : [];
+    return this.#members(entity['arg-type']).map((member) => ({
+      name: member.name,
+      // What only some variants take is not always needed.
+      optional: 'default' in member || !common.includes(member),
+      type: this.#describe(member.type),
     }));
   }
 
   /**
-   * Completes a line of the prompt: the command, then keys and values inside its JSON.
+   * Completes a line of the prompt: `help` or the command, then keys and values inside its JSON.
    *
    * @returns the candidates, and the end of the line that each of them replaces.
    */
-  complete(line: string, extraCommands: readonly string[] = []): [string[], string] {
+  complete(line: string): [string[], string] {
     const [, command, json] = /^\s*(\S+)\s+(.*)$/s.exec(line) ?? [];
     if (command === undefined || json === undefined) {
-      return startingWith([...extraCommands, ...this.commands], line.trimStart());
+      return startingWith(
+        ['help ', ...this.commands.map((name) => this.#word(name))],
+        line.trimStart(),
+      );
     }
     if (command === 'help') return startingWith(this.commands, json);
     const entity = this.#entities.get(command);
     if (entity?.['meta-type'] !== 'command') return [[], json];
-    if (json === '') return [['{'], ''];
+    if (json === '') return [this.#members(entity['arg-type']).length > 0 ? ['{'] : [], ''];
     return this.#completeJson(entity['arg-type'], json);
   }
 
-  #completeJson(argType: string | undefined, json: string): [string[], string] {
+  /** A command as it is typed: a space where arguments may follow. */
+  #word(command: string): string {
+    return this.arguments(command)?.length === 0 ? command : `${command} `;
+  }
+
+  #completeJson(argType: string, json: string): [string[], string] {
     const place = findPlace(json);
     if (!place) return [[], json];
-    const owner = place.path.reduce(
-      (type, key) => this.#members(type).find(({ name }) => name === key)?.type,
-      argType,
-    );
-    if (place.key === undefined) {
-      const keys = this.#members(owner).flatMap(({ name }) =>
-        name === undefined || place.used.includes(name) ? [] : [`"${name}": `],
-      );
-      return startingWith([...new Set(keys)], place.fragment);
+    const typeOf = (owner: string | undefined, key: string): string | undefined =>
+      this.#members(owner).find(({ name }) => name === key)?.type;
+    const owner = place.path.reduce<string | undefined>(typeOf, argType);
+    if (place.key !== undefined) {
+      return startingWith(this.#values(typeOf(owner, place.key)), place.fragment);
     }
-    const member = this.#members(owner).find(({ name }) => name === place.key);
-    return startingWith(this.#values(member?.type), place.fragment);
+    const keys = this.#members(owner).filter(({ name }) => !place.used.includes(name));
+    return startingWith(
+      keys.map(({ name }) => `"${name}": `),
+      place.fragment,
+    );
+  }
+
+  #entity(type: string | undefined): Entity | undefined {
+    return type === undefined ? undefined : this.#entities.get(type);
   }
 
   /** The members of an object, those of all its variants too; through arrays and alternates. */
-  #members(type: string | undefined): NonNullable<Entity['members']> {
-    const entity = type === undefined ? undefined : this.#entities.get(type);
+  #members(type: string | undefined): Member[] {
+    const entity = this.#entity(type);
     switch (entity?.['meta-type']) {
       case 'array':
         return this.#members(entity['element-type']);
       case 'alternate':
-        return (entity.members ?? []).flatMap((member) => this.#members(member.type));
+        return entity.members.flatMap((member) => this.#members(member.type));
       case 'object': {
-        const own = entity.members ?? [];
         const variants = (entity.variants ?? []).flatMap((variant) => this.#members(variant.type));
-        const names = new Set<string | undefined>();
-        return [...own, ...variants].filter(({ name }) => !names.has(name) && names.add(name));
+        // Of members that several variants have, the first.
+        const byName = new Map<string, Member>();
+        for (const member of [...entity.members, ...variants]) {
+          if (!byName.has(member.name)) byName.set(member.name, member);
+        }
+        return [...byName.values()];
       }
-      default:
+      case undefined:
+      case 'builtin':
+      case 'enum':
+      case 'command':
+      case 'event':
         return [];
     }
   }
 
   /** What JSON a value may start with, where the choice is small. */
   #values(type: string | undefined): string[] {
-    const entity = type === undefined ? undefined : this.#entities.get(type);
+    const entity = this.#entity(type);
     switch (entity?.['meta-type']) {
       case 'enum':
-        return (entity.values ?? []).map((value) => `"${value}"`);
+        return entity.members.map(({ name }) => `"${name}"`);
       case 'alternate':
-        return (entity.members ?? []).flatMap((member) => this.#values(member.type));
+        return entity.members.flatMap((member) => this.#values(member.type));
       case 'object':
         return ['{'];
       case 'array':
         return ['['];
-      default:
-        return entity?.['json-type'] === 'boolean' ? ['true', 'false'] : [];
+      case 'builtin':
+        return entity['json-type'] === 'boolean' ? ['true', 'false'] : [];
+      case undefined:
+      case 'command':
+      case 'event':
+        return [];
     }
   }
 
   #describe(type: string): string {
-    const entity = this.#entities.get(type);
+    const entity = this.#entity(type);
     switch (entity?.['meta-type']) {
       case 'enum': {
-        const values = entity.values ?? [];
+        const values = entity.members.map(({ name }) => name);
         const more = values.length > MAX_SHOWN_VALUES ? '|…' : '';
         return `${values.slice(0, MAX_SHOWN_VALUES).join('|')}${more}`;
       }
       case 'array':
-        return `[${this.#describe(entity['element-type'] ?? '')}]`;
+        return `[${this.#describe(entity['element-type'])}]`;
       case 'alternate':
-        return (entity.members ?? []).map((member) => this.#describe(member.type)).join(' or ');
+        return entity.members.map((member) => this.#describe(member.type)).join(' or ');
+      case 'builtin':
+        return entity['json-type'];
+      case undefined:
       case 'object':
+      case 'command':
+      case 'event':
         return 'object';
-      default:
-        return entity?.['json-type'] ?? 'value';
     }
   }
 }

@@ -1,5 +1,4 @@
 /** The way from commands to VMs and images. */
-import { join } from 'node:path';
 import type { ResolvedPaths } from '../config/paths.ts';
 import type { ImageStore } from '../image/index.ts';
 import type { VmCreateOptions, VmInstance, VmStatics } from '../vm/api.ts';
@@ -18,8 +17,8 @@ export async function openImages(context: CliContext): Promise<ImageStore> {
 
 /** As {@link openImages}, for commands that have no loaded configuration. */
 export async function openImageStore(paths: ResolvedPaths): Promise<ImageStore> {
-  const { ImageStore } = await import('../image/index.ts');
-  return new ImageStore({ imagesDir: join(paths.dataDir, 'images'), cacheDir: paths.cacheDir });
+  const store = await import('../vm/image-store.ts');
+  return store.openImageStore(paths);
 }
 
 /** What a new VM is to be, from the configuration. */

@@ -5,6 +5,7 @@ export {
   ImageStore,
   type ImageBuildOptions,
   type ImageBuildResult,
+  type ImageImportOptions,
   type ImageStoreOptions,
   type ImageWorkOptions,
 } from './store.ts';

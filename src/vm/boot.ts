@@ -1,15 +1,15 @@
 /** From a launched QEMU to a guest whose agent answers; and back, where that fails. */
 import { dirname } from 'node:path';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { GuestError, QmpError, TimeoutError } from '../errors.ts';
-import { ImageStore, type BootFiles } from '../image/index.ts';
+import type { BootFiles } from '../image/index.ts';
 import { openImage } from '../image/manifest.ts';
 import type { StatePaths } from './api.ts';
+import { openImageStore } from './image-store.ts';
 import type { LiveVm } from './live-vm.ts';
 import { logsOf } from './live-vm.ts';
 import { printable } from './guest-panic.ts';
-import { readAllRecords, type VmConfig } from './record.ts';
+import type { VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
 /** A connection to the agent breaks some ms before its cause (QEMU's end, a panic) is known. */
@@ -17,22 +17,6 @@ const CAUSE_MS = 500;
 /** Lines of the console that a timeout shows. */
 const CONSOLE_LINES = 12;
 const CONSOLE_BYTES = 4 * 1024;
-
-/** The image store of this state directory; it knows which images VMs stand on. */
-export function openImageStore(paths: StatePaths): ImageStore {
-  return new ImageStore({
-    imagesDir: join(paths.dataDir, 'images'),
-    cacheDir: paths.cacheDir,
-    inUseBy: async (imageVersionDir) => {
-      const entries = await readAllRecords(paths);
-      return entries.flatMap(({ record }) =>
-        record !== undefined && dirname(record.config.rootfsPath) === imageVersionDir
-          ? [record.name ?? record.id]
-          : [],
-      );
-    },
-  });
-}
 
 /** Kernel and initramfs of the very image that a VM's disk stands on. @throws ImageError it is gone */
 export async function bootFilesOf(paths: StatePaths, config: VmConfig): Promise<BootFiles> {

@@ -1,7 +1,7 @@
 /** A state directory of its own on the host's images, and a look for what is left behind. */
 import { mkdir, readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import { resolvePaths } from '../../../src/config/paths.ts';
 import { sandbox, type Sandbox } from '../../integration/cli/command.ts';
 
@@ -26,13 +26,22 @@ export async function processesOf(box: Sandbox): Promise<string[]> {
   return lines.filter((line) => line.includes(box.dir));
 }
 
-/** What is left of VMs: processes, records, sockets. Reaping may take a moment. */
+/**
+ * What is left of VMs: processes, records, sockets. Reaping may take a moment. In hooks too, where
+ * `expect.poll` is not allowed.
+ */
 export async function expectNothingLeft(box: Sandbox): Promise<void> {
-  await expect.poll(() => processesOf(box), { timeout: 10_000 }).toEqual([]);
-  await expect
-    .poll(() => readdir(join(box.dir, 'data/vms')).catch(() => []), { timeout: 5_000 })
-    .toEqual([]);
-  await expect
-    .poll(() => readdir(join(box.dir, 'run')).catch(() => []), { timeout: 5_000 })
-    .toEqual([]);
+  // A file with a dot is the lock of the directory itself, and stays.
+  const namesIn = async (dir: string): Promise<string[]> =>
+    (await readdir(join(box.dir, dir)).catch(() => [])).filter((name) => !name.startsWith('.'));
+  await vi.waitFor(
+    async () => {
+      expect({
+        processes: await processesOf(box),
+        records: await namesIn('data/vms'),
+        sockets: await namesIn('run'),
+      }).toEqual({ processes: [], records: [], sockets: [] });
+    },
+    { timeout: 10_000, interval: 100 },
+  );
 }

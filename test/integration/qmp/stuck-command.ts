@@ -3,21 +3,60 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import type { Server, Socket } from 'node:net';
 import { join } from 'node:path';
-import type { ExecuteOptions, QmpClient } from '../../../qmp/index.ts';
+import type { ExecuteOptions, QmpArguments, QmpClient } from '../../../qmp/index.ts';
 import type { TestQemu } from './qemu.ts';
 
 /**
- * `blockdev-add` of an NBD server that takes the connection and says nothing: QEMU's main loop waits
- * for it, and every in-band command after it waits too. Its own answer, an error, comes on release.
+ * An NBD server that takes connections and says nothing. QEMU's main loop waits for it in
+ * `blockdev-add`, and every in-band command after that waits too.
  */
+export class SilentNbd implements AsyncDisposable {
+  /** The arguments of `blockdev-add`. */
+  readonly node: QmpArguments<'blockdev-add'>;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(path: string) {
+    this.node = { driver: 'nbd', 'node-name': 'stuck', server: { type: 'unix', path } };
+    this.#server = createServer((socket) => {
+      this.#sockets.add(socket.on('error', () => undefined));
+    });
+  }
+
+  /** Listens in QEMU's directory. */
+  static async listen(qemu: TestQemu): Promise<SilentNbd> {
+    const path = join(qemu.dir, 'nbd.sock');
+    const nbd = new SilentNbd(path);
+    await once(nbd.#server.listen(path), 'listening');
+    return nbd;
+  }
+
+  /** Resolves when QEMU next connects. */
+  async connected(): Promise<void> {
+    await once(this.#server, 'connection');
+  }
+
+  /** Lets QEMU go on: its command fails. */
+  async release(): Promise<void> {
+    if (!this.#server.listening) return;
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
+}
+
+/** A command in flight that is answered, with an error, on release. */
 export class StuckCommand implements AsyncDisposable {
   readonly result: Promise<unknown>;
-  readonly #server: Server;
-  readonly #sockets: Socket[];
+  readonly #nbd: SilentNbd;
 
-  private constructor(server: Server, sockets: Socket[], result: Promise<unknown>) {
-    this.#server = server;
-    this.#sockets = sockets;
+  private constructor(nbd: SilentNbd, result: Promise<unknown>) {
+    this.#nbd = nbd;
     this.result = result;
   }
 
@@ -27,30 +66,17 @@ export class StuckCommand implements AsyncDisposable {
     client: QmpClient,
     options?: ExecuteOptions,
   ): Promise<StuckCommand> {
-    const path = join(qemu.dir, 'nbd.sock');
-    const sockets: Socket[] = [];
-    const server = createServer((socket) => {
-      sockets.push(socket.on('error', () => undefined));
-    });
-    await once(server.listen(path), 'listening');
-    const connected = once(server, 'connection');
-    const result = client.execute(
-      'blockdev-add',
-      { driver: 'nbd', 'node-name': 'stuck', server: { type: 'unix', path } },
-      options,
-    );
+    const nbd = await SilentNbd.listen(qemu);
+    const connected = nbd.connected();
+    const result = client.execute('blockdev-add', nbd.node, options);
     result.catch(() => undefined);
     await connected;
-    return new StuckCommand(server, sockets, result);
+    return new StuckCommand(nbd, result);
   }
 
   /** Lets QEMU go on. */
-  async release(): Promise<void> {
-    if (!this.#server.listening) return;
-    const closed = once(this.#server, 'close');
-    this.#server.close();
-    for (const socket of this.#sockets) socket.destroy();
-    await closed;
+  release(): Promise<void> {
+    return this.#nbd.release();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
