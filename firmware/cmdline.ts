@@ -32,6 +32,14 @@ export const MAX_CMDLINE_BYTES = 2047;
 /** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
 const TCG_WORDS: readonly string[] = ['mitigations=off'];
 
+/**
+ * No search of PCI buses that are not there. Without `lastbus=0` the kernel reads 8,192 slots for host
+ * bridges that ACPI may have kept from it (`pcibios_fixup_peer_bridges`), without `noearly` 16,384 more for
+ * AGP apertures where the CPU looks like an AMD K8, as TCG's does (`search_agp_bridge`). Each read is
+ * two exits to QEMU under KVM: of 67,000 exits of a boot on q35, 18,000 are left.
+ */
+const PCI_WORD = 'pci=noearly,lastbus=0';
+
 /** The words of the kernel command line, joined by blanks. */
 export function buildCmdline(options: CmdlineOptions): string {
   const facts = machineFacts(options.machine);
@@ -43,6 +51,7 @@ export function buildCmdline(options: CmdlineOptions): string {
     'console=ttyS0',
     options.verbose === true ? 'loglevel=7' : 'quiet',
     'panic=-1',
+    PCI_WORD,
     ...(options.accel === 'tcg' ? TCG_WORDS : []),
     `qmp_agent.modules=${modules.join(',')}`,
     `qmp_agent.hostname=${options.hostname}`,

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 /** Directory of the lab's disks: `$QMP_AGENT_LAB_CACHE`, or below the user's cache directory. */
 export function cacheDir(env: NodeJS.ProcessEnv = process.env): string {
@@ -12,10 +12,10 @@ export function cacheDir(env: NodeJS.ProcessEnv = process.env): string {
   return env['QMP_AGENT_LAB_CACHE'] ?? join(base, 'qmp-agent-lab');
 }
 
-/** Short hash of the contents of files. */
+/** Short hash of the names and contents of files, wherever they are: a second clone shares the cache. */
 export async function hashFiles(paths: readonly string[]): Promise<string> {
   const hash = createHash('sha256');
-  for (const path of paths) hash.update(path).update(await readFile(path));
+  for (const path of paths) hash.update(basename(path)).update(await readFile(path));
   return hash.digest('hex').slice(0, 16);
 }
 

@@ -27,8 +27,9 @@ const BOOT_TRIES = 2;
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const stop = new AbortController();
+// `on`, not `once`: timeout(1) sends its signal twice, and the second must not cut the cleaning short.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => stop.abort(new Error(`lab: ended by ${signal}`)));
+  process.on(signal, () => stop.abort(new Error(`ended by ${signal}`)));
 }
 const say = (text: string): void => void process.stderr.write(`lab: ${text}\n`);
 

@@ -35,6 +35,10 @@ describe('buildCmdline', () => {
     expect(modules.indexOf('virtio_mmio')).toBeLessThan(modules.indexOf('virtio_blk'));
   });
 
+  it('has no PCI buses searched that are not there', () => {
+    expect(word(buildCmdline(base), 'pci').split(',')).toEqual(['noearly', 'lastbus=0']);
+  });
+
   it('turns mitigations off only under emulation, which has nothing to leak', () => {
     expect(buildCmdline(base).split(' ')).toContain('mitigations=off');
     expect(buildCmdline({ ...base, accel: 'kvm' })).not.toContain('mitigations');
