@@ -15,6 +15,11 @@ export interface CmdlineOptions {
   readonly channel: 'vsock' | 'virtio-serial';
   /** What else the VM has whose modules the init shall load, e.g. `net`, `9p`, `rng`. Default none. */
   readonly modules?: readonly ModuleGroup[] | undefined;
+  /**
+   * Rate of the counter that `rdtsc` reads, kHz. Only a microvm under TCG needs it: the kernel finds no
+   * timer there to measure it by (hardware-reduced ACPI: no PIT, no PM timer), and would hang.
+   */
+  readonly tscKhz?: number | undefined;
   /** Print the kernel's messages. Default false: only errors, which is faster and still shows a panic. */
   readonly verbose?: boolean | undefined;
   /**
@@ -25,9 +30,6 @@ export interface CmdlineOptions {
   /** Further words, last, so that they win. */
   readonly extra?: readonly string[] | undefined;
 }
-
-/** Longest command line that x86 Linux takes (COMMAND_LINE_SIZE), less the final NUL. */
-export const MAX_CMDLINE_BYTES = 2047;
 
 /** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
 const TCG_WORDS: readonly string[] = ['mitigations=off'];
@@ -46,6 +48,7 @@ export function buildCmdline(options: CmdlineOptions): string {
   const groups: ModuleGroup[] = [facts.bus, 'root', ...(options.modules ?? [])];
   if (options.channel === 'vsock') groups.push('vsock');
   if (facts.pvpanicDevice !== undefined) groups.push('pvpanic');
+  const needsTscRate = options.accel === 'tcg' && options.machine === 'microvm';
   const modules = [...new Set(groups.flatMap((group) => MODULE_GROUPS[group]))];
   return [
     'console=ttyS0',
@@ -53,6 +56,9 @@ export function buildCmdline(options: CmdlineOptions): string {
     'panic=-1',
     PCI_WORD,
     ...(options.accel === 'tcg' ? TCG_WORDS : []),
+    ...(needsTscRate && options.tscKhz !== undefined
+      ? [`tsc_early_khz=${options.tscKhz}`, 'tsc=reliable']
+      : []),
     `qmp_agent.modules=${modules.join(',')}`,
     `qmp_agent.hostname=${options.hostname}`,
     ...(options.run === undefined ? [] : [`qmp_agent.run=${encodeRun(options.run)}`]),

@@ -113,8 +113,9 @@ export function privateWords({ proxyEnv, aptConf, mirror }: HostSettings): strin
   const words = new Set<string>();
   for (const url of urls) {
     const host = /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:[^/@]*@)?(\[[^\]]+\]|[^/:]+)/i.exec(url)?.[1];
-    if (host === undefined || host.length < 3 || host.endsWith('debian.org')) continue;
-    words.add(url.replace(/\/+$/, '')).add(host);
+    if (host === undefined || host.length < 3) continue;
+    words.add(url.replace(/\/+$/, ''));
+    if (!host.endsWith('debian.org')) words.add(host); // in every log; and no secret
   }
   return [...words].sort((a, b) => b.length - a.length); // the whole URL before the name in it
 }

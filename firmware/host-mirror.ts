@@ -10,13 +10,14 @@ export interface Mirror {
   readonly security: string;
 }
 
+const DEBIAN = 'debian.org';
 /** What images have. */
 const PUBLIC_MIRROR: Mirror = {
-  archive: 'http://deb.debian.org/debian',
-  security: 'http://security.debian.org/debian-security',
+  archive: `http://deb.${DEBIAN}/debian`,
+  security: `http://security.${DEBIAN}/debian-security`,
 };
 /** What else means the public archive. */
-const PUBLIC_HOST = /^https?:\/\/((deb|security|ftp(\.\w+)?)\.debian\.org)\//;
+const PUBLIC_HOST = new RegExp(`^https?://((deb|security|ftp(\\.\\w+)?)\\.${DEBIAN})/`);
 /** Suites without updates of their own (Debian wiki, "DebianUnstable"). */
 const ROLLING = new Set(['sid', 'unstable', 'experimental', 'rc-buggy']);
 /** One line for each index that apt knows: `LABEL URI`, from signed Release files. */

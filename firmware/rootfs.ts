@@ -19,9 +19,8 @@ export interface RootfsOptions {
   readonly recipe: Recipe;
   /** Contents of the recipe's files, in their order. */
   readonly files: readonly Buffer[];
-  readonly kit: BootKit;
-  /** Where the recipe brings none of its own: see `hasOwnNode`. */
-  readonly node: NodeKit | undefined;
+  /** Needed late, so they may be fetched while packages are installed. */
+  readonly kits: Promise<Kits>;
   readonly mode: BuildMode;
   readonly host: HostSettings;
   /** An empty directory for all that is temporary. */
@@ -29,6 +28,13 @@ export interface RootfsOptions {
   readonly log: BuildLog;
   readonly signal?: AbortSignal | undefined;
   readonly onStep?: ((step: string) => void) | undefined;
+}
+
+/** What goes into an image besides its packages. */
+export interface Kits {
+  readonly kit: BootKit;
+  /** A Node for the agent, where the image has none: see `hasOwnNode`. */
+  readonly node: NodeKit | undefined;
 }
 
 /** What a build yields. */
@@ -67,7 +73,7 @@ export const ROOTFS_STEPS: readonly string[] = [
  * Builds the root file system of a recipe.
  * @throws {ImageError} ERR_IMAGE_BUILD naming the step and quoting its last lines
  */
-export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
+export async function buildRootfs(options: RootfsOptions): Promise<Rootfs & { trash: string }> {
   const { workDir, recipe } = options;
   await stageBuild(options);
   const rawPath = path.join(workDir, 'rootfs.raw');
@@ -77,8 +83,14 @@ export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
   if (options.mode === 'unshare') {
     await Promise.all([chmod(workDir, 0o777), chmod(out, 0o777), chmod(rawPath, 0o666)]);
   }
-  await runMmdebstrap({
+  const failed = new AbortController();
+  const staging = stageKits(options).catch((error: unknown) => {
+    failed.abort(error);
+    throw error;
+  });
+  const installing = runMmdebstrap({
     ...options,
+    signal: AbortSignal.any([failed.signal, ...(options.signal ? [options.signal] : [])]),
     suite: recipe.suite,
     variant: 'apt',
     packages: [...new Set([...MINIMAL_PACKAGES, ...recipe.packages])].sort(),
@@ -87,17 +99,25 @@ export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
       options.host.localCertificates.size > 0 ? [path.join(workDir, 'certificates')] : [],
     customizeHooks: [path.join(workDir, 'customize')],
   });
+  // Both have ended before this does: neither works on in a directory that is being removed.
+  const results = await Promise.allSettled([installing, staging]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
   const packages = await readFile(path.join(out, 'packages'), 'utf8');
-  return { rawPath, packages: packages.trim().split('\n').sort() };
+  const trash = path.join(workDir, 'trash');
+  return { rawPath, packages: packages.trim().split('\n').sort(), trash };
+}
+
+async function stageKits({ workDir, recipe, kits }: RootfsOptions): Promise<void> {
+  const stage = path.join(workDir, 'stage');
+  const { name: hostname, environment } = recipe;
+  await stagePrepare(stage, { ...(await kits), hostname, environment });
+  await writeFile(path.join(stage, 'complete'), ''); // hooks/customize waits for it
 }
 
 /** What `prepare` reads, whether in a build or in an import. */
-export interface PrepareFiles {
-  readonly kit: BootKit;
+export interface PrepareFiles extends Kits {
   readonly hostname: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** A Node for the agent, where the image has none. */
-  readonly node: NodeKit | undefined;
   /** User and working directory of execs that name none. Default: `agent`, the user's home. */
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
@@ -130,12 +150,7 @@ export function environmentFile(environment: Readonly<Record<string, string>>): 
 async function stageBuild(options: RootfsOptions): Promise<void> {
   const { workDir, recipe, host } = options;
   const stage = path.join(workDir, 'stage');
-  await stagePrepare(stage, {
-    kit: options.kit,
-    hostname: recipe.name,
-    environment: recipe.environment,
-    node: options.node,
-  });
+  await mkdir(stage);
   for (const hook of ['certificates', 'customize', 'make-filesystem']) {
     await copyFile(assetPath(`hooks/${hook}`), path.join(workDir, hook));
     await chmod(path.join(workDir, hook), 0o755);

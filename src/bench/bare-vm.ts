@@ -12,7 +12,7 @@ import { VIRTIO_PORT_PREFIX, VSOCK_PORT } from '../../guest-agent/protocol.ts';
 import { LaunchError, TimeoutError } from '../errors.ts';
 import { openChannel, type ChannelTarget } from '../guest/index.ts';
 import type { BootFiles, Image, ImageStore } from '../image/index.ts';
-import type { Accel, MachineType } from '../vm/index.ts';
+import { hostTscKhz, type Accel, type MachineType } from '../vm/index.ts';
 
 /** ms that a bare VM may take to come up. */
 const BARE_TIMEOUT_MS = 120_000;
@@ -43,14 +43,14 @@ export class BareVm implements AsyncDisposable {
   readonly spawnedAt: number;
   readonly #dir: string;
   readonly #process: BareProcess;
-  readonly #target: ChannelTarget;
+  readonly target: ChannelTarget;
   #socket: Socket | undefined;
 
   private constructor(at: number, dir: string, child: BareProcess, target: ChannelTarget) {
     this.spawnedAt = at;
     this.#dir = dir;
     this.#process = child;
-    this.#target = target;
+    this.target = target;
   }
 
   /** Starts QEMU; waits for nothing. */
@@ -61,7 +61,7 @@ export class BareVm implements AsyncDisposable {
       options.channel === 'vsock'
         ? { kind: 'vsock', cid: randomInt(0x1000, 0x7fff_ffff), port: VSOCK_PORT }
         : { kind: 'unix', path: join(dir, 'port.sock') };
-    const argv = bareArgv(options, boot, target);
+    const argv = bareArgv(options, boot, target, await hostTscKhz());
     return new BareVm(performance.now(), dir, spawnBare(options, argv), target);
   }
 
@@ -77,8 +77,8 @@ export class BareVm implements AsyncDisposable {
       throw new LaunchError('the bare VM ended', { exitCode, argv: [], stderr });
     });
     try {
-      this.#socket = await Promise.race([openChannel(this.#target, over), dead]);
-      if (this.#target.kind === 'unix') {
+      this.#socket = await Promise.race([openChannel(this.target, over), dead]);
+      if (this.target.kind === 'unix') {
         await Promise.race([once(this.#socket, 'readable', { signal: over }), dead]);
         this.#socket.read(1);
       }
@@ -111,10 +111,15 @@ function spawnBare({ qemuPath, signal }: BareVmOptions, argv: readonly string[])
   });
 }
 
-function bareArgv(options: BareVmOptions, boot: BootFiles, target: ChannelTarget): string[] {
+function bareArgv(
+  options: BareVmOptions,
+  boot: BootFiles,
+  target: ChannelTarget,
+  tscKhz: number | undefined,
+): string[] {
   const { machine, accel, image, memoryMib, channel } = options;
   const { machineArg, virtioSuffix } = machineFacts(machine);
-  const cmdline = buildCmdline({ machine, accel, hostname: 'bare', channel });
+  const cmdline = buildCmdline({ machine, accel, hostname: 'bare', channel, tscKhz });
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-machine', machineArg, '-accel', accel, '-cpu', accel === 'kvm' ? 'host' : 'max'],

@@ -12,8 +12,8 @@ import {
 } from './subject.ts';
 
 /**
- * What the init of a bare VM starts: one line, one byte. `vport0p1` is the first port of the first
- * virtio-serial device (port 0 is kept for a console; QEMU docs, virtio-serial).
+ * What the init of a bare VM starts: one line, one byte. The port is looked up, as its number depends on
+ * the order in which the kernel finds the devices.
  */
 const ONE_BYTE: AgentFiles = {
   hash: 'one-byte',
@@ -21,7 +21,9 @@ const ONE_BYTE: AgentFiles = {
     {
       name: AGENT_FILE,
       mode: 0o755,
-      data: Buffer.from("require('node:fs').writeFileSync('/dev/vport0p1', 'x');"),
+      data: Buffer.from(
+        "const fs = require('node:fs'); for (const port of fs.readdirSync('/sys/class/virtio-ports')) fs.writeFileSync(`/dev/${port}`, 'x');",
+      ),
     },
   ],
 };

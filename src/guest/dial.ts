@@ -32,13 +32,13 @@ const REDIAL_MS = 20;
  * since the wire keeps it; the others are for an agent in the midst of an earlier session.
  */
 const RESEND_MS = 200;
-/** From this attempt on, {@link FILLER} goes before the preamble. */
+/** From this attempt on, {@link FILLER} goes before the preamble, unless the guest has just been started. */
 const FILLER_FROM_ATTEMPT = 2;
 /**
  * An agent that was restored in the midst of an HTTP/2 frame takes what comes as the frame's rest.
  * This is longer than the longest frame (16 KiB) and no frame's head, so the old session breaks.
  */
-const FILLER = Buffer.alloc(20 * 1024, '\n');
+const FILLER = Buffer.from(`${' '.repeat(20 * 1024)}\n`);
 /** Most attempts that write to one connection: an agent that never reads must not fill our memory. */
 const MAX_PREAMBLES = 600;
 /** Stale bytes before the answer: more than QEMU, the port's ring and the sockets can hold. */
@@ -46,14 +46,23 @@ export const MAX_STALE_BYTES = 16 * 1024 * 1024;
 /** One attempt to connect over vsock. */
 const VSOCK_ATTEMPT_MS = 1_000;
 
+/** How an agent is dialed. */
+export interface DialOptions {
+  readonly vmId: string;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * The guest has just been started: there is no earlier session that would have to be broken, and all
+   * that is sent while it boots waits in the wire. Default false.
+   */
+  readonly booting?: boolean | undefined;
+}
+
 /**
  * Dials until the agent answers.
  * @throws TimeoutError, GuestVersionError, GuestConnectError, GuestProtocolError, HostError
  */
-export async function dial(
-  target: ChannelTarget,
-  o: { vmId: string; timeoutMs: number; signal?: AbortSignal | undefined },
-): Promise<Dialed> {
+export async function dial(target: ChannelTarget, o: DialOptions): Promise<Dialed> {
   // It takes whole milliseconds only.
   const timeout = AbortSignal.timeout(Math.ceil(o.timeoutMs));
   const signal = o.signal ? AbortSignal.any([o.signal, timeout]) : timeout;
@@ -66,7 +75,7 @@ export async function dial(
         if (isFinal(error)) throw connectFailure(target, error, o.vmId);
       });
       if (socket) {
-        const dialed = await shakeHands(socket, o.vmId, signal);
+        const dialed = await shakeHands(socket, o, signal);
         if (dialed) return dialed;
         last = new Error('the connection was closed before the agent answered');
       }
@@ -108,13 +117,14 @@ async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<
   return new Promise((resolve, reject) => {
     const socket = connect({ path: target.path });
     const onAbort = () => socket.destroy(signal.reason as Error);
-    signal.addEventListener('abort', onAbort);
-    socket.once('connect', () => {
+    const settle = (action: () => void) => {
       signal.removeEventListener('abort', onAbort); // the socket outlives the dialing
-      resolve(socket);
-    });
+      action();
+    };
+    signal.addEventListener('abort', onAbort);
+    socket.once('connect', () => settle(() => resolve(socket)));
     // Stays: an error without a listener would end the process. 'close' tells the rest.
-    socket.on('error', reject);
+    socket.on('error', (error) => settle(() => reject(error)));
   });
 }
 
@@ -145,14 +155,14 @@ function connectFailure(target: ChannelTarget, cause: unknown, vmId: string): Er
 /** The connection, once the agent answered; undefined where it was closed before. */
 async function shakeHands(
   socket: Socket,
-  vmId: string,
+  { vmId, booting = false }: DialOptions,
   signal: AbortSignal,
 ): Promise<Dialed | undefined> {
   let sent = 0;
   const nonce = randomBytes(16).toString('hex');
   const send = () => {
     if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
-    if (sent >= FILLER_FROM_ATTEMPT) socket.write(FILLER);
+    if (!booting && sent >= FILLER_FROM_ATTEMPT) socket.write(FILLER);
     sent += 1;
     socket.write(hostPreamble(nonce));
   };

@@ -1,7 +1,11 @@
 /** One request to the agent with a small JSON reply, every byte of which is mistrusted. */
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestProtocolError, GuestRequestError, TimeoutError, type GuestError } from '../errors.ts';
+
+import { CANCEL, http2ErrorName } from './http2-errors.ts';
+import type { TrafficBudget } from './traffic-budget.ts';
 
 /** What every call takes. */
 export interface CallOptions {
@@ -18,9 +22,13 @@ export const DEFAULT_CALL_TIMEOUT_MS = 30_000;
 export interface RequestContext {
   readonly http2: ClientHttp2Session;
   readonly vmId: string;
+  /** What the guest may send; every byte that somebody waited for has to be counted as delivered. */
+  readonly budget: TrafficBudget;
   /** Counts a stream as long as it is open. */
   track(stream: ClientHttp2Stream): void;
-  /** Why the session ended; what a request rejects with where it breaks off. */
+  /** Resolves when the session is over. */
+  readonly closed: Promise<unknown>;
+  /** Why the session is over; what a request rejects with where it breaks off. */
   lostError(): GuestError;
   /** Ends the session: the guest broke the protocol. */
   fail(error: GuestError): void;
@@ -54,7 +62,10 @@ export async function request(
   const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
   o.signal?.throwIfAborted();
   const stream = openStream(context, method, path, body === undefined);
-  if (body !== undefined) stream.end(body);
+  if (body !== undefined) {
+    context.budget.sent(body.length);
+    stream.end(body);
+  }
   const { status, bytes } = await withDeadline(
     readReply(context, stream),
     { operation: `${method} ${path}`, vmId: context.vmId, signal: o.signal, timeoutMs },
@@ -64,9 +75,6 @@ export async function request(
   if (status >= 200 && status < 300) return value;
   throw refusal(context, value, `${method} ${path}`);
 }
-
-/** RFC 9113, 7. */
-const CANCEL = 8;
 
 /** Waits for `work`, at most for a time; calls `abandon` where it gives up. */
 export async function withDeadline<T>(
@@ -103,33 +111,38 @@ function readReply(
   stream: ClientHttp2Stream,
 ): Promise<{ status: number; bytes: Buffer }> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let length = 0;
+    const body = new ByteCollector();
     let status = 0;
     let ended = false;
     stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
       status = headers[':status'] ?? 0;
     });
     stream.on('data', (chunk: Buffer) => {
-      length += chunk.length;
-      chunks.push(chunk);
-      if (length <= LIMITS.jsonBytes) return;
+      context.budget.delivered(chunk.length);
+      body.push(chunk);
+      if (body.length <= LIMITS.jsonBytes) return;
       const error = protocolError(context, `a reply is longer than ${LIMITS.jsonBytes} bytes`);
       context.fail(error);
       reject(error);
     });
     stream.once('end', () => (ended = true));
     stream.once('close', () => {
-      if (ended && status !== 0) resolve({ status, bytes: Buffer.concat(chunks) });
-      else reject(brokenStream(context, stream));
+      if (ended && status !== 0) resolve({ status, bytes: body.bytes() });
+      else void brokenStream(context, stream).then(reject);
     });
   });
 }
 
 /** Why a stream ended before its reply was whole. */
-export function brokenStream(context: RequestContext, stream: ClientHttp2Stream): GuestError {
-  if (context.http2.destroyed || context.http2.closed) return context.lostError();
-  return protocolError(context, `the agent reset a stream (code ${stream.rstCode})`);
+export async function brokenStream(
+  context: RequestContext,
+  stream: ClientHttp2Stream,
+): Promise<GuestError> {
+  if (context.http2.destroyed || context.http2.closed) {
+    await context.closed; // Node closes the streams first, and names the reason last
+    return context.lostError();
+  }
+  return protocolError(context, `a reply broke off (${http2ErrorName(stream.rstCode)})`);
 }
 
 /** An error that says what the agent did wrong. */

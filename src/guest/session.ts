@@ -9,7 +9,7 @@ import {
 import { FrameError } from '../../guest-agent/frames.ts';
 import { ConfigError, GuestDisconnectedError, GuestProtocolError } from '../errors.ts';
 import { events } from '../events.ts';
-import { dial, type ChannelTarget } from './dial.ts';
+import { dial, type ChannelTarget, type DialOptions } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
 import { announceExec } from './exec-events.ts';
 import { parseList, parsePing, parseStatus } from './replies.ts';
@@ -24,17 +24,15 @@ import {
 } from './request.ts';
 import { Wire } from './wire.ts';
 
-/** How a session is opened. */
-export interface ConnectOptions {
-  readonly vmId: string;
-  /** Until the agent must have answered, ms; boot time included where the VM just started. */
-  readonly timeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
+/** How a session is opened. `timeoutMs` is until the agent must have answered, boot time included. */
+export interface ConnectOptions extends DialOptions {
   /**
    * While execs run: how often the agent is asked whether it is alive, and how long it may take, ms.
-   * Default {@link DEFAULT_KEEP_ALIVE_MS}. A paused VM does not answer: whoever pauses closes first.
+   * Default {@link DEFAULT_KEEP_ALIVE_MS}.
    */
   readonly keepAliveMs?: number | undefined;
+  /** Whether the guest's vCPUs stand still now: then it need not answer. Default: never. */
+  readonly isPaused?: (() => boolean) | undefined;
 }
 
 /** Default of {@link ConnectOptions.keepAliveMs}. */
@@ -48,6 +46,7 @@ export class GuestSession implements AsyncDisposable {
   readonly closed: Promise<Error | undefined>;
   readonly #wire: Wire;
   readonly #keepAlive: NodeJS.Timeout;
+  readonly #isPaused: () => boolean;
   #pinging = false;
 
   /**
@@ -59,21 +58,23 @@ export class GuestSession implements AsyncDisposable {
     const dialed = await dial(target, o);
     const wire = new Wire(dialed, o.vmId);
     try {
-      const timeoutMs = Math.max(1, deadline - performance.now());
+      const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const reply = await request(wire, 'GET', '/ping', undefined, { signal: o.signal, timeoutMs });
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
       events.emit('guest.connected', { vmId: o.vmId, agentVersion: agent.agentVersion, channel });
-      return new GuestSession(wire, agent, o.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS);
+      return new GuestSession(wire, agent, o);
     } catch (error) {
       wire.close();
       throw error;
     }
   }
 
-  private constructor(wire: Wire, agent: PingReply, keepAliveMs: number) {
+  private constructor(wire: Wire, agent: PingReply, o: ConnectOptions) {
     this.#wire = wire;
     this.agent = agent;
+    const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS, isPaused = () => false } = o;
+    this.#isPaused = isPaused;
     this.#keepAlive = setInterval(() => void this.#checkAlive(keepAliveMs), keepAliveMs);
     this.#keepAlive.unref();
     this.closed = wire.closed.then((reason) => {
@@ -96,6 +97,7 @@ export class GuestSession implements AsyncDisposable {
         if (error) reject(this.#wire.lostError());
         else resolve(ms);
       });
+      this.#wire.budget.pinged();
       if (!accepted) reject(protocolError(this.#wire, 'pings stay unanswered'));
     });
     const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
@@ -229,11 +231,12 @@ export class GuestSession implements AsyncDisposable {
 
   /** A guest that hangs, or a wire that leads nowhere, is noticed while somebody waits for an exec. */
   async #checkAlive(timeoutMs: number): Promise<void> {
-    if (this.#pinging || this.#wire.idle) return;
+    if (this.#pinging || this.#wire.idle || this.#isPaused()) return;
     this.#pinging = true;
     try {
       await this.ping({ timeoutMs });
     } catch {
+      if (this.#isPaused()) return; // it answers when it goes on
       const text = `the guest agent did not answer within ${timeoutMs} ms`;
       const hint = 'The guest hangs or was stopped; look at its console, or kill the VM.';
       this.#wire.fail(new GuestDisconnectedError(text, { vmId: this.#wire.vmId, hint }));

@@ -19,6 +19,7 @@ import { agentEntries } from '../../firmware/initramfs.ts';
 import { agentFiles, type AgentFiles } from '../../guest-agent/bundle.ts';
 import { BOOT_CPIO } from './manifest.ts';
 import type { BootFiles, Image } from './types.ts';
+import { asHostError } from './workshop.ts';
 
 /** An initramfs that nobody has booted for so long is removed. */
 const UNUSED_MS = 14 * 24 * 3600 * 1000;
@@ -27,6 +28,8 @@ const UNUSED_MS = 14 * 24 * 3600 * 1000;
  * Kernel and initramfs for an image; the initramfs is made where this agent's is not in the cache
  * (some 20 ms), atomically, so two processes may do it at once.
  * @param agent default: the agent of this package
+ * @throws {HostError} ERR_HOST_DISK_FULL
+ * @throws {StateDirError} the cache cannot be written
  */
 export async function makeBootFiles(
   image: Image,
@@ -46,9 +49,13 @@ export async function makeBootFiles(
   if (present?.size === expected) {
     await utimes(initramfsPath, now, now).catch(() => undefined); // used, so kept
   } else {
-    await mkdir(dir, { recursive: true });
-    await removeUnused(dir, now.getTime());
-    await write(path.join(image.dir, BOOT_CPIO), part, initramfsPath);
+    try {
+      await mkdir(dir, { recursive: true });
+      await removeUnused(dir, now.getTime());
+      await write(path.join(image.dir, BOOT_CPIO), part, initramfsPath);
+    } catch (error) {
+      throw asHostError(error, dir);
+    }
   }
   return { kernelPath: image.kernelPath, initramfsPath };
 }

@@ -10,10 +10,10 @@ import {
   type HostSettings,
 } from '../../firmware/host-apt.ts';
 import type { KitOptions } from '../../firmware/kit-cache.ts';
-import type { BuildMode } from '../../firmware/mmdebstrap.ts';
+import { removeTree, type BuildMode } from '../../firmware/mmdebstrap.ts';
 import { ensureNodeKit, hasOwnNode } from '../../firmware/node-kit.ts';
 import { recipeHash, type Recipe } from '../../firmware/recipe.ts';
-import { buildRootfs, ROOTFS_STEPS } from '../../firmware/rootfs.ts';
+import { buildRootfs, ROOTFS_STEPS, type Kits } from '../../firmware/rootfs.ts';
 import { ConfigError } from '../errors.ts';
 import { publishImage, PUBLISH_STEPS } from './publish.ts';
 import type { StepReporter } from './progress.ts';
@@ -97,28 +97,41 @@ export async function buildImage(
   const onStep = (step: string): void => reporter.begin(step);
   const host = await readHostSettings();
   workshop.log.hide(privateWords(host));
+  const kits = ensureKits(plan.recipe, context, host, refresh);
+  kits.catch(() => undefined); // looked at later
+  const common = { workDir: workshop.workDir, log: workshop.log, signal, onStep };
+  const rootfs = await buildRootfs({ ...common, kits, recipe, files, mode, host });
+  const { kit, node } = await kits;
+  const removal = removeTree(rootfs.trash).catch(() => undefined); // goes with the workshop, else
+  const facts = {
+    name: recipe.name,
+    origin: 'build',
+    recipeHash: plan.hash,
+    suite: recipe.suite,
+    packages: rootfs.packages,
+    environment: recipe.environment,
+    user: 'agent',
+    node: node === undefined ? 'image' : 'bundled',
+  } as const;
+  const { imageDir } = workshop;
+  const { rawPath } = rootfs;
+  const virtualBytes = recipe.sizeMib * 1024 * 1024;
+  try {
+    return await publishImage({ ...common, kit, imageDir, rawPath, virtualBytes, facts });
+  } finally {
+    await removal;
+  }
+}
+
+async function ensureKits(
+  recipe: Recipe,
+  context: BuildContext,
+  host: HostSettings,
+  refresh: boolean,
+): Promise<Kits> {
   const kit = await lockedKit('kernel', ensureBootKit, context, host, refresh);
-  const node = hasOwnNode(recipe)
-    ? undefined
-    : await lockedKit('node', ensureNodeKit, context, host, refresh);
-  const common = { kit, workDir: workshop.workDir, log: workshop.log, signal, onStep };
-  const rootfs = await buildRootfs({ ...common, node, recipe, files, mode, host });
-  return publishImage({
-    ...common,
-    imageDir: workshop.imageDir,
-    rawPath: rootfs.rawPath,
-    virtualBytes: recipe.sizeMib * 1024 * 1024,
-    facts: {
-      name: recipe.name,
-      origin: 'build',
-      recipeHash: plan.hash,
-      suite: recipe.suite,
-      packages: rootfs.packages,
-      environment: recipe.environment,
-      user: 'agent',
-      node: node === undefined ? 'image' : 'bundled',
-    },
-  });
+  if (hasOwnNode(recipe)) return { kit, node: undefined };
+  return { kit, node: await lockedKit('node', ensureNodeKit, context, host, refresh) };
 }
 
 /** A kit, made by one process at a time. */

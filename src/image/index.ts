@@ -1,6 +1,6 @@
 /** Images: what VMs are made from. */
 export { BASE_RECIPE } from '../../firmware/base-recipe.ts';
-export { parseRecipe, type Recipe, type RecipeInput } from '../../firmware/recipe.ts';
+export type { RecipeInput } from '../../firmware/recipe.ts';
 export {
   ImageStore,
   type ImageBuildOptions,

@@ -1,4 +1,10 @@
 /** Waits that a signal ends. */
+import { setMaxListeners } from 'node:events';
+
+/** One signal may end many calls, whose number has a limit elsewhere; Node would warn of a leak at 11. */
+export function allowManyListeners(signal: AbortSignal): void {
+  setMaxListeners(0, signal);
+}
 
 /**
  * Rejects with the reason of `signal` once it is aborted, at once where it is already. Never
@@ -7,8 +13,9 @@
 export function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<never> {
   const rejected = new Promise<never>((_resolve, reject) => {
     const onAbort = () => reject(signal.reason as Error);
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true, signal: over });
+    if (signal.aborted) return onAbort();
+    allowManyListeners(signal);
+    signal.addEventListener('abort', onAbort, { once: true, signal: over });
   });
   rejected.catch(() => undefined); // it may come when nobody waits any more
   return rejected;

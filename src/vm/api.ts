@@ -148,6 +148,8 @@ export interface StopOptions extends WaitOptions {
 /** What `vm.commands` needs of its VM. */
 export interface GuestAccess {
   readonly id: string;
+  /** Last known state. */
+  readonly state: VmState;
   /**
    * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`
    * or `HostError` (`ERR_HOST_DISK_FULL`). Another signal after a start or resume, so ask each time.
@@ -171,8 +173,6 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
   /** Commands in the guest. */
   readonly commands: CommandsApi;
   readonly name: string | undefined;
-  /** Last known state; {@link info} asks anew. */
-  readonly state: VmState;
   /** State and facts, read from disk and the host now. */
   info(): Promise<VmInfo>;
   /**

@@ -36,7 +36,7 @@ export async function awaitReady(
   const { fault } = live.watch;
   const signal = AbortSignal.any([fault, ...(o.signal ? [o.signal] : [])]);
   try {
-    await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal });
+    await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal, booting: true });
   } catch (error) {
     if (o.signal?.aborted) throw o.signal.reason;
     const cause = await explainFailure(live, error);

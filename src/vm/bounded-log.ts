@@ -11,7 +11,8 @@
 import { watch } from 'node:fs';
 import { open, rename, rm, stat, truncate, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { StateDirError } from '../errors.ts';
+import { HostError, StateDirError } from '../errors.ts';
+import { stateFault } from './state-dir.ts';
 
 /** RLIMIT_FSIZE of every QEMU: twice the largest disk, and below what ext4 with 1 KiB blocks allows. */
 export const FILE_LIMIT_BYTES = 2 ** 41;
@@ -44,12 +45,15 @@ export class BoundedLog {
   /**
    * Makes an empty log, or leaves an existing one, with the hole that bounds it.
    * @throws StateDirError the directory cannot be written, or holds no files of 2 TiB (apparent size)
+   * @throws HostError ERR_HOST_DISK_FULL
    */
   async ensure(): Promise<void> {
     try {
       await using file = await open(this.path, 'a', 0o600);
       if ((await file.stat()).size < LOG_BASE_BYTES) await file.truncate(LOG_BASE_BYTES);
     } catch (error) {
+      const fault = stateFault(error, this.path);
+      if (fault instanceof HostError) throw fault; // a full disk
       throw new StateDirError(
         `the log ${this.path} cannot be created: ${(error as Error).message}`,
         {
@@ -114,7 +118,7 @@ export class BoundedLog {
     let offset = o.fromOffset ?? LOG_BASE_BYTES;
     const bell = new ChangeBell(this.path);
     try {
-      while (!o.signal.aborted) {
+      for (;;) {
         const size = (await stat(this.path).catch(() => undefined))?.size;
         if (size === undefined) return; // removed with its VM
         if (size < offset) offset = LOG_BASE_BYTES; // rotated
@@ -124,6 +128,7 @@ export class BoundedLog {
           offset += chunk.length;
           yield chunk;
         }
+        if (o.signal.aborted) return; // after a last look: what came before the end is told
         await bell.wait(o.signal);
       }
     } finally {

@@ -1,13 +1,12 @@
 /** A command that runs in a VM: reads its output, waits for its end. */
-import { once } from 'node:events';
 import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
 import type { GuestExec } from '../guest/index.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
-import { rejectOnAbort } from './abort.ts';
+import { allowManyListeners, rejectOnAbort } from './abort.ts';
+import { sendAll, writeAndWait } from './command-stdin.ts';
 import type { OutputCollector } from './command-output.ts';
 import type {
   CommandEncoding,
@@ -19,6 +18,8 @@ import type {
 
 /** The guest kills a command whose time is over; one that has not said so after this long never will. */
 const EXIT_REPORT_MS = 10_000;
+/** How exactly the time is known for which a VM was paused. */
+const OVERDUE_STEP_MS = 1_000;
 
 /** What a handle is made of. */
 export interface HandleParts<E extends CommandEncoding> {
@@ -42,13 +43,15 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
   readonly #parts: HandleParts<E>;
   readonly #ended: Promise<CommandResult<E>>;
   #exit: ExecExit | undefined;
-  #over = false;
   #disconnected = false;
+  #listening = true;
+  /** Aborted where the command cannot get the whole stdin that it was meant to have. */
+  readonly #stdinBroken = new AbortController();
 
   constructor(parts: HandleParts<E>) {
     this.#parts = parts;
     this.pid = parts.exec.pid;
-    this.#ended = this.#follow().finally(() => (this.#over = true));
+    this.#ended = this.#follow().finally(() => (this.#listening = false));
     this.#ended.catch(() => undefined); // whoever waits hears of it
   }
 
@@ -74,9 +77,16 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
   }
 
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<boolean> {
-    if (this.#over) return false;
-    await this.#parts.exec.kill(signal);
-    return true;
+    if (this.#exit !== undefined) return false;
+    const { exec, vm } = this.#parts;
+    if (this.#listening) {
+      await exec.kill(signal);
+      return true;
+    }
+    const session = await vm.guest();
+    const running = (await session.list()).some(({ id, running }) => running && id === exec.id);
+    if (running) await session.signal(exec.id, signal, { tree: true });
+    return running;
   }
 
   async sendStdin(data: string | Uint8Array, o: WaitOptions = {}): Promise<void> {
@@ -88,19 +98,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       return;
     }
     // A command that has ended, or closed its stdin, loses what is sent, as a pipe's reader does.
-    if (exec.stdin.destroyed || exec.stdin.write(data)) return;
-    const gone = new AbortController();
-    const room = Promise.race(
-      ['drain', 'close'].map((event) =>
-        once(exec.stdin as NodeJS.EventEmitter, event, { signal: gone.signal }),
-      ),
-    );
-    try {
-      await within(room, `stdin of command ${this.pid}`, vm.id, o);
-    } finally {
-      gone.abort();
-      room.catch(() => undefined);
-    }
+    await within(writeAndWait(exec.stdin, data), `stdin of command ${this.pid}`, vm.id, o);
   }
 
   async closeStdin(o: WaitOptions = {}): Promise<void> {
@@ -116,6 +114,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
 
   async disconnect(): Promise<void> {
     this.#disconnected = true;
+    this.#listening = false;
     await this.#parts.exec.detach();
   }
 
@@ -127,7 +126,11 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       target.end(stdin);
       return;
     }
-    pipeline(stdin, target).catch(() => target.end());
+    sendAll(stdin, target).catch((error: unknown) => {
+      // Half of it must not be taken for all of it.
+      this.kill().catch(() => undefined);
+      this.#stdinBroken.abort(error);
+    });
   }
 
   async #follow(): Promise<CommandResult<E>> {
@@ -138,12 +141,16 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       isCanceled = true;
       this.kill().catch(() => undefined);
     };
-    signal?.addEventListener('abort', cancel, { once: true, signal: over.signal });
-    if (signal?.aborted) cancel();
+    if (signal !== undefined) {
+      allowManyListeners(signal);
+      signal.addEventListener('abort', cancel, { once: true, signal: over.signal });
+      if (signal.aborted) cancel();
+    }
     try {
       await Promise.race([
         this.#read(),
         rejectOnAbort(vm.fault, over.signal),
+        rejectOnAbort(this.#stdinBroken.signal, over.signal),
         ...(timeoutMs === undefined ? [] : [this.#overdue(timeoutMs, over.signal)]),
       ]);
       const exit = await exec.exit;
@@ -177,12 +184,19 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
     await Promise.all([stdout.end(), stderr.end()]);
   }
 
-  /** Rejects when the guest ought to have killed the command long ago. */
+  /** Rejects when the guest ought to have killed the command long ago. Its time stops with its vCPUs. */
   async #overdue(timeoutMs: number, over: AbortSignal): Promise<never> {
-    await delay(timeoutMs + EXIT_REPORT_MS, undefined, { signal: over, ref: false });
+    const { vm } = this.#parts;
+    const isPaused = () => vm.state === 'paused';
+    for (let leftMs = timeoutMs + EXIT_REPORT_MS; leftMs > 0;) {
+      const wasPaused = isPaused();
+      const stepMs = Math.min(leftMs, OVERDUE_STEP_MS);
+      await delay(stepMs, undefined, { signal: over, ref: false });
+      if (!wasPaused && !isPaused()) leftMs -= stepMs;
+    }
     throw new TimeoutError(`end of command ${this.pid}`, timeoutMs + EXIT_REPORT_MS, {
-      vmId: this.#parts.vm.id,
-      hint: 'The guest did not kill it in time: it hangs, is paused, or its agent does not answer.',
+      vmId: vm.id,
+      hint: 'The guest did not kill it in time: it hangs, or its agent does not answer.',
     });
   }
 

@@ -30,8 +30,10 @@ export class OutputCollector<E extends CommandEncoding> {
   get value(): OutputOf<E> {
     const bytes = this.#tail.read();
     if (this.#encoding === 'buffer') return bytes as OutputOf<E>;
-    const mark = this.truncated ? `[… ${this.#missingBytes} bytes truncated …]\n` : '';
-    return `${mark}${bytes.toString('utf8')}` as OutputOf<E>;
+    if (!this.truncated) return bytes.toString('utf8') as OutputOf<E>;
+    const start = characterStart(bytes);
+    const mark = `[… ${this.#missingBytes + start} bytes truncated …]\n`;
+    return `${mark}${bytes.toString('utf8', start)}` as OutputOf<E>;
   }
 
   /** Takes a piece; resolves when the listener is through with it. */
@@ -61,6 +63,14 @@ export class OutputCollector<E extends CommandEncoding> {
   get #missingBytes(): number {
     return this.#lostBytes + this.#tail.droppedBytes;
   }
+}
+
+/** Where the first whole character starts in UTF-8 that was cut anywhere. */
+function characterStart(bytes: Buffer): number {
+  const MAX_CONTINUATION_BYTES = 3;
+  let start = 0;
+  while (start < MAX_CONTINUATION_BYTES && ((bytes[start] ?? 0) & 0xc0) === 0x80) start += 1;
+  return start;
 }
 
 const BLOCK_BYTES = 64 * 1024;

@@ -17,8 +17,8 @@ export function commandSpec<E extends CommandEncoding>(
   command: CommandLine,
   o: CommandOptions<E>,
 ): ExecSpec {
-  const timeoutMs = o.timeoutMs ?? DEFAULT_COMMAND_TIMEOUT_MS;
-  if (!(timeoutMs >= 0 && timeoutMs <= MAX_TIMEOUT_MS)) {
+  const { timeoutMs = DEFAULT_COMMAND_TIMEOUT_MS } = o;
+  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0 && timeoutMs <= MAX_TIMEOUT_MS)) {
     const hint = `Give ms from 0 (no timeout) to ${MAX_TIMEOUT_MS}.`;
     throw wrong('timeoutMs', timeoutMs, 'is no time', hint);
   }
@@ -69,6 +69,8 @@ function wantsStdin(stdin: CommandOptions['stdin']): boolean {
 }
 
 function environment(envs: Readonly<Record<string, string>>): Record<string, string> {
+  if (typeof envs !== 'object' || envs === null || Array.isArray(envs))
+    throw wrong('envs', typeof envs, 'is no set of variables', 'Give an object: name to value.');
   for (const [name, value] of Object.entries(envs)) {
     if (name !== '' && !/[=\0]/.test(name) && typeof value === 'string' && !value.includes('\0'))
       continue;

@@ -59,7 +59,7 @@ export class Commands implements CommandsApi {
   }
 
   async list(o: WaitOptions = {}): Promise<CommandInfo[]> {
-    const execs = await this.#call(o, (session) => session.list(o));
+    const execs = await this.#call(o, (session, bounds) => session.list(bounds));
     return execs
       .filter((exec) => exec.running)
       .map(({ pid, tag, command, cwd, user, startedAtMs }) => {
@@ -70,8 +70,8 @@ export class Commands implements CommandsApi {
 
   async kill(pid: number, o: WaitOptions = {}): Promise<boolean> {
     try {
-      await this.#onExec(pid, o, (session, id) =>
-        session.signal(id, 'SIGKILL', { ...o, tree: true }),
+      await this.#onExec(pid, o, (session, id, bounds) =>
+        session.signal(id, 'SIGKILL', { ...bounds, tree: true }),
       );
       return true;
     } catch (error) {
@@ -81,13 +81,15 @@ export class Commands implements CommandsApi {
   }
 
   async sendStdin(pid: number, data: string | Uint8Array, o: WaitOptions = {}): Promise<void> {
-    await this.#onExec(pid, o, (session, id) => session.writeStdin(id, Buffer.from(data), o));
+    await this.#onExec(pid, o, (session, id, bounds) =>
+      session.writeStdin(id, Buffer.from(data), bounds),
+    );
   }
 
   async closeStdin(pid: number, o: WaitOptions = {}): Promise<void> {
     const nothing = Buffer.alloc(0);
-    await this.#onExec(pid, o, (session, id) =>
-      session.writeStdin(id, nothing, { ...o, eof: true }),
+    await this.#onExec(pid, o, (session, id, bounds) =>
+      session.writeStdin(id, nothing, { ...bounds, eof: true }),
     );
   }
 
@@ -116,11 +118,11 @@ export class Commands implements CommandsApi {
     action: (session: GuestSession, id: string, o: WaitOptions) => Promise<T>,
   ): Promise<T> {
     checkPid(pid);
-    return this.#call(o, async (session) => {
-      const exec = (await session.list(o)).find((one) => one.running && one.pid === pid);
+    return this.#call(o, async (session, bounds) => {
+      const exec = (await session.list(bounds)).find((one) => one.running && one.pid === pid);
       if (exec === undefined) throw this.#noCommand(pid);
       try {
-        return await action(session, exec.id, o);
+        return await action(session, exec.id, bounds);
       } catch (error) {
         if (!(error instanceof GuestRequestError) || error.guestCode !== UNKNOWN_EXEC) throw error;
         throw this.#noCommand(pid);
@@ -133,11 +135,14 @@ export class Commands implements CommandsApi {
     o: WaitOptions,
     call: (session: GuestSession, o: WaitOptions) => Promise<T>,
   ): Promise<T> {
+    const startedAt = performance.now();
     const session = await this.#vm.guest(o);
     const { fault } = this.#vm;
     const signal = o.signal === undefined ? fault : AbortSignal.any([fault, o.signal]);
+    const timeoutMs =
+      o.timeoutMs && Math.max(1, Math.ceil(o.timeoutMs - (performance.now() - startedAt)));
     try {
-      return await call(session, { ...o, signal });
+      return await call(session, { signal, timeoutMs });
     } catch (error) {
       if (o.signal?.aborted === true && error === o.signal.reason) throw error;
       throw await this.#vm.explain(error);

@@ -15,14 +15,9 @@ import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
 import { LiveVm } from './live-vm.ts';
 import { ownIdentity } from './process-identity.ts';
-import {
-  ensureStateDirs,
-  RECORD_SCHEMA,
-  stateFault,
-  writeRecord,
-  type VmRecord,
-} from './record.ts';
+import { writeRecord, type VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
+import { ensureStateDirs, STATE_SCHEMA, stateFault } from './state-dir.ts';
 import { checkOptions, resolveConfig, type CheckedOptions } from './vm-config.ts';
 import { checkSocketPaths, vmPaths, vmsDir } from './vm-paths.ts';
 
@@ -52,7 +47,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
   ]);
   const config = await resolveConfig(checked, id, image);
   const first: VmRecord = {
-    schema: RECORD_SCHEMA,
+    schema: STATE_SCHEMA,
     id,
     name: checked.name,
     createdAt: new Date().toISOString(),
@@ -169,7 +164,12 @@ async function enter(paths: StatePaths, record: VmRecord, o: CheckedOptions): Pr
     throw stateFault(error, files.dir);
   });
   const lock = await FileLock.acquire(files.lockPath);
-  await writeRecord(files, record);
+  try {
+    await writeRecord(files, record);
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
   return lock;
 }
 

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { libc, LibcError, LOCK_EX, LOCK_NB } from '../../guest-agent/libc.ts';
 import { TimeoutError } from '../errors.ts';
 import type { WaitOptions } from './api.ts';
+import { stateFault } from './state-dir.ts';
 
 /** Pause between two tries: a blocking flock would stop this process's event loop. */
 const RETRY_MS = 15;
@@ -26,6 +27,7 @@ export class FileLock implements AsyncDisposable {
   /**
    * Waits for the lock. The file is created where it is missing; its directory must exist.
    * @throws TimeoutError another process held it for `timeoutMs` (default 60 000)
+   * @throws what {@link tryAcquire} throws
    */
   static async acquire(
     path: string,
@@ -46,10 +48,16 @@ export class FileLock implements AsyncDisposable {
     }
   }
 
-  /** Takes the lock where it is free; undefined where another holder has it. */
+  /**
+   * Takes the lock where it is free; undefined where another holder has it.
+   * @throws StateDirError, HostError ERR_HOST_DISK_FULL; the system's own error (ENOENT) where the
+   *   directory is gone
+   */
   static async tryAcquire(path: string): Promise<FileLock | undefined> {
     const lib = await libc();
-    const handle = await open(path, 'a', 0o600);
+    const handle = await open(path, 'a', 0o600).catch((error: unknown) => {
+      throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? error : stateFault(error, path);
+    });
     try {
       lib.flock(handle.fd, LOCK_EX | LOCK_NB);
       if (await isStillThere(path, handle)) return new FileLock(path, handle);

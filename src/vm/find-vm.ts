@@ -3,7 +3,8 @@ import { NotFoundError, StateDirError, StateError } from '../errors.ts';
 import type { StatePaths, VmState } from './api.ts';
 import { reapAbandoned } from './gc.ts';
 import { resolveVm } from './ids.ts';
-import { checkLayout, type VmRecord } from './record.ts';
+import type { VmRecord } from './record.ts';
+import { checkLayout } from './state-dir.ts';
 import { vmPaths } from './vm-paths.ts';
 
 /**
@@ -42,6 +43,16 @@ export function wrongState(id: string, required: readonly VmState[], actual: VmS
     actual,
     required,
     hint: STATE_HINTS[actual]?.(id) ?? 'See `qmp-agent list`.',
+  });
+}
+
+/** The caller has closed what he uses. */
+export function closedVm(id: string): StateError {
+  return new StateError(`this handle of VM ${id} is closed`, {
+    vmId: id,
+    actual: 'closed',
+    required: ['open'],
+    hint: 'Take the VM up again: `Vm.connect(id)`.',
   });
 }
 

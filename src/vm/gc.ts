@@ -17,10 +17,10 @@ import {
   listVmIds,
   readAllRecords,
   readRecord,
-  stateFault,
   type RecordEntry,
   type VmRecord,
 } from './record.ts';
+import { stateFault } from './state-dir.ts';
 import { isAbandoned } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
 

@@ -1,8 +1,9 @@
 /** The way to a guest's agent: a free channel, a session on it, and another when that is lost. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { VSOCK_PORT } from '../../guest-agent/protocol.ts';
-import { TimeoutError } from '../errors.ts';
+import { GuestDisconnectedError, TimeoutError } from '../errors.ts';
 import { GuestSession, type ChannelTarget } from '../guest/index.ts';
+import { withDeadline } from '../guest/request.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
 import type { VmPaths } from './vm-paths.ts';
@@ -17,21 +18,29 @@ export type LinkTarget =
   | { readonly kind: 'vsock'; readonly cid: number }
   | { readonly kind: 'virtio-serial'; readonly ports: number };
 
+/** How a session is opened. */
+export interface OpenOptions extends WaitOptions {
+  /** The guest has just been started. Default false. */
+  booting?: boolean | undefined;
+}
+
 /** Opens sessions with one VM's agent, one at a time, shared by all who ask. */
 export class GuestLink {
   readonly #vmId: string;
   readonly #paths: VmPaths;
   readonly #target: LinkTarget;
+  readonly #isPaused: () => boolean;
   #session: GuestSession | undefined;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
   readonly #over = new AbortController();
 
-  constructor(vmId: string, paths: VmPaths, target: LinkTarget) {
+  constructor(vmId: string, paths: VmPaths, target: LinkTarget, isPaused: () => boolean) {
     this.#vmId = vmId;
     this.#paths = paths;
     this.#target = target;
+    this.#isPaused = isPaused;
   }
 
   /** The session that is open now. */
@@ -39,28 +48,53 @@ export class GuestLink {
     return this.#session;
   }
 
+  /** Whether somebody talks to the guest, or is about to. */
+  get isWanted(): boolean {
+    return this.#session !== undefined || this.#opening !== undefined;
+  }
+
   /**
-   * The session, opened where there is none. Who comes second waits for the one that is opening; the
-   * first one's options count.
+   * The session, opened where there is none. Who comes second waits for the one that is opening, within
+   * his own bounds; where the first gives up, he goes on by himself.
    * @throws TimeoutError no free channel, or no answer; what {@link GuestSession.connect} throws
    */
-  async open(o: WaitOptions = {}): Promise<GuestSession> {
-    if (this.#session !== undefined) return this.#session;
-    this.#opening ??= this.#connect(o).finally(() => {
-      this.#opening = undefined;
-    });
-    return await this.#opening;
+  async open(o: OpenOptions = {}): Promise<GuestSession> {
+    const { signal, timeoutMs = DEFAULT_TIMEOUT_MS } = o;
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      if (this.#session !== undefined) return this.#session;
+      if (this.#opening === undefined) {
+        const leftMs = Math.max(1, deadline - performance.now());
+        this.#opening = this.#connect({ ...o, timeoutMs: leftMs }).finally(() => {
+          this.#opening = undefined;
+        });
+        return await this.#opening;
+      }
+      const wait = { operation: `guest agent of VM ${this.#vmId}`, vmId: this.#vmId, signal };
+      const leftMs = Math.max(1, deadline - performance.now());
+      try {
+        return await withDeadline(this.#opening, { ...wait, timeoutMs: leftMs }, () => undefined);
+      } catch (error) {
+        const over = this.#over.signal.aborted || signal?.aborted === true;
+        if (over || performance.now() >= deadline) throw error;
+      }
+    }
   }
 
   /** Ends the session and gives the channel back. Idempotent. */
   async close(): Promise<void> {
-    this.#over.abort();
+    this.#over.abort(
+      new GuestDisconnectedError(`the connection to VM ${this.#vmId} was closed`, {
+        vmId: this.#vmId,
+        hint: 'Take the VM up again: `Vm.connect(id)`.',
+      }),
+    );
     await this.#opening?.catch(() => undefined);
     await this.#session?.close();
     await this.#released;
   }
 
-  async #connect(o: WaitOptions): Promise<GuestSession> {
+  async #connect(o: OpenOptions): Promise<GuestSession> {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
@@ -70,6 +104,8 @@ export class GuestLink {
         vmId: this.#vmId,
         timeoutMs: Math.max(1, deadline - performance.now()),
         signal,
+        booting: o.booting,
+        isPaused: this.#isPaused,
       });
       this.#session = session;
       this.#released = session.closed.then(async () => {

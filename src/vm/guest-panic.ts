@@ -2,6 +2,8 @@
 
 /** What every panic of Linux starts with: kernel/panic.c. */
 const MARK = 'Kernel panic - not syncing';
+/** The message again, when the kernel has nothing more to say. */
+const END_MARK = `---[ end ${MARK}`;
 /** What our init says before it ends, and the kernel panics for want of an init. */
 const INIT_MARK = 'qmp-agent init: ';
 /** Longest panic text that is kept: the message, registers and call trace. */
@@ -26,7 +28,12 @@ export class PanicDetector {
  * are the cause. Undefined where there was none.
  */
 export function extractPanic(consoleText: string): string | undefined {
-  const start = consoleText.lastIndexOf(MARK);
+  const end = consoleText.lastIndexOf(END_MARK);
+  const last = consoleText.lastIndexOf(MARK);
+  // Where the last mark is that of the end, the panic began before it; if that much is known.
+  const isEnd = end !== -1 && last === end + END_MARK.length - MARK.length;
+  const begin = isEnd ? consoleText.lastIndexOf(MARK, end) : last;
+  const start = begin === -1 ? last : begin;
   if (start === -1) return undefined;
   const panic = printable(consoleText.slice(start, start + MAX_PANIC_CHARS)).trimEnd();
   const before = consoleText.slice(0, start).split('\n').slice(-INIT_LINES);

@@ -40,6 +40,8 @@ const WATCH_MS = 100;
 const MINIMUM_VERSION = [7, 2] as const;
 /** `--version` takes 14 ms on an idle machine. */
 const VERSION_TIMEOUT_MS = 10_000;
+/** Of what a program says that is no QEMU. */
+const SHOWN_CHARS = 500;
 
 /** What {@link launchQemu} runs. */
 export interface LaunchOptions {
@@ -148,14 +150,16 @@ async function probeQemu(name: string): Promise<QemuProgram> {
   if (path === undefined) {
     throw new HostError('ERR_HOST_QEMU', `${name} is not in PATH`, { hint: install });
   }
-  const { stdout, failed, shortMessage } = await execa(path, ['--version'], {
+  const { stdout, stderr, failed, shortMessage } = await execa(path, ['--version'], {
     reject: false,
     timeout: VERSION_TIMEOUT_MS,
     stdin: 'ignore',
   });
   const version = parseVersion(stdout);
   if (failed || version === undefined) {
-    throw new HostError('ERR_HOST_QEMU', `${path} --version: ${shortMessage ?? stdout}`, {
+    // Its own words first: a missing library, say. Where it did not even start: what execa says.
+    const why = [failed ? stderr : stdout, shortMessage].find(Boolean) ?? 'no answer';
+    throw new HostError('ERR_HOST_QEMU', `${path} --version: ${why.slice(0, SHOWN_CHARS)}`, {
       hint: install,
     });
   }

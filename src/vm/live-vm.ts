@@ -1,5 +1,5 @@
 /** One life of a VM's QEMU, in the hands of this process: launched by it, or taken up. */
-import { access, mkdir, rm } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { buildCmdline } from '../../firmware/cmdline.ts';
@@ -12,12 +12,13 @@ import type { Accel } from './api.ts';
 import { buildArgv, type MachineConfig } from './argv.ts';
 import { BoundedLog } from './bounded-log.ts';
 import { GuestLink } from './guest-link.ts';
+import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
 import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
-import type { VmConfig, VmRecord, VmRun } from './record.ts';
-import { stateFault } from './record.ts';
+import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
+import { makeDir } from './state-dir.ts';
 import type { VmPaths } from './vm-paths.ts';
 import { lastLine, VmWatch } from './vm-watch.ts';
 
@@ -53,6 +54,7 @@ export class LiveVm {
   /** Told when somebody else paused or resumed the vCPUs. */
   onPaused: ((paused: boolean) => void) | undefined;
   #poll: NodeJS.Timeout | undefined;
+  #isPaused = false;
 
   private constructor(o: {
     id: string;
@@ -71,6 +73,7 @@ export class LiveVm {
       o.id,
       o.paths,
       cid === undefined ? { kind: 'virtio-serial', ports } : { kind: 'vsock', cid },
+      () => this.#isPaused,
     );
     const { held } = o.qmp;
     if (held) void this.#followEvents(held);
@@ -101,7 +104,11 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths) });
+    const notedEnd = async () => {
+      const state = (await readRecord(paths))?.state;
+      return state === 'stopping' || state === 'stopped' ? ('shutdown' as const) : undefined;
+    };
+    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
     return new LiveVm({ id, paths, run, process, watch, qmp });
   }
@@ -121,14 +128,17 @@ export class LiveVm {
   ): Promise<LiveVm> {
     const { id, paths, config, signal } = context;
     const ports = cid !== undefined ? 0 : config.persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS;
-    const { path: program } = await findQemu(config.qemuPath);
+    const [{ path: program }, tscKhz] = await Promise.all([
+      findQemu(config.qemuPath),
+      hostTscKhz(),
+    ]);
     const logs = logsOf(paths);
     await Promise.all([
       logs.consoleLog.startAnew(),
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
     ]);
-    const argv = buildArgv(machineConfig(context, accel, cid, ports));
+    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz }));
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();
     const startedAt = performance.now();
@@ -178,8 +188,8 @@ export class LiveVm {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
           this.watch.raiseDiskFull();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
-        if (event.event === 'STOP') this.onPaused?.(true);
-        if (event.event === 'RESUME') this.onPaused?.(false);
+        if (event.event === 'STOP') this.#paused(true);
+        if (event.event === 'RESUME') this.#paused(false);
       }
     } catch {
       // The connection ends with QEMU, and the watch knows of that; or by a QEMU gone mad, and the
@@ -187,17 +197,26 @@ export class LiveVm {
     }
   }
 
-  /** Whether the host's disk is full only QEMU knows; asked only while somebody may be waiting. */
+  #paused(paused: boolean): void {
+    this.#isPaused = paused;
+    if (!paused) this.watch.renew();
+    this.onPaused?.(paused);
+  }
+
+  /** Where no events come: asks, as long as somebody talks to the guest or waits for space. */
   #pollStatus(): void {
     let asking = false;
     this.#poll = setInterval(() => {
-      if (asking || this.link.current === undefined || this.watch.fault.aborted) return;
+      const { fault, isDiskFull } = this.watch;
+      if (asking || !(fault.aborted ? isDiskFull : this.link.isWanted)) return;
       asking = true;
       void this.qmp
         .use((client) => client.execute('query-status'), { timeoutMs: STATUS_POLL_MS })
         .then(({ status }) => {
           if (status === 'io-error') this.watch.raiseDiskFull();
           if (status === 'guest-panicked') void this.watch.raisePanic();
+          if (status === 'running') this.#paused(false);
+          if (status === 'paused' || status === 'io-error') this.#paused(true);
         })
         .catch(() => undefined)
         .finally(() => (asking = false));
@@ -215,9 +234,12 @@ export function logsOf(paths: VmPaths): { consoleLog: BoundedLog; qemuLog: Bound
 
 function machineConfig(
   context: LaunchContext,
-  accel: Accel,
-  cid: number | undefined,
-  ports: number,
+  {
+    accel,
+    cid,
+    ports,
+    tscKhz,
+  }: { accel: Accel; cid: number | undefined; ports: number; tscKhz: number | undefined },
 ): MachineConfig {
   const { id, paths, config, boot } = context;
   const { machine, vcpus, memoryMib, hostname, channel } = config;
@@ -234,6 +256,7 @@ function machineConfig(
       hostname,
       channel,
       modules: ['rng'],
+      tscKhz,
       extra: config.kernelArgs,
     }),
     disk: { path: paths.diskPath, backingPath: config.rootfsPath, disposable: !config.persistent },
@@ -302,9 +325,7 @@ function launchError(
  * @throws HostError ERR_HOST_SOCKET somebody listens there
  */
 async function prepareSockets(paths: VmPaths, vmId: string): Promise<void> {
-  await mkdir(paths.runtimeDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-    throw stateFault(error, paths.runtimeDir);
-  });
+  await makeDir(paths.runtimeDir);
   const channels = Array.from({ length: PERSISTENT_PORTS }, (_, i) => paths.channelSocketPath(i));
   const all = [paths.qmpSocketPath, paths.monitorSocketPath, paths.consoleSocketPath, ...channels];
   await Promise.all(

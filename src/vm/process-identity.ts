@@ -14,6 +14,17 @@ export interface ProcessIdentity {
   readonly bootId: string;
 }
 
+/** Whether this, read from a file, names a process. */
+export function isIdentity(value: unknown): value is ProcessIdentity {
+  const { pid, startTicks, bootId } = (value ?? {}) as Partial<Record<string, unknown>>;
+  return (
+    Number.isInteger(pid) &&
+    (pid as number) > 0 && // 0 and below are groups to kill(2)
+    typeof startTicks === 'number' &&
+    typeof bootId === 'string'
+  );
+}
+
 /** Fields of /proc/PID/stat that follow the command name, counted from 3 as proc(5) does. */
 const STATE_FIELD = 3;
 const START_TICKS_FIELD = 22;

@@ -1,16 +1,19 @@
 /** What is on disk about a VM: `vm.json`. Written whole and renamed into place, so never seen half. */
-import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { open, readdir } from 'node:fs/promises';
 import type { MachineType } from '../../firmware/machine.ts';
-import { HostError, StateDirError } from '../errors.ts';
+import { StateDirError } from '../errors.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
 import { isVmId } from './ids.ts';
-import type { ProcessIdentity } from './process-identity.ts';
+import { isIdentity, type ProcessIdentity } from './process-identity.ts';
+import {
+  checkSchema,
+  LaterVersionError,
+  STATE_SCHEMA,
+  stateFault,
+  writeWhole,
+} from './state-dir.ts';
 import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
 
-/** Version of {@link VmRecord} that this program writes; it refuses later ones. */
-export const RECORD_SCHEMA = 1;
 /** Longest record that is read; ours have some 3 KiB. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
@@ -51,7 +54,7 @@ export type RecordedState = 'starting' | 'running' | 'paused' | 'stopping' | 'st
 
 /** `vm.json`. */
 export interface VmRecord {
-  readonly schema: typeof RECORD_SCHEMA;
+  readonly schema: typeof STATE_SCHEMA;
   readonly id: string;
   readonly name?: string | undefined;
   readonly createdAt: string;
@@ -74,63 +77,6 @@ export type RecordEntry =
       readonly fromLaterVersion: boolean;
     };
 
-/** A record that this version must leave alone. */
-class LaterVersionError extends StateDirError {
-  constructor(...args: ConstructorParameters<typeof StateDirError>) {
-    super(...args);
-    this.name = 'StateDirError'; // what users know it as
-  }
-}
-
-/**
- * Creates the state directories where they are missing, and checks whose they are.
- * @throws StateDirError read-only, or of a later version. HostError ERR_HOST_DISK_FULL
- */
-export async function ensureStateDirs(paths: StatePaths): Promise<void> {
-  for (const dir of [vmsDir(paths), paths.runtimeDir]) {
-    await mkdir(dir, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-      throw stateFault(error, dir);
-    });
-  }
-  const marker = join(paths.dataDir, 'state.json');
-  if (!(await checkLayout(paths))) await writeWhole(marker, { schema: RECORD_SCHEMA });
-}
-
-/**
- * Checks that the state directory is not of a later version.
- * @returns whether it is marked as ours
- * @throws StateDirError of a later version, or unreadable
- */
-export async function checkLayout(paths: StatePaths): Promise<boolean> {
-  const marker = join(paths.dataDir, 'state.json');
-  const text = await readFile(marker, 'utf8').catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw stateFault(error, marker);
-  });
-  if (text === undefined) return false;
-  checkSchema(schemaOf(text), marker);
-  return true;
-}
-
-function schemaOf(text: string): unknown {
-  try {
-    return (JSON.parse(text) as { schema?: unknown } | null)?.schema;
-  } catch {
-    return undefined; // a marker that says nothing: the records say what they are
-  }
-}
-
-function checkSchema(schema: unknown, path: string): void {
-  if (typeof schema !== 'number' || schema <= RECORD_SCHEMA) return;
-  throw new LaterVersionError(
-    `${path} was written by a later version of qmp-agent (schema ${schema}; this one knows ${RECORD_SCHEMA})`,
-    {
-      path,
-      hint: 'Upgrade qmp-agent, or set state.dataDir to another directory for this version.',
-    },
-  );
-}
-
 /**
  * Writes a record.
  * @throws StateDirError the directory is read-only or gone
@@ -138,22 +84,6 @@ function checkSchema(schema: unknown, path: string): void {
  */
 export async function writeRecord(paths: VmPaths, record: VmRecord): Promise<void> {
   await writeWhole(paths.recordPath, record);
-}
-
-async function writeWhole(path: string, content: object): Promise<void> {
-  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    const file = await open(temporary, 'wx', 0o600);
-    try {
-      await file.writeFile(`${JSON.stringify(content, undefined, 2)}\n`);
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw stateFault(error, path);
-  }
 }
 
 /**
@@ -171,7 +101,7 @@ export async function readRecord(paths: VmPaths): Promise<VmRecord | undefined> 
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw error instanceof StateDirError ? error : stateFault(error, paths.recordPath);
+    throw stateFault(error, paths.recordPath);
   }
   return parseRecord(text, paths.recordPath);
 }
@@ -187,11 +117,17 @@ export function parseRecord(text: string, path: string): VmRecord {
   const record = data as Partial<VmRecord> | null;
   const schema: unknown = record?.schema;
   checkSchema(schema, path);
-  if (schema !== RECORD_SCHEMA) throw corrupt(path, 'no schema number');
+  if (schema !== STATE_SCHEMA) throw corrupt(path, 'no schema number');
   if (!isVmId(record?.id ?? '')) throw corrupt(path, 'no id');
   if (typeof record?.config?.rootfsPath !== 'string' || typeof record.state !== 'string') {
     throw corrupt(path, 'config or state missing');
   }
+  // Processes are killed by these.
+  if (![record.owner, record.run?.qemu].every((one) => one === undefined || isIdentity(one))) {
+    throw corrupt(path, 'what it says of processes is unclear');
+  }
+  if (record.run !== undefined && !isIdentity(record.run.starter))
+    throw corrupt(path, 'its start is unclear');
   return record as VmRecord;
 }
 
@@ -211,10 +147,9 @@ export async function readAllRecords(paths: StatePaths): Promise<RecordEntry[]> 
       }
     }),
   );
-  const age = (entry: RecordEntry) => entry.record?.createdAt ?? '~';
-  return entries
-    .filter((entry) => entry !== undefined)
-    .sort((a, b) => age(a).localeCompare(age(b)) || a.id.localeCompare(b.id));
+  // ISO 8601 sorts as text; `~` comes after all digits (of code units, not of a language's order).
+  const key = ({ record, id }: RecordEntry) => `${record?.createdAt ?? '~'} ${id}`;
+  return entries.filter((entry) => entry !== undefined).sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 /** Ids of all directories that look like a VM's. */
@@ -226,26 +161,6 @@ export async function listVmIds(paths: StatePaths): Promise<string[]> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw stateFault(error, dir);
   }
-}
-
-/** What a failed access to the state directory means. */
-export function stateFault(error: unknown, path: string): Error {
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${path}`, {
-      hint: 'Free space there, remove VMs you no longer need, or set state.dataDir to a larger file system.',
-      cause: error,
-    });
-  }
-  const hint =
-    code === 'EROFS'
-      ? 'The file system is mounted read-only: mount it for writing, or set state.dataDir and state.runtimeDir to others.'
-      : `Make sure that ${dirname(path)} exists, belongs to this user and is writable.`;
-  return new StateDirError(`the state directory cannot be used: ${message}`, {
-    path,
-    hint,
-    cause: error,
-  });
 }
 
 function corrupt(path: string, defect: string): StateDirError {

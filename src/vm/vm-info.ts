@@ -16,8 +16,8 @@ export function observeState(
   if (run?.qemu !== undefined && alive(run.qemu)) {
     // A starter that died between the launch and the agent's answer leaves `starting` behind; the
     // guest has come up by itself meanwhile, or will.
-    const state = record.state === 'stopped' ? 'running' : record.state;
-    return { state, detail: record.detail };
+    const settled = record.state === 'starting' ? !alive(run.starter) : record.state === 'stopped';
+    return { state: settled ? 'running' : record.state, detail: record.detail };
   }
   if (record.state === 'stopped') return { state: 'stopped', detail: record.detail };
   if (

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { GuestPanicError, HostError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
+import { allowManyListeners } from './abort.ts';
 import type { BoundedLog } from './bounded-log.ts';
 import { extractPanic, PanicDetector, panicSummary, printable } from './guest-panic.ts';
 import type { ProcessExit, QemuProcess } from './launcher.ts';
@@ -31,12 +32,14 @@ export interface WatchTarget {
   readonly process: QemuProcess;
   readonly consoleLog: BoundedLog;
   readonly qemuLog: BoundedLog;
+  /** Of a QEMU that is not our child: what whoever ended it wrote down about that. */
+  readonly notedEnd?: (() => Promise<'shutdown' | undefined>) | undefined;
 }
 
 /** One life of QEMU, from its start (or our coming to it) to its end. */
 export class VmWatch {
   readonly #target: WatchTarget;
-  #fault = new AbortController();
+  #fault = newFault();
   readonly #over = new AbortController();
   #expected: 'shutdown' | 'killed' | undefined;
   #panic: GuestPanicError | undefined;
@@ -64,10 +67,14 @@ export class VmWatch {
     if (!this.#fault.signal.aborted) this.#fault.abort(error);
   }
 
-  /** The guest goes on after a fault that could be mended. */
+  /** Whether the guest waits for space on the host's disk: the one fault that can be mended. */
+  get isDiskFull(): boolean {
+    return this.#fault.signal.reason instanceof HostError;
+  }
+
+  /** The vCPUs run again, so there is space on the disk now. */
   renew(): void {
-    if (this.#fault.signal.aborted && !this.#over.signal.aborted)
-      this.#fault = new AbortController();
+    if (this.isDiskFull && !this.#over.signal.aborted) this.#fault = newFault();
   }
 
   /** The host has no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
@@ -121,13 +128,16 @@ export class VmWatch {
   }
 
   async #onExit(exit: ProcessExit): Promise<VmEnd> {
-    const { consoleText, stderr } = await this.#tails();
+    const [{ consoleText, stderr }, noted] = await Promise.all([
+      this.#tails(),
+      this.#target.notedEnd?.().catch(() => undefined),
+    ]);
     const panic = extractPanic(consoleText);
     if (panic !== undefined) this.#raisePanicWith(panic, consoleText, stderr);
     this.#over.abort();
     const end = this.#panic
       ? { reason: 'panic' as const, exit, error: this.#panic }
-      : this.#describe(exit, consoleText, stderr);
+      : this.#describe(this.#expected ?? noted ?? reasonOf(exit), { exit, consoleText, stderr });
     if (end.reason === 'died') {
       events.emit('fault.qemu-died', {
         vmId: this.#target.vmId,
@@ -139,9 +149,12 @@ export class VmWatch {
     return end;
   }
 
-  #describe(exit: ProcessExit, consoleText: string, stderr: string): VmEnd {
+  #describe(
+    reason: Exclude<EndReason, 'panic'>,
+    o: { exit: ProcessExit; consoleText: string; stderr: string },
+  ): VmEnd {
     const { vmId } = this.#target;
-    const reason = this.#expected ?? (exit.exitCode === 0 ? 'guest' : 'died');
+    const { exit, consoleText, stderr } = o;
     const texts = {
       shutdown: 'was shut down',
       killed: 'was killed',
@@ -182,6 +195,16 @@ export class VmWatch {
     ]);
     return { consoleText: printable(consoleText), stderr: printable(stderr) };
   }
+}
+
+function newFault(): AbortController {
+  const controller = new AbortController();
+  allowManyListeners(controller.signal);
+  return controller;
+}
+
+function reasonOf(exit: ProcessExit): 'guest' | 'died' {
+  return exit.exitCode === 0 ? 'guest' : 'died';
 }
 
 function describeExit(exit: ProcessExit): string {

@@ -26,21 +26,18 @@ import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
 import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
 import { createVm, launchAndBoot } from './create.ts';
+import { discardVm } from './discard.ts';
 import { FileLock } from './file-lock.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
-import { findRecord, goneVm, wrongState } from './find-vm.ts';
+import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
+import { setClock } from './guest-clock.ts';
 import { readArgv } from './launcher.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
-import {
-  checkLayout,
-  readRecord,
-  writeRecord,
-  type RecordedState,
-  type VmRecord,
-} from './record.ts';
+import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
 import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
+import { checkLayout } from './state-dir.ts';
 import { entryInfo, infoOf, observeState } from './vm-info.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
@@ -51,8 +48,8 @@ const WAIT_STATE_MS = 60_000;
 const STATE_POLL_MS = 50;
 /** Default of {@link Vm.guest}. */
 const GUEST_TIMEOUT_MS = 30_000;
-/** Most that setting the guest's clock after a pause may take. */
-const CLOCK_MS = 5_000;
+/** Of a timer that does nothing but keep the process alive. */
+const HOLD_MS = 60_000;
 /** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
 const KILL_LOCK_MS = 1_000;
 
@@ -185,7 +182,7 @@ export class Vm implements VmInstance {
       return { ...infoOf(this.#paths, this.#record), state: 'removed', pid: undefined };
     }
     this.#record = record;
-    const info = infoOf(this.#paths, record);
+    const info = this.#seen(infoOf(this.#paths, record));
     this.#setState(info.state);
     return info;
   }
@@ -233,7 +230,7 @@ export class Vm implements VmInstance {
       this.#attach(started.live);
       this.#setState('running');
     } catch (error) {
-      await this.#note('stopped', (error as Error).message);
+      await this.#note('stopped', (error as Error).message).catch(() => undefined);
       throw error;
     }
   }
@@ -243,8 +240,9 @@ export class Vm implements VmInstance {
     const record = await this.#freshRecord();
     if (this.#state === 'stopped') return;
     const live = await this.#takeUp();
-    const awake = this.#state === 'running' || (await this.#wake(live));
-    await this.#note('stopping');
+    const awake = await this.#wake(live);
+    // On a full disk nothing can be written down, but a VM can be stopped.
+    await this.#note('stopping').catch(() => undefined);
     const { machine } = record.config;
     const graceMs = o.graceMs ?? DEFAULT_GRACE_MS;
     await shutDown(live, { graceMs, machine, awake, signal: o.signal });
@@ -299,12 +297,7 @@ export class Vm implements VmInstance {
     );
     live.watch.renew();
     await this.#note('running');
-    // Its clock stood still meanwhile. No reason to wait for it, or to fail because of it.
-    const wait = { timeoutMs: CLOCK_MS };
-    void live.link
-      .open(wait)
-      .then((session) => session.setClock(Date.now(), wait))
-      .catch(() => undefined);
+    await setClock(live);
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
@@ -312,7 +305,17 @@ export class Vm implements VmInstance {
   }
 
   async *followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
-    yield* this.#log(o.kind).follow({ signal: o.signal ?? new AbortController().signal });
+    const over = new AbortController();
+    const ended = this.#live?.watch.ended ?? Promise.resolve();
+    void ended.then(() => over.abort());
+    // The waits of the log and the watch hold no process open, but whoever follows a log wants to wait.
+    const hold = setInterval(() => undefined, HOLD_MS);
+    const signal = o.signal ? AbortSignal.any([over.signal, o.signal]) : over.signal;
+    try {
+      yield* this.#log(o.kind).follow({ signal });
+    } finally {
+      clearInterval(hold);
+    }
   }
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
@@ -331,28 +334,8 @@ export class Vm implements VmInstance {
     await this.close();
   }
 
-  /** Ends an ephemeral VM and removes all of it; goes on past errors, and says so. */
   async #discard(): Promise<void> {
-    let leftovers = 0;
-    const attempt = async (what: string, action: () => Promise<unknown>) => {
-      await action().catch((error: unknown) => {
-        leftovers += 1;
-        const message = `${what}: ${error instanceof Error ? error.message : String(error)}`;
-        const hint = 'Run `qmp-agent gc` to take away what is left.';
-        events.emit('host.warning', { vmId: this.id, code: 'vm.leftover', message, hint });
-      });
-    };
-    const live = this.#live;
-    if (live !== undefined) {
-      await attempt('ending QEMU', () => kill(live));
-      await attempt('closing its connections', () => live.release());
-    }
-    const { runtimeDir, dir } = this.#files;
-    for (const path of [runtimeDir, dir]) {
-      await attempt(`removing ${path}`, () =>
-        rm(path, { recursive: true, force: true, maxRetries: 2 }),
-      );
-    }
+    const leftovers = await discardVm(this.id, this.#live, this.#files);
     this.#cancelExitHook?.();
     this.#setState('removed');
     events.emit('vm.removed', { vmId: this.id, leftovers });
@@ -387,6 +370,7 @@ export class Vm implements VmInstance {
     const record = await this.#freshRecord();
     const qemu = record.run?.qemu;
     const live = this.#live;
+    if (this.#closing !== undefined) throw closedVm(this.id);
     if (live !== undefined && (live.run.qemu?.pid === qemu?.pid || this.#owned)) return live;
     await this.#detach();
     const adopted =
@@ -419,8 +403,14 @@ export class Vm implements VmInstance {
   /** Writes a state down; the lock is held. */
   async #note(state: RecordedState, detail?: string): Promise<void> {
     this.#record = { ...this.#record, state, detail };
-    await writeRecord(this.#files, this.#record);
     this.#setState(state);
+    await writeRecord(this.#files, this.#record);
+  }
+
+  /** Nobody writes down that the host's disk is full: there may be no space for it. */
+  #seen(info: VmInfo): VmInfo {
+    if (info.state !== 'running' || this.#live?.watch.isDiskFull !== true) return info;
+    return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
   }
 
   /** QEMU is gone: its sockets go too. */
@@ -435,7 +425,8 @@ export class Vm implements VmInstance {
 
   /** A paused guest cannot shut down. @returns whether its vCPUs run now */
   async #wake(live: LiveVm): Promise<boolean> {
-    if (this.#state !== 'paused' || live.watch.fault.aborted) return false;
+    if (live.watch.fault.aborted) return false;
+    if (this.#state !== 'paused') return true;
     return live.qmp
       .use((client) => client.execute('cont'))
       .then(
@@ -469,5 +460,5 @@ export class Vm implements VmInstance {
   }
 }
 
-/** Holds the class to its contract. */
-export const vmStatics: VmStatics = Vm;
+// Holds the class to its contract.
+const _statics: VmStatics = Vm;

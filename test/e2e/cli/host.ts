@@ -5,6 +5,12 @@ import { expect, vi } from 'vitest';
 import { resolvePaths } from '../../../src/config/paths.ts';
 import { sandbox, type Sandbox } from '../../integration/cli/command.ts';
 
+const SCALE = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+/** The kernel's clean-up of a killed QEMU, and ours of its files, may take a moment. */
+const REAP_MS = 10_000 * SCALE;
+/** What a state directory holds besides VMs. */
+const LASTING = ['images', 'logs', 'state.json', 'vms'];
+
 /** A sandbox that has the `base` image. */
 export async function vmSandbox(): Promise<Sandbox> {
   const host = resolvePaths();
@@ -27,8 +33,8 @@ export async function processesOf(box: Sandbox): Promise<string[]> {
 }
 
 /**
- * What is left of VMs: processes, records, sockets. Reaping may take a moment. In hooks too, where
- * `expect.poll` is not allowed.
+ * What is left of VMs: processes, records, sockets, temporary files. Reaping may take a moment. In
+ * hooks too, where `expect.poll` is not allowed.
  */
 export async function expectNothingLeft(box: Sandbox): Promise<void> {
   // A file with a dot is the lock of the directory itself, and stays.
@@ -40,8 +46,9 @@ export async function expectNothingLeft(box: Sandbox): Promise<void> {
         processes: await processesOf(box),
         records: await namesIn('data/vms'),
         sockets: await namesIn('run'),
-      }).toEqual({ processes: [], records: [], sockets: [] });
+        others: (await namesIn('data')).filter((name) => !LASTING.includes(name)),
+      }).toEqual({ processes: [], records: [], sockets: [], others: [] });
     },
-    { timeout: 10_000, interval: 100 },
+    { timeout: REAP_MS, interval: 100 },
   );
 }

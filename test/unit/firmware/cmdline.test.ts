@@ -17,6 +17,13 @@ describe('buildCmdline', () => {
     );
   });
 
+  it('tells a microvm under TCG, and nobody else, the rate of its time stamp counter', () => {
+    const given = { ...base, tscKhz: 2_095_999 };
+    expect(word(buildCmdline({ ...given, machine: 'microvm' }), 'tsc_early_khz')).toBe('2095999');
+    expect(word(buildCmdline(given), 'tsc_early_khz')).toBe('');
+    expect(word(buildCmdline({ ...given, machine: 'microvm', accel: 'kvm' }), 'tsc')).toBe('');
+  });
+
   it('has the modules that the machine and its devices need', () => {
     expect(word(buildCmdline(base), 'qmp_agent.modules').split(',')).toEqual(
       expect.arrayContaining(['virtio_pci', 'virtio_blk', 'ext4', 'pvpanic_pci']),

@@ -1,0 +1,33 @@
+/** The end of an ephemeral VM: all of it goes, also where some of it resists. */
+import { rm } from 'node:fs/promises';
+import { events } from '../events.ts';
+import type { LiveVm } from './live-vm.ts';
+import { kill } from './shutdown.ts';
+import type { VmPaths } from './vm-paths.ts';
+
+/** Kills QEMU and removes its files. @returns how much is left; each of it has been announced */
+export async function discardVm(
+  vmId: string,
+  live: LiveVm | undefined,
+  files: VmPaths,
+): Promise<number> {
+  let leftovers = 0;
+  const attempt = async (what: string, action: () => Promise<unknown>) => {
+    await action().catch((error: unknown) => {
+      leftovers += 1;
+      const message = `${what}: ${error instanceof Error ? error.message : String(error)}`;
+      const hint = 'Run `qmp-agent gc` to take away what is left.';
+      events.emit('host.warning', { vmId, code: 'vm.leftover', message, hint });
+    });
+  };
+  if (live !== undefined) {
+    await attempt('ending QEMU', () => kill(live));
+    await attempt('closing its connections', () => live.release());
+  }
+  for (const path of [files.runtimeDir, files.dir]) {
+    await attempt(`removing ${path}`, () =>
+      rm(path, { recursive: true, force: true, maxRetries: 2 }),
+    );
+  }
+  return leftovers;
+}

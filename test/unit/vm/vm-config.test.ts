@@ -1,0 +1,54 @@
+import { describe, expect, it } from 'vitest';
+import { ConfigError } from '../../../src/errors.ts';
+import type { VmCreateOptions } from '../../../src/vm/api.ts';
+import { checkOptions } from '../../../src/vm/vm-config.ts';
+
+describe('checkOptions', () => {
+  it('fills in the defaults', () => {
+    expect(checkOptions({})).toMatchObject({
+      image: 'base',
+      vcpus: 1,
+      memoryMib: 1024,
+      accel: 'auto',
+      machine: 'q35',
+      channel: 'auto',
+      persistent: false,
+      kernelArgs: [],
+    });
+  });
+
+  it('takes MiB and gives bytes', () => {
+    expect(checkOptions({ diskMib: 4096 }).diskBytes).toBe(4096 * 2 ** 20);
+  });
+
+  it.each<[string, unknown]>([
+    ['name', 'a b'],
+    ['name', ''],
+    ['vcpus', 0],
+    ['vcpus', 1.5],
+    ['vcpus', 65],
+    ['vcpus', '2'],
+    ['memoryMib', 127],
+    ['memoryMib', NaN],
+    ['memoryMib', 2 ** 21],
+    ['diskMib', 0],
+    ['diskMib', Infinity],
+    ['cid', 2],
+    ['cid', 2 ** 32 - 1],
+    ['accel', 'xen'],
+    ['machine', 'pc'],
+    ['channel', 'tcp'],
+    ['hostname', 'a_b'],
+    ['hostname', '-a'],
+    ['hostname', 'a'.repeat(64)],
+    ['kernelArgs', ['a b']],
+    ['kernelArgs', ['a\nb']],
+    ['kernelArgs', ['x'.repeat(2_000)]],
+  ])('refuses %s: %j and names the field', (field, value) => {
+    const options = { [field]: value } as VmCreateOptions;
+    expect(() => checkOptions(options)).toThrow(ConfigError);
+    expect(() => checkOptions(options)).toThrow(
+      expect.objectContaining({ field: `vm.${field}`, hint: expect.stringMatching(/\S/) }) as Error,
+    );
+  });
+});
