@@ -3,29 +3,29 @@
  * in the cache. Images take from it what they need, so they boot without it afterwards.
  */
 import { execa } from 'execa';
-import { randomBytes } from 'node:crypto';
 import {
   chmod,
   copyFile,
   mkdir,
   readdir,
   readFile,
-  rename,
   rm,
-  stat,
   symlink,
-  utimes,
   writeFile,
 } from 'node:fs/promises';
 import path from 'node:path';
-import { ImageError } from '../src/errors.ts';
-import { assetPath } from './assets.ts';
-import { BUILD_PATH, findTool, runBuildCommand, type BuildLog } from './build-process.ts';
+import { BUILD_PATH, findTool, runBuildCommand } from './build-process.ts';
 import { hasPvhEntry, kernelPayload, type KernelPayload } from './bzimage.ts';
 import { cpioArchive } from './cpio.ts';
-import type { HostSettings } from './host-apt.ts';
 import { bootEntries, type BootModule } from './initramfs.ts';
-import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import {
+  brokenKit,
+  ensureKit,
+  extractDebs,
+  firstExisting,
+  type KitKind,
+  type KitOptions,
+} from './kit-cache.ts';
 import { guestModules, loadOrder, moduleName, MODULE_GROUPS, parseModulesDep } from './modules.ts';
 
 /** A kit in the cache. */
@@ -43,137 +43,55 @@ export interface BootKit {
   readonly busyboxPath: string;
 }
 
-/** What making a kit needs. */
-export interface BootKitOptions {
-  readonly cacheDir: string;
-  readonly mode: BuildMode;
-  readonly host: HostSettings;
-  readonly log: BuildLog;
-  readonly signal?: AbortSignal | undefined;
-  readonly onStep?: ((step: string) => void) | undefined;
-  /** Ask the archive for a newer kernel even where the cached kit is young. Default false. */
-  readonly refresh?: boolean | undefined;
-}
-
 /** Raised when the layout of a kit or the contents of its boot.cpio change. */
 export const KIT_SCHEMA = 4;
-/** A kit is used for so long before the archive is asked for a newer kernel. */
-const KIT_MAX_AGE_MS = 30 * 24 * 3600 * 1000;
-/** The kernel is Debian 13's whatever the image's suite: one kernel, one set of facts. */
-const KERNEL_SUITE = 'trixie';
+const STEP = 'kernel';
 /** Largest kernel that we take out of a bzImage; Debian's has 58 MB. */
 const MAX_KERNEL_BYTES = 512 * 1024 * 1024;
 
-interface KitJson {
-  schema: number;
-  kernelVersion: string;
-  kernelFile: 'vmlinux' | 'vmlinuz';
+interface KitFacts {
+  readonly schema: number;
+  readonly kernelVersion: string;
+  readonly kernelFile: 'vmlinux' | 'vmlinuz';
 }
 
-/**
- * The kit in the cache, made or renewed where needed. Call it under a lock: two makers at once do
- * the work twice (and end with the same result).
- * @throws {ImageError} a package cannot be had or is not what it should be
- */
-export async function ensureBootKit(options: BootKitOptions): Promise<BootKit> {
-  const kitsDir = path.join(options.cacheDir, 'kit');
-  const current = await currentKit(kitsDir);
-  if (current !== undefined && options.refresh !== true) {
-    const age = Date.now() - (await stat(path.join(current.dir, 'kit.json'))).mtimeMs;
-    if (age < KIT_MAX_AGE_MS) return current;
-  }
-  try {
-    return await makeKit(kitsDir, options);
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    if (current === undefined || options.refresh === true) throw error;
-    options.log.line('# no newer kernel to be had; the cached one is used');
-    return current;
-  }
-}
+const BOOT_KIT: KitKind<KitFacts> = {
+  name: 'kit',
+  step: STEP,
+  schema: KIT_SCHEMA,
+  packages: ['kernel:linux-image-amd64', 'busybox-static'],
+  closures: ['kmod'],
+  assemble,
+};
 
-async function currentKit(kitsDir: string): Promise<BootKit | undefined> {
-  const names = await readdir(kitsDir).catch(() => []);
-  let newest: { kit: BootKit; mtimeMs: number } | undefined;
-  for (const name of names.filter((entry) => !entry.startsWith('.'))) {
-    const kit = await readKit(path.join(kitsDir, name));
-    if (kit === undefined) continue;
-    const { mtimeMs } = await stat(path.join(kit.dir, 'kit.json'));
-    if (newest === undefined || mtimeMs > newest.mtimeMs) newest = { kit, mtimeMs };
-  }
-  return newest?.kit;
-}
-
-async function readKit(dir: string): Promise<BootKit | undefined> {
-  const text = await readFile(path.join(dir, 'kit.json'), 'utf8').catch(() => '');
-  if (text === '') return undefined;
-  const json = JSON.parse(text) as KitJson;
-  if (json.schema !== KIT_SCHEMA) return undefined;
+/** The boot kit in the cache: see {@link ensureKit}. */
+export async function ensureBootKit(options: KitOptions): Promise<BootKit> {
+  const { dir, facts } = await ensureKit(BOOT_KIT, options);
   return {
     dir,
-    kernelVersion: json.kernelVersion,
-    kernelPath: path.join(dir, json.kernelFile),
+    kernelVersion: facts.kernelVersion,
+    kernelPath: path.join(dir, facts.kernelFile),
     bootCpioPath: path.join(dir, 'boot.cpio'),
     modulesTarPath: path.join(dir, 'modules.tar'),
     busyboxPath: path.join(dir, 'busybox'),
   };
 }
 
-async function makeKit(kitsDir: string, options: BootKitOptions): Promise<BootKit> {
-  const work = path.join(kitsDir, `.tmp-${process.pid}-${randomBytes(4).toString('hex')}`);
-  await removeStaleWork(kitsDir, options);
-  await mkdir(work, { recursive: true });
-  try {
-    const hook = path.join(work, 'fetch-packages');
-    await copyFile(assetPath('hooks/fetch-packages'), hook);
-    await chmod(hook, 0o755);
-    await writeFile(path.join(work, 'packages'), 'kernel:linux-image-amd64\nbusybox-static\n');
-    await writeFile(path.join(work, 'closures'), 'kmod\n');
-    if (options.mode === 'unshare') await chmod(work, 0o777);
-    await runMmdebstrap({
-      ...options,
-      suite: KERNEL_SUITE,
-      variant: 'custom',
-      customizeHooks: [hook],
-      workDir: work,
-    });
-    options.onStep?.('kernel');
-    const kit = await assembleKit(work, options);
-    const target = path.join(kitsDir, `${kit.kernelVersion}-${KIT_SCHEMA}`);
-    const now = new Date();
-    await utimes(path.join(work, 'out', 'kit.json'), now, now);
-    await rm(target, { recursive: true, force: true });
-    await rename(path.join(work, 'out'), target);
-    const made = await readKit(target);
-    if (made === undefined) throw broken('kit.json cannot be read');
-    return made;
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
-}
-
-async function removeStaleWork(kitsDir: string, options: BootKitOptions): Promise<void> {
-  const names = await readdir(kitsDir).catch(() => []);
-  for (const name of names.filter((entry) => entry.startsWith('.tmp-'))) {
-    options.log.line(`# left by a killed build: ${name}`);
-    await rm(path.join(kitsDir, name), { recursive: true, force: true });
-  }
-}
-
-async function assembleKit(work: string, options: BootKitOptions): Promise<KitJson> {
-  const out = path.join(work, 'out');
+async function assemble(
+  { work, out }: { work: string; out: string },
+  options: KitOptions,
+): Promise<{ version: string; facts: KitFacts }> {
   const tree = path.join(work, 'tree');
   const tools = path.join(work, 'tools');
-  await mkdir(out);
   await extractDebs(path.join(work, 'debs'), tree, options);
   await extractDebs(path.join(work, 'closure'), tools, options);
-  const modulesBase = await firstExisting([
+  const modulesBase = await firstExisting(STEP, [
     path.join(tree, 'usr/lib/modules'),
     path.join(tree, 'lib/modules'),
   ]);
   const [kernelVersion] = await readdir(modulesBase);
-  if (kernelVersion === undefined) throw broken('the kernel package has no modules');
-  const busybox = await firstExisting([
+  if (kernelVersion === undefined) throw brokenKit(STEP, 'the kernel package has no modules');
+  const busybox = await firstExisting(STEP, [
     path.join(tree, 'usr/bin/busybox'),
     path.join(tree, 'bin/busybox'),
   ]);
@@ -199,21 +117,8 @@ async function assembleKit(work: string, options: BootKitOptions): Promise<KitJs
     log: options.log,
     signal: options.signal,
   });
-  const json: KitJson = { schema: KIT_SCHEMA, kernelVersion, kernelFile };
-  await writeFile(path.join(out, 'kit.json'), JSON.stringify(json));
-  return json;
-}
-
-async function extractDebs(from: string, to: string, options: BootKitOptions): Promise<void> {
-  await mkdir(to, { recursive: true });
-  for (const name of (await readdir(from)).filter((entry) => entry.endsWith('.deb'))) {
-    await runBuildCommand({
-      step: 'extract',
-      argv: ['dpkg-deb', '--extract', path.join(from, name), to],
-      log: options.log,
-      signal: options.signal,
-    });
-  }
+  const facts = { schema: KIT_SCHEMA, kernelVersion, kernelFile };
+  return { version: kernelVersion, facts };
 }
 
 /** depmod of the packages' own, by their own dynamic linker: hosts may lack it or have an older one. */
@@ -221,7 +126,7 @@ async function depmod(
   tools: string,
   base: string,
   version: string,
-  options: BootKitOptions,
+  options: KitOptions,
 ): Promise<void> {
   const root = path.join(path.dirname(tools), 'depmod-root');
   await rm(root, { recursive: true, force: true });
@@ -312,24 +217,4 @@ async function trimModules(modulesDir: string): Promise<void> {
       .filter((file) => !keep.has(file))
       .map((file) => rm(path.join(modulesDir, file), { force: true })),
   );
-}
-
-async function firstExisting(paths: readonly string[]): Promise<string> {
-  for (const candidate of paths) {
-    if (
-      await stat(candidate).then(
-        () => true,
-        () => false,
-      )
-    )
-      return candidate;
-  }
-  throw broken(`none of ${paths.map((entry) => path.basename(entry)).join(', ')} in the packages`);
-}
-
-function broken(why: string): ImageError {
-  return new ImageError('ERR_IMAGE_BUILD', `boot kit: ${why}`, {
-    step: 'kernel',
-    hint: 'Try again; where it stays so, remove the cache directory and report it.',
-  });
 }

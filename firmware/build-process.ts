@@ -5,9 +5,10 @@
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { access, constants } from 'node:fs/promises';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { execa } from 'execa';
 import { HostError, ImageError, type ImageErrorCode } from '../src/errors.ts';
+import { boundedLines } from './bounded-lines.ts';
+import { feedProgram } from './feed-program.ts';
 import { scrubUrls } from './host-apt.ts';
 
 /** Lines of a failed step that its error quotes. */
@@ -23,7 +24,9 @@ export const BUILD_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 export class BuildLog implements AsyncDisposable {
   readonly path: string;
   readonly #stream: WriteStream;
+  readonly #startedAt = performance.now();
   #failure: Error | undefined;
+  #hidden: readonly string[] = [];
 
   constructor(logPath: string) {
     this.path = logPath;
@@ -31,10 +34,18 @@ export class BuildLog implements AsyncDisposable {
     this.#stream.on('error', (error) => (this.#failure = error)); // a build goes on without its log
   }
 
-  /** Writes one line, with passwords taken out of URLs. Returns the line as written. */
+  /** From now on these words are written as stars. */
+  hide(words: readonly string[]): void {
+    this.#hidden = words;
+  }
+
+  /** Writes one line after the seconds since the start. Returns the text without passwords and hidden words. */
   line(text: string): string {
-    const clean = scrubUrls(text).slice(0, MAX_LINE);
-    if (this.#failure === undefined) this.#stream.write(`${clean}\n`);
+    let clean = text;
+    for (const word of this.#hidden) clean = clean.replaceAll(word, '***');
+    clean = scrubUrls(clean).slice(0, MAX_LINE);
+    const seconds = ((performance.now() - this.#startedAt) / 1000).toFixed(1).padStart(6);
+    if (this.#failure === undefined) this.#stream.write(`${seconds} ${clean}\n`);
     return clean;
   }
 
@@ -57,6 +68,8 @@ export interface BuildCommand {
   /** The whole environment; nothing is inherited. PATH defaults to {@link BUILD_PATH}. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly cwd?: string | undefined;
+  /** What it reads from stdin; what reading this throws ends the program and is thrown. Default nothing. */
+  readonly input?: AsyncIterable<Buffer> | undefined;
   /** Error code where it fails. Default ERR_IMAGE_BUILD. */
   readonly errorCode?: ImageErrorCode | undefined;
   /** Sees every line; returns the name of the step that begins with it, where one does. */
@@ -89,7 +102,7 @@ export async function runBuildCommand(command: BuildCommand): Promise<CommandRes
     cwd: command.cwd ?? '/',
     env: { PATH: BUILD_PATH, LC_ALL: 'C.UTF-8', ...command.env },
     extendEnv: false,
-    stdin: 'ignore',
+    stdin: command.input === undefined ? 'ignore' : 'pipe',
     stdout: 'pipe',
     stderr: 'pipe',
     buffer: false,
@@ -98,8 +111,10 @@ export async function runBuildCommand(command: BuildCommand): Promise<CommandRes
   });
   const kill = (): void => killGroup(child.pid);
   command.signal?.addEventListener('abort', kill, { once: true });
-  const read = async (stream: NodeJS.ReadableStream, out?: string[]): Promise<void> => {
-    for await (const text of createInterface({ input: stream, crlfDelay: Infinity })) {
+  const feeding = command.input && child.stdin && feedProgram(command.input, child.stdin);
+  feeding?.catch(kill);
+  const read = async (stream: AsyncIterable<Buffer | string>, out?: string[]): Promise<void> => {
+    for await (const text of boundedLines(stream, MAX_LINE)) {
       const line = command.log.line(text);
       if (out !== undefined && out.length < 65_536) out.push(line);
       step = command.onLine?.(line) ?? step;
@@ -109,6 +124,7 @@ export async function runBuildCommand(command: BuildCommand): Promise<CommandRes
   try {
     const [result] = await Promise.all([child, read(child.stderr), read(child.stdout, stdout)]);
     command.signal?.throwIfAborted();
+    await feeding;
     if (result.exitCode === 0) return { stdout: stdout.join('\n') };
     const reason =
       result.exitCode === undefined
@@ -118,6 +134,7 @@ export async function runBuildCommand(command: BuildCommand): Promise<CommandRes
   } finally {
     command.signal?.removeEventListener('abort', kill);
     kill(); // what it left in the background
+    await feeding?.catch(() => undefined);
   }
 }
 

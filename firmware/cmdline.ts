@@ -31,9 +31,6 @@ export interface CmdlineOptions {
   readonly extra?: readonly string[] | undefined;
 }
 
-/** Longest command line that x86 Linux takes (COMMAND_LINE_SIZE), less the final NUL. */
-export const MAX_CMDLINE_BYTES = 2047;
-
 /** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
 const TCG_WORDS: readonly string[] = ['mitigations=off'];
 

@@ -5,6 +5,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import { readHostMirror, type Mirror } from './host-mirror.ts';
 
 /** Environment variables that reach a build. All else of the caller's environment stays out. */
 const PROXY_VARIABLES = [
@@ -38,6 +39,8 @@ export interface HostSettings {
   readonly proxyEnv: Readonly<Record<string, string>>;
   /** Lines for an apt.conf. May hold passwords. */
   readonly aptConf: string;
+  /** The host's own mirror of Debian; undefined: the public one. */
+  readonly mirror: Mirror | undefined;
   /** The host's trusted certificates, PEM; undefined where it has none. */
   readonly caBundle: Buffer | undefined;
   /** Certificates that the host's administrator added: file name → PEM. They go into the image. */
@@ -53,12 +56,13 @@ export async function readHostSettings(
     const value = env[name];
     if (value !== undefined && value !== '') proxyEnv[name] = value;
   }
-  return {
-    proxyEnv,
-    aptConf: await readAptConf(),
-    caBundle: await readBundle(env),
-    localCertificates: await readLocalCertificates(),
-  };
+  const [aptConf, mirror, caBundle, localCertificates] = await Promise.all([
+    readAptConf(),
+    readHostMirror(),
+    readBundle(env),
+    readLocalCertificates(),
+  ]);
+  return { proxyEnv, aptConf, mirror, caBundle, localCertificates };
 }
 
 async function readAptConf(): Promise<string> {
@@ -81,7 +85,8 @@ async function readBundle(env: NodeJS.ProcessEnv): Promise<Buffer | undefined> {
   return undefined;
 }
 
-async function readLocalCertificates(): Promise<Map<string, Buffer>> {
+/** Certificates that the host's administrator added: file name → PEM. */
+export async function readLocalCertificates(): Promise<Map<string, Buffer>> {
   const found = new Map<string, Buffer>();
   const names = await readdir(LOCAL_CERTIFICATES).catch(() => []);
   for (const name of names.sort()) {
@@ -90,6 +95,29 @@ async function readLocalCertificates(): Promise<Map<string, Buffer>> {
     if (pem !== undefined && pem.length <= MAX_BUNDLE_BYTES) found.set(name, pem);
   }
   return found;
+}
+
+/**
+ * What of the settings must not be read in a log: the names and addresses of proxies and mirrors, as
+ * they stand in URLs, with and without the rest of the URL.
+ */
+export function privateWords({ proxyEnv, aptConf, mirror }: HostSettings): string[] {
+  const isProxy = ([name]: readonly [string, string]): boolean => !/^no_proxy$/i.test(name);
+  const proxies = Object.entries(proxyEnv).filter(isProxy);
+  const inConf = [...aptConf.matchAll(/::Proxy[^ ]* "([^"]+)"/gi)].map(([, value = '']) => value);
+  const urls = [
+    ...proxies.map(([, value]) => value),
+    ...inConf,
+    ...(mirror === undefined ? [] : [mirror.archive, mirror.security]),
+  ];
+  const words = new Set<string>();
+  for (const url of urls) {
+    const host = /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:[^/@]*@)?(\[[^\]]+\]|[^/:]+)/i.exec(url)?.[1];
+    if (host === undefined || host.length < 3) continue;
+    words.add(url.replace(/\/+$/, ''));
+    if (!host.endsWith('debian.org')) words.add(host); // in every log; and no secret
+  }
+  return [...words].sort((a, b) => b.length - a.length); // the whole URL before the name in it
 }
 
 /**

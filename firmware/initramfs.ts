@@ -26,9 +26,6 @@ export interface BootModule {
   readonly late: boolean;
 }
 
-/** Directory of the agent's files, in the initramfs and in the guest. */
-export const AGENT_DIR = 'run/qmp-agent';
-
 /** Entries of the boot part. busybox's modprobe reads the text form of `modules.dep`. */
 export function bootEntries(part: BootPart): CpioEntry[] {
   const modulesDir = `lib/modules/${part.kernelVersion}`;

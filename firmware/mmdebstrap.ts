@@ -2,7 +2,7 @@
  * mmdebstrap: the one place that knows its arguments and its output. As root its namespaces are ours
  * (see `build-process.ts`); without root it maps a range of user ids (`--mode=unshare`).
  */
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { HostError } from '../src/errors.ts';
@@ -14,6 +14,7 @@ import {
   type BuildLog,
 } from './build-process.ts';
 import type { HostSettings } from './host-apt.ts';
+import { sourcesList } from './host-mirror.ts';
 
 /** How mmdebstrap gets the rights to make device nodes and foreign owners. */
 export type BuildMode = 'root' | 'unshare';
@@ -27,7 +28,9 @@ export interface MmdebstrapOptions {
   readonly packages?: readonly string[] | undefined;
   /** Lines for dpkg's configuration; they stay in the image. */
   readonly dpkgOptions?: readonly string[] | undefined;
-  /** Executable files, run in order with the rootfs's directory as argument. */
+  /** Executable files, run with the rootfs's directory as argument: once the essential packages are in … */
+  readonly essentialHooks?: readonly string[] | undefined;
+  /** … and once all are. */
   readonly customizeHooks: readonly string[];
   /** Directory for everything temporary; made where it is missing. */
   readonly workDir: string;
@@ -61,11 +64,21 @@ export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
   await mkdir(tmp, { recursive: true });
   // In unshare mode another user id must get in; the work directory's own name is not guessable.
   if (options.mode === 'unshare') await Promise.all([chmod(workDir, 0o755), chmod(tmp, 0o1777)]);
+  const mode = options.mode === 'unshare' ? 0o644 : 0o600;
   const aptConf = path.join(workDir, 'apt.conf');
-  await writeFile(aptConf, host.aptConf, { mode: options.mode === 'unshare' ? 0o644 : 0o600 });
+  await writeFile(aptConf, host.aptConf, { mode });
+  const sources = path.join(workDir, SOURCES_FILE);
+  if (host.mirror !== undefined) {
+    // A file, because a mirror's password has no place in a process list.
+    const keyring = await debianKeyring();
+    await writeFile(sources, sourcesList(options.suite, host.mirror, keyring), { mode });
+  }
   await runBuildCommand({
     step: 'start',
-    argv: mmdebstrapArgv(options, host.aptConf === '' ? undefined : aptConf),
+    argv: mmdebstrapArgv(options, {
+      aptConf: host.aptConf === '' ? undefined : aptConf,
+      sources: host.mirror === undefined ? undefined : sources,
+    }),
     env: { TMPDIR: tmp, HOME: '/root', DEBIAN_FRONTEND: 'noninteractive', ...host.proxyEnv },
     log: options.log,
     signal: options.signal,
@@ -78,8 +91,14 @@ export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
   });
 }
 
+/** mmdebstrap puts it into /etc/apt/sources.list.d, with 0000 in front; hooks/customize removes it. */
+const SOURCES_FILE = 'qmp-agent-build.list';
+
 /** The command line. Pure. */
-export function mmdebstrapArgv(options: MmdebstrapOptions, aptConf?: string): string[] {
+export function mmdebstrapArgv(
+  options: MmdebstrapOptions,
+  { aptConf, sources }: { aptConf?: string | undefined; sources?: string | undefined } = {},
+): string[] {
   const packages = options.packages ?? [];
   return [
     'mmdebstrap',
@@ -91,9 +110,11 @@ export function mmdebstrapArgv(options: MmdebstrapOptions, aptConf?: string): st
     ...(aptConf === undefined ? [] : [`--aptopt=${aptConf}`]),
     ...(options.dpkgOptions ?? []).map((option) => `--dpkgopt=${option}`),
     ...(packages.length === 0 ? [] : [`--include=${packages.join(',')}`]),
+    ...(options.essentialHooks ?? []).map((hook) => `--essential-hook=${hook}`),
     ...options.customizeHooks.map((hook) => `--customize-hook=${hook}`),
     options.suite,
     '/dev/null',
+    ...(sources === undefined ? [] : [sources]),
   ];
 }
 
@@ -108,14 +129,24 @@ const KEYRINGS = [
   '/usr/share/keyrings/debian-archive-keyring.pgp',
 ];
 
+async function debianKeyring(): Promise<string | undefined> {
+  for (const file of KEYRINGS) {
+    const found = await access(file).then(
+      () => true,
+      () => false,
+    );
+    if (found) return file;
+  }
+  return undefined;
+}
+
 /**
  * Finds out how this host can build, before anything is downloaded.
  * @throws {HostError} naming what is missing and how to get it
  */
 export async function detectBuildMode(): Promise<BuildMode> {
   await requireTools(['mmdebstrap', 'mke2fs', 'qemu-img', 'unshare', 'setpriv', 'dpkg-deb']);
-  const keyrings = await Promise.all(KEYRINGS.map((file) => readFile(file).catch(() => undefined)));
-  if (keyrings.every((keyring) => keyring === undefined)) {
+  if ((await debianKeyring()) === undefined) {
     throw new HostError('ERR_HOST_TOOL', "Debian's archive keys are not installed", {
       hint: 'Install them: apt-get install debian-archive-keyring',
     });
@@ -168,3 +199,18 @@ async function unshareObstacle(): Promise<readonly [string, string] | undefined>
     'Allow them (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0)',
   ];
 }
+
+/**
+ * Removes a directory that builds worked in. Without root, what mmdebstrap made belongs to mapped
+ * user ids, which only its helper can remove.
+ */
+export async function removeTree(dir: string): Promise<void> {
+  await rm(dir, { recursive: true, force: true }).catch(async () => {
+    const [helper = '', ...args] = [...UNSHARE_HELPER, 'rm', '-rf', dir];
+    await execa(helper, args, { reject: false });
+    await rm(dir, { recursive: true, force: true });
+  });
+}
+
+/** In front of a program: runs it as root of a range of user ids, in namespaces of its own. */
+export const UNSHARE_HELPER: readonly string[] = ['mmdebstrap', '--unshare-helper'];

@@ -9,7 +9,9 @@ import { MINIMAL_PACKAGES } from './base-recipe.ts';
 import type { BootKit } from './boot-kit.ts';
 import type { BuildLog } from './build-process.ts';
 import type { HostSettings } from './host-apt.ts';
+import { sourcesList } from './host-mirror.ts';
 import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import { BUNDLED_NODE, OWN_NODE, type NodeKit } from './node-kit.ts';
 import type { Recipe } from './recipe.ts';
 
 /** One build of a root file system. */
@@ -17,7 +19,8 @@ export interface RootfsOptions {
   readonly recipe: Recipe;
   /** Contents of the recipe's files, in their order. */
   readonly files: readonly Buffer[];
-  readonly kit: BootKit;
+  /** Needed late, so they may be fetched while packages are installed. */
+  readonly kits: Promise<Kits>;
   readonly mode: BuildMode;
   readonly host: HostSettings;
   /** An empty directory for all that is temporary. */
@@ -25,6 +28,13 @@ export interface RootfsOptions {
   readonly log: BuildLog;
   readonly signal?: AbortSignal | undefined;
   readonly onStep?: ((step: string) => void) | undefined;
+}
+
+/** What goes into an image besides its packages. */
+export interface Kits {
+  readonly kit: BootKit;
+  /** A Node for the agent, where the image has none: see `hasOwnNode`. */
+  readonly node: NodeKit | undefined;
 }
 
 /** What a build yields. */
@@ -63,7 +73,7 @@ export const ROOTFS_STEPS: readonly string[] = [
  * Builds the root file system of a recipe.
  * @throws {ImageError} ERR_IMAGE_BUILD naming the step and quoting its last lines
  */
-export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
+export async function buildRootfs(options: RootfsOptions): Promise<Rootfs & { trash: string }> {
   const { workDir, recipe } = options;
   await stageBuild(options);
   const rawPath = path.join(workDir, 'rootfs.raw');
@@ -73,25 +83,44 @@ export async function buildRootfs(options: RootfsOptions): Promise<Rootfs> {
   if (options.mode === 'unshare') {
     await Promise.all([chmod(workDir, 0o777), chmod(out, 0o777), chmod(rawPath, 0o666)]);
   }
-  await runMmdebstrap({
+  const failed = new AbortController();
+  const staging = stageKits(options).catch((error: unknown) => {
+    failed.abort(error);
+    throw error;
+  });
+  const installing = runMmdebstrap({
     ...options,
+    signal: AbortSignal.any([failed.signal, ...(options.signal ? [options.signal] : [])]),
     suite: recipe.suite,
     variant: 'apt',
     packages: [...new Set([...MINIMAL_PACKAGES, ...recipe.packages])].sort(),
     dpkgOptions: DPKG_OPTIONS,
+    essentialHooks:
+      options.host.localCertificates.size > 0 ? [path.join(workDir, 'certificates')] : [],
     customizeHooks: [path.join(workDir, 'customize')],
   });
+  // Both have ended before this does: neither works on in a directory that is being removed.
+  const results = await Promise.allSettled([installing, staging]);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
   const packages = await readFile(path.join(out, 'packages'), 'utf8');
-  return { rawPath, packages: packages.trim().split('\n').sort() };
+  const trash = path.join(workDir, 'trash');
+  return { rawPath, packages: packages.trim().split('\n').sort(), trash };
+}
+
+async function stageKits({ workDir, recipe, kits }: RootfsOptions): Promise<void> {
+  const stage = path.join(workDir, 'stage');
+  const { name: hostname, environment } = recipe;
+  await stagePrepare(stage, { ...(await kits), hostname, environment });
+  await writeFile(path.join(stage, 'complete'), ''); // hooks/customize waits for it
 }
 
 /** What `prepare` reads, whether in a build or in an import. */
-export interface PrepareFiles {
-  readonly kit: BootKit;
+export interface PrepareFiles extends Kits {
   readonly hostname: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** Words that start Node in the guest. */
-  readonly node: string;
+  /** User and working directory of execs that name none. Default: `agent`, the user's home. */
+  readonly user?: string | undefined;
+  readonly workdir?: string | undefined;
 }
 
 /** Writes what `hooks/prepare` reads into a directory. */
@@ -103,8 +132,11 @@ export async function stagePrepare(dir: string, files: PrepareFiles): Promise<vo
     copyFile(assetPath('hooks/prepare'), path.join(dir, 'prepare')),
     writeFile(path.join(dir, 'kernel-version'), `${files.kit.kernelVersion}\n`),
     writeFile(path.join(dir, 'hostname'), `${files.hostname}\n`),
-    writeFile(path.join(dir, 'node'), `${files.node}\n`),
+    writeFile(path.join(dir, 'node'), `${files.node ? BUNDLED_NODE.join(' ') : OWN_NODE}\n`),
+    ...(files.node ? [copyFile(files.node.tarPath, path.join(dir, 'node.tar'))] : []),
     writeFile(path.join(dir, 'environment'), environmentFile(files.environment)),
+    writeFile(path.join(dir, 'user'), `${files.user ?? 'agent'}\n`),
+    writeFile(path.join(dir, 'workdir'), `${files.workdir ?? ''}\n`),
   ]);
 }
 
@@ -118,13 +150,8 @@ export function environmentFile(environment: Readonly<Record<string, string>>): 
 async function stageBuild(options: RootfsOptions): Promise<void> {
   const { workDir, recipe, host } = options;
   const stage = path.join(workDir, 'stage');
-  await stagePrepare(stage, {
-    kit: options.kit,
-    hostname: recipe.name,
-    environment: recipe.environment,
-    node: '/usr/bin/node',
-  });
-  for (const hook of ['customize', 'make-filesystem']) {
+  await mkdir(stage);
+  for (const hook of ['certificates', 'customize', 'make-filesystem']) {
     await copyFile(assetPath(`hooks/${hook}`), path.join(workDir, hook));
     await chmod(path.join(workDir, hook), 0o755);
   }
@@ -134,6 +161,9 @@ async function stageBuild(options: RootfsOptions): Promise<void> {
     for (const [name, pem] of host.localCertificates) {
       await writeFile(path.join(certificates, name), pem);
     }
+  }
+  if (host.mirror !== undefined) {
+    await writeFile(path.join(workDir, 'sources.list'), sourcesList(recipe.suite));
   }
   await stageFiles(options);
   if (recipe.provision === undefined) return;

@@ -24,6 +24,8 @@ const PORTS_DIR = '/sys/class/virtio-ports';
 export const MAX_PORTS = 8;
 const VSOCK_DEVICE = '/dev/vsock';
 const BACKLOG = 64;
+/** Connections served at once by one listener; more are turned away. */
+const MAX_CONNECTIONS = 64;
 /** Pause after a channel that cannot be opened or that ended at once. */
 const RETRY_MS = 50;
 
@@ -87,6 +89,7 @@ export async function serveVsock(
     if (vsockPeer(descriptorOf(socket)).cid === (o.peerCid ?? VMADDR_CID_HOST)) void serve(socket);
     else socket.destroy();
   });
+  server.maxConnections = MAX_CONNECTIONS;
   server.on('error', (error) => complain('vsock', error));
 }
 
@@ -97,6 +100,7 @@ export function serveUnix(path: string, serve: Serve): void {
     complain(path, error);
     process.exitCode = 1;
   });
+  server.maxConnections = MAX_CONNECTIONS;
   server.listen(path);
 }
 

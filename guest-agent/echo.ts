@@ -1,6 +1,6 @@
 /**
- * What `bench exec` boots in the agent's place: every byte back as it came, by the agent's own channel
- * code and nothing above it. The floor below the agent's streams.
+ * What `bench exec` boots in the agent's place: every byte back as it came, as a plain Node program
+ * does it. The floor below the agent's streams.
  */
 import { hasVsock, serveVirtioPort, serveVsock, virtioPorts, type Serve } from './channels.ts';
 

@@ -16,6 +16,15 @@ export function parseEnvironment(text: string): Record<string, string> {
   return env;
 }
 
+let image: { text: string; env: Readonly<Record<string, string>> } = { text: '', env: {} };
+
+/** What the image gives, read anew where the file changed. */
+function imageEnvironment(): Readonly<Record<string, string>> {
+  const text = readCached(ENVIRONMENT_FILE);
+  if (text !== image.text) image = { text, env: parseEnvironment(text) };
+  return image.env;
+}
+
 /** The image's environment, then the user's, then the caller's. */
 export function execEnvironment(
   user: GuestUser,
@@ -25,7 +34,7 @@ export function execEnvironment(
     PATH: DEFAULT_PATH,
     LANG: 'C.UTF-8',
     TERM: 'xterm-256color',
-    ...parseEnvironment(readCached(ENVIRONMENT_FILE)),
+    ...imageEnvironment(),
     HOME: user.home,
     USER: user.name,
     LOGNAME: user.name,

@@ -1,19 +1,20 @@
 /** Execs on HTTP/2 streams: spec and stdin in, output frames out, back-pressure both ways. */
-import type { ServerHttp2Stream } from 'node:http2';
-import type { Writable } from 'node:stream';
+import { constants, type ServerHttp2Stream } from 'node:http2';
+import { ByteCollector } from './byte-collector.ts';
 import type { Exec, Subscriber } from './exec.ts';
 import type { Execs } from './execs.ts';
 import { FRAME, frameHead, jsonFrame, truncatedFrame, type StartedFrame } from './frames.ts';
-import { LIMITS, type ExecSpec } from './protocol.ts';
+import { BODY_TIMEOUT_MS, LIMITS, type ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import { parseExecSpec } from './spec.ts';
+import { feed } from './stdin-feed.ts';
 
 /** `POST /execs`: reads the spec, starts, then feeds stdin and sends output until both are done. */
 export async function receiveExec(execs: Execs, stream: ServerHttp2Stream): Promise<void> {
   const { spec, rest } = await readSpec(stream);
   const exec = await execs.start(spec);
   if (stream.destroyed) {
-    exec.starterGone();
+    exec.signal('SIGKILL', true); // whoever asked for it gave up before it had a name
     return;
   }
   stream.once('close', () => {
@@ -46,8 +47,7 @@ export async function writeStdin(
   eof: boolean,
 ): Promise<void> {
   const { stdin } = exec;
-  if (!stdin || exec.exit)
-    throw new RequestError('EPIPE', `exec ${exec.id} has no open stdin`, 409);
+  if (!stdin?.writable) throw new RequestError('EPIPE', `exec ${exec.id} has no open stdin`, 409);
   await new Promise<void>((resolve) => {
     stream.once('end', resolve);
     stream.once('close', resolve);
@@ -64,32 +64,21 @@ function writeOutput(stream: ServerHttp2Stream, type: 2 | 3, data: Buffer): bool
   return more;
 }
 
-/** Passes a request's body to a process; what the process no longer reads is dropped. */
-function feed(stream: ServerHttp2Stream, stdin: Writable, first: Buffer, eof: boolean): void {
-  const pass = (chunk: Buffer) => {
-    if (!stdin.writable || stdin.write(chunk)) return;
-    stream.pause();
-  };
-  const resume = () => stream.resume();
-  stdin.on('drain', resume);
-  stdin.once('close', resume);
-  stream.on('data', pass);
-  stream.resume(); // it was paused on purpose, so a listener alone does not start it
-  if (first.length > 0) pass(first);
-  stream.once('end', () => {
-    stdin.off('drain', resume);
-    stdin.off('close', resume);
-    if (eof) stdin.end();
-  });
-}
-
 const LENGTH_BYTES = 4;
 
-/** u32 length, JSON; what follows is stdin. Leaves the stream paused. */
-function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Buffer }> {
-  let head: Buffer = Buffer.alloc(0);
+/** The spec, and what came behind it: stdin. Leaves the stream paused. */
+async function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Buffer }> {
+  const { json, rest } = await readSpecBytes(stream);
+  return { spec: parseExecSpec(json.toString('utf8')), rest };
+}
+
+/** u32 length, JSON. */
+function readSpecBytes(stream: ServerHttp2Stream): Promise<{ json: Buffer; rest: Buffer }> {
+  const body = new ByteCollector();
   return new Promise((resolve, reject) => {
+    const deadline = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), BODY_TIMEOUT_MS);
     const settle = (action: () => void) => {
+      clearTimeout(deadline);
       stream.pause();
       stream.off('data', onData);
       stream.off('end', onEnd);
@@ -98,14 +87,13 @@ function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Bu
     };
     const onEnd = () => settle(() => reject(new RequestError('EINVAL', 'the spec is cut off')));
     const onData = (chunk: Buffer) => {
-      head = head.length === 0 ? chunk : Buffer.concat([head, chunk]);
-      try {
-        const end = specEnd(head);
-        if (end === undefined || head.length < end) return;
-        const spec = parseExecSpec(head.toString('utf8', LENGTH_BYTES, end));
-        settle(() => resolve({ spec, rest: head.subarray(end) }));
-      } catch (error) {
-        settle(() => reject(error));
+      body.push(chunk);
+      const bytes = body.bytes();
+      const end = specEnd(bytes);
+      if (end instanceof RequestError) settle(() => reject(end));
+      else if (end !== undefined && end <= bytes.length) {
+        const json = bytes.subarray(LENGTH_BYTES, end);
+        settle(() => resolve({ json, rest: bytes.subarray(end) }));
       }
     };
     stream.on('data', onData);
@@ -115,10 +103,10 @@ function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Bu
 }
 
 /** Where the spec ends in the body, once its length is known. */
-function specEnd(head: Buffer): number | undefined {
-  if (head.length < LENGTH_BYTES) return undefined;
-  const length = head.readUInt32BE(0);
+function specEnd(body: Buffer): number | RequestError | undefined {
+  if (body.length < LENGTH_BYTES) return undefined;
+  const length = body.readUInt32BE(0);
   if (length <= LIMITS.specBytes) return LENGTH_BYTES + length;
   const message = `the spec has ${length} bytes; at most ${LIMITS.specBytes}`;
-  throw new RequestError('E2BIG', message, 413);
+  return new RequestError('E2BIG', message, 413);
 }

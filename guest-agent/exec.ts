@@ -1,11 +1,11 @@
 /** One exec: its processes, what is kept of its output, and who listens. */
 import type { Readable, Writable } from 'node:stream';
 import { FRAME } from './frames.ts';
-import type { Libc } from './libc.ts';
 import type { ProcessTree } from './process-tree.ts';
 import { DEFAULT_REPLAY_BYTES, type ExecExit, type ExecInfo, type ExecSpec } from './protocol.ts';
 import { ReplayBuffer } from './replay.ts';
 import { spawnExec, type Spawned } from './spawn.ts';
+import type { Stdio } from './stdio.ts';
 
 /** Who gets an exec's output as it comes. */
 export interface Subscriber {
@@ -22,6 +22,15 @@ export interface Subscriber {
 export const DRAIN_SILENCE_MS = 100;
 /** … and so does more output than the pipes could hold when it ended. */
 export const DRAIN_BYTES = 4 * 1024 * 1024;
+
+/** What an exec needs of the agent around it. */
+export interface ExecContext {
+  readonly tree: ProcessTree;
+  readonly takeStdio: () => Promise<Stdio>;
+  /** The replay buffer takes so many bytes more, or less where it is negative. */
+  readonly onReplaySize: (change: number) => void;
+  readonly onFinished: (exec: Exec) => void;
+}
 
 /** An exec, from its start until it is forgotten. */
 export class Exec {
@@ -47,26 +56,17 @@ export class Exec {
    * Starts it.
    * @throws RequestError where the process cannot be started
    */
-  static async start(
-    id: string,
-    spec: ExecSpec,
-    o: { tree: ProcessTree; libc: Libc | undefined; onFinished: (exec: Exec) => void },
-  ): Promise<Exec> {
-    return new Exec(id, spec, await spawnExec(spec, o.tree, o.libc), o);
+  static async start(id: string, spec: ExecSpec, context: ExecContext): Promise<Exec> {
+    return new Exec(id, spec, await spawnExec(spec, context.tree, context.takeStdio), context);
   }
 
-  private constructor(
-    id: string,
-    spec: ExecSpec,
-    spawned: Spawned,
-    o: { tree: ProcessTree; onFinished: (exec: Exec) => void },
-  ) {
+  private constructor(id: string, spec: ExecSpec, spawned: Spawned, context: ExecContext) {
     this.id = id;
     this.#spec = spec;
     this.#spawned = spawned;
-    this.#tree = o.tree;
-    this.#onFinished = o.onFinished;
-    this.#replay = new ReplayBuffer(spec.replayBytes ?? DEFAULT_REPLAY_BYTES);
+    this.#tree = context.tree;
+    this.#onFinished = context.onFinished;
+    this.#replay = new ReplayBuffer(spec.replayBytes ?? DEFAULT_REPLAY_BYTES, context.onReplaySize);
     this.#read(spawned.stdout, FRAME.stdout);
     this.#read(spawned.stderr, FRAME.stderr);
     spawned.child.once('exit', (code, signal) => this.#processEnded(code, signal));
@@ -91,11 +91,6 @@ export class Exec {
   /** How it ended, once output and all are through. */
   get exit(): ExecExit | undefined {
     return this.#exit;
-  }
-
-  /** Memory that the replay buffer takes, bytes. */
-  get replaySize(): number {
-    return this.#replay.size;
   }
 
   /** Output kept so far, and how much went before it. */
@@ -157,9 +152,15 @@ export class Exec {
     }
   }
 
-  /** Frees what the tree takes; false where background processes still run in it. */
-  release(): boolean {
-    return this.#tree.release();
+  /** Frees what the tree takes, where no background processes run in it any more. */
+  release(): void {
+    this.#tree.release();
+  }
+
+  /** Gives up its output. @returns its tree, where background processes still run in it */
+  forget(): ProcessTree | undefined {
+    this.#replay.trim(0);
+    return this.#tree.release() ? undefined : this.#tree;
   }
 
   #read(stream: Readable, type: 2 | 3): void {
@@ -201,7 +202,13 @@ export class Exec {
   #awaitSilence(): void {
     clearTimeout(this.#silence);
     if (!this.#ended || this.#exit || this.#blocked.size > 0) return;
-    this.#silence = setTimeout(() => this.#stopReading(), DRAIN_SILENCE_MS);
+    this.#silence = setTimeout(() => {
+      // A busy loop runs its late timers before it looks at the pipes, so they get one more look.
+      const drained = this.#drainedBytes;
+      setImmediate(() => {
+        if (this.#drainedBytes === drained && this.#blocked.size === 0) this.#stopReading();
+      });
+    }, DRAIN_SILENCE_MS);
   }
 
   #stopReading(): void {

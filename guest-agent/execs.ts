@@ -1,27 +1,37 @@
 /** All execs of this guest, running and lately finished. */
 import { Exec } from './exec.ts';
-import { libc, type Libc } from './libc.ts';
-import { processTrees, type ProcessTrees } from './process-tree.ts';
+import type { ProcessTree, ProcessTrees } from './process-tree.ts';
 import { LIMITS, type ExecInfo, type ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
+import { StdioStock } from './stdio.ts';
+
+/** What is given back where all replay buffers together are too large: not only what is too much. */
+const REPLAY_SLACK_BYTES = 1024 * 1024;
 
 /** The execs belong to the agent, not to a connection. */
 export class Execs {
   readonly #running = new Map<string, Exec>();
   /** In the order in which they ended. */
   readonly #finished = new Map<string, Exec>();
-  /** Forgotten, but with background processes that still run in their groups. */
-  #lingering: Exec[] = [];
+  /** Of execs that are forgotten, with background processes that still run. */
+  #lingering: ProcessTree[] = [];
+  readonly #makeTrees: () => ProcessTrees;
   #trees: ProcessTrees | undefined;
-  #libc: Promise<Libc | undefined> | undefined;
+  readonly #stdio = new StdioStock();
   #count = 0;
   #starting = 0;
+  #replayBytes = 0;
 
-  /** Does ahead of time what the first exec would otherwise wait for. */
-  prepare(): void {
-    this.#trees ??= processTrees();
-    // Where ffi cannot be loaded (a guest without glibc), Node's own stdio sockets serve.
-    this.#libc ??= libc().catch(() => undefined);
+  /** @param makeTrees how process trees are kept together; called before the first exec */
+  constructor(makeTrees: () => ProcessTrees) {
+    this.#makeTrees = makeTrees;
+  }
+
+  /** Does ahead of time what the next exec would otherwise wait for. */
+  async prepare(): Promise<void> {
+    this.#trees ??= this.#makeTrees();
+    this.#trees.prepare();
+    await this.#stdio.prepare();
   }
 
   get runningCount(): number {
@@ -34,27 +44,27 @@ export class Execs {
       throw new RequestError('EAGAIN', `${LIMITS.execs} execs run already`, 429);
     }
     this.#starting += 1;
+    this.#count += 1;
+    const id = `${process.pid}-${this.#count}`;
+    const tree = (this.#trees ??= this.#makeTrees()).create(id);
     try {
-      this.prepare();
-      this.#count += 1;
-      const id = `${process.pid}-${this.#count}`;
-      const tree = (this.#trees ??= processTrees()).create(id);
       const exec = await Exec.start(id, spec, {
         tree,
-        libc: await this.#libc,
+        takeStdio: () => this.#stdio.take(spec.stdin === true),
+        onReplaySize: (change) => this.#replaySize(change),
         onFinished: (ended) => this.#ended(ended),
-      }).catch((error: unknown) => {
-        tree.release();
-        throw error;
       });
-      if (!exec.exit) this.#running.set(id, exec);
+      this.#running.set(id, exec);
       return exec;
+    } catch (error) {
+      tree.release();
+      throw error;
     } finally {
       this.#starting -= 1;
     }
   }
 
-  /** @throws RequestError `ENOENT_EXEC` with status 404 */
+  /** @throws RequestError `ENOEXEC_ID` with status 404 */
   get(id: string): Exec {
     const exec = this.#running.get(id) ?? this.#finished.get(id);
     if (!exec) throw new RequestError('ENOEXEC_ID', `no exec ${id}`, 404);
@@ -68,28 +78,40 @@ export class Execs {
   #ended(exec: Exec): void {
     this.#running.delete(exec.id);
     this.#finished.set(exec.id, exec);
-    for (const [id, oldest] of this.#finished) {
-      if (this.#finished.size <= LIMITS.finishedExecs) break;
-      this.#finished.delete(id);
-      this.#lingering.push(oldest);
-    }
     // Off the path of the exec that just ended, and of the next.
     setImmediate(() => {
       exec.release();
-      this.#lingering = this.#lingering.filter((old) => !old.release());
-      this.#trimReplay();
-      this.#trees?.prepare();
+      this.#lingering = this.#lingering.filter((tree) => !tree.release());
+      this.#forgetOldest();
+      this.prepare().catch(() => undefined); // the next exec tries again, and says what is wrong
     });
   }
 
-  #trimReplay(): void {
-    let total = 0;
-    for (const exec of this.#running.values()) total += exec.replaySize;
-    for (const exec of this.#finished.values()) total += exec.replaySize;
+  #forgetOldest(): void {
+    for (const [id, oldest] of this.#finished) {
+      if (this.#finished.size <= LIMITS.finishedExecs) return;
+      this.#finished.delete(id);
+      const tree = oldest.forget();
+      if (tree) this.#lingering.push(tree);
+    }
+  }
+
+  /** Those that ended first give way first, then the largest that run. */
+  #replaySize(change: number): void {
+    this.#replayBytes += change;
+    if (change <= 0 || this.#replayBytes <= LIMITS.totalReplayBytes) return;
     for (const exec of this.#finished.values()) {
-      if (total <= LIMITS.totalReplayBytes) return;
-      total -= exec.replaySize;
       exec.replay.trim(0);
+      if (this.#replayBytes <= LIMITS.totalReplayBytes) return;
+    }
+    const excess = this.#replayBytes - LIMITS.totalReplayBytes + REPLAY_SLACK_BYTES;
+    const bySize = [...this.#running.values()].sort((a, b) => b.replay.size - a.replay.size);
+    let left = excess;
+    for (const { replay } of bySize) {
+      if (left <= 0) return;
+      const before = replay.size;
+      replay.trim(Math.max(0, before - left));
+      left -= before - replay.size;
     }
   }
 }

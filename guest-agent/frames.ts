@@ -2,6 +2,7 @@
  * Frames in which an exec's output travels: type u8, payload length u32 big endian, payload.
  * Output is passed on as it comes, so a reader never holds more than what one chunk brought.
  */
+import { ByteCollector } from './byte-collector.ts';
 import { LIMITS } from './protocol.ts';
 
 /** Frame types. */
@@ -37,8 +38,13 @@ export function frameHead(type: number, length: number): Buffer {
 
 /** A whole frame with a JSON payload. */
 export function jsonFrame(type: number, value: unknown): Buffer {
-  const payload = Buffer.from(JSON.stringify(value));
-  return Buffer.concat([frameHead(type, payload.length), payload]);
+  const text = JSON.stringify(value);
+  const length = Buffer.byteLength(text);
+  const frame = Buffer.allocUnsafe(FRAME_HEAD_BYTES + length);
+  frame[0] = type;
+  frame.writeUInt32BE(length, 1);
+  frame.write(text, FRAME_HEAD_BYTES);
+  return frame;
 }
 
 /** A whole `truncated` frame. */
@@ -53,9 +59,9 @@ export class FrameError extends Error {
   override readonly name = 'FrameError';
 }
 
-/** What a {@link FrameReader} calls. `data` is valid as long as its owner keeps it; nothing is copied. */
+/** What a {@link FrameReader} calls. */
 export interface FrameHandler {
-  /** A piece of stdout (2) or stderr (3). */
+  /** A piece of stdout (2) or stderr (3): a part of the chunk that was pushed, not a copy. */
   output(type: typeof FRAME.stdout | typeof FRAME.stderr, data: Buffer): void;
   /** A whole frame of another type. */
   frame(type: number, payload: Buffer): void;
@@ -71,15 +77,11 @@ export class FrameReader {
   #headFill = 0;
   #type = 0;
   #left = 0;
-  #parts: Buffer[] | undefined;
+  /** Of a frame that is not output. */
+  #payload: ByteCollector | undefined;
 
   constructor(handler: FrameHandler) {
     this.#handler = handler;
-  }
-
-  /** Whether the stream may end here. */
-  get atBoundary(): boolean {
-    return this.#headFill === 0;
   }
 
   /** @throws FrameError on an unknown type or a length beyond the limits */
@@ -93,7 +95,7 @@ export class FrameReader {
       const piece = chunk.subarray(at, at + this.#left);
       at += piece.length;
       this.#left -= piece.length;
-      if (this.#parts) this.#parts.push(piece);
+      if (this.#payload) this.#payload.push(piece);
       else this.#handler.output(this.#type as 2 | 3, piece);
       this.#finishIfWhole();
     }
@@ -114,16 +116,16 @@ export class FrameReader {
     if (this.#left > limit) {
       throw new FrameError(`frame of type ${this.#type} has ${this.#left} bytes; at most ${limit}`);
     }
-    this.#parts = isOutput ? undefined : [];
+    this.#payload = isOutput ? undefined : new ByteCollector();
     this.#finishIfWhole();
     return end;
   }
 
   #finishIfWhole(): void {
     if (this.#left > 0) return;
-    const parts = this.#parts;
+    const payload = this.#payload;
     this.#headFill = 0;
-    this.#parts = undefined;
-    if (parts) this.#handler.frame(this.#type, Buffer.concat(parts));
+    this.#payload = undefined;
+    if (payload) this.#handler.frame(this.#type, payload.bytes());
   }
 }

@@ -9,10 +9,8 @@
 import type * as Ffi from 'ffi-rs';
 
 /** `flock(2)` operations (sys/file.h). */
-export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
-export const LOCK_UN = 8;
 
 /** The host's CID as seen from a guest, `VMADDR_CID_HOST` (linux/vm_sockets.h). */
 export const VMADDR_CID_HOST = 2;
@@ -202,7 +200,7 @@ function bindings(ffi: typeof Ffi): Libc {
     setClock(unixMs) {
       const timespec = Buffer.alloc(16);
       timespec.writeBigInt64LE(BigInt(Math.floor(unixMs / 1000)), 0);
-      timespec.writeBigInt64LE(BigInt(Math.round((unixMs % 1000) * 1e6)), 8);
+      timespec.writeBigInt64LE(BigInt(Math.floor((unixMs % 1000) * 1e6)), 8);
       call('clock_settime', CLOCK_REALTIME, timespec);
     },
     addEntropy(fd, bytes) {
@@ -228,6 +226,6 @@ function sockaddrVm(cid: number, port: number): Buffer {
 function timeval(ms: number): Buffer {
   const time = Buffer.alloc(16);
   time.writeBigInt64LE(BigInt(Math.floor(ms / 1000)), 0);
-  time.writeBigInt64LE(BigInt((ms % 1000) * 1000), 8);
+  time.writeBigInt64LE(BigInt(Math.floor((ms % 1000) * 1000)), 8);
   return time;
 }

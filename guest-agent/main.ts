@@ -14,8 +14,10 @@ import {
   virtioPorts,
   type Serve,
 } from './channels.ts';
+import type { Duplex } from 'node:stream';
+import { setFlagsFromString } from 'node:v8';
+import { PortStream } from './port-stream.ts';
 import { serveSession, type ServeHttp2 } from './session.ts';
-import type { Execs } from './execs.ts';
 
 function main(): void {
   // Each virtio-serial port that waits for its host takes a thread. Before the pool's first use.
@@ -25,31 +27,36 @@ function main(): void {
   process.on('uncaughtException', (error) => die(error));
   process.on('unhandledRejection', (error) => die(error));
 
-  let http2: Promise<ServeHttp2> | undefined;
-  const serve: Serve = (socket) => serveSession(socket, () => (http2 ??= loadServer()));
   const at = process.argv.indexOf('--listen-unix');
   const path = at < 0 ? undefined : process.argv[at + 1];
+  let http2: Promise<ServeHttp2> | undefined;
+  const serve = (connection: Duplex) =>
+    serveSession(connection, () => (http2 ??= loadServer(path === undefined)));
   if (path !== undefined) {
     serveUnix(path, serve);
     return;
   }
   const ports = virtioPorts();
-  for (const port of ports) void serveVirtioPort(port, serve);
+  const servePort: Serve = (socket) => serve(new PortStream(socket));
+  for (const port of ports) void serveVirtioPort(port, servePort);
   if (hasVsock()) serveVsock(serve).catch((error: unknown) => complain('vsock', error));
   else if (ports.length === 0) die('neither a vsock device nor a virtio-serial port of ours');
 }
 
 /** Loaded when the first host is there: the answer to its preamble need not wait for it. */
-async function loadServer(): Promise<ServeHttp2> {
-  const [{ http2Server }, execs] = await Promise.all([import('./server.ts'), loadExecs()]);
-  return http2Server(execs);
-}
-
-async function loadExecs(): Promise<Execs> {
-  const { Execs } = await import('./execs.ts');
-  const execs = new Execs();
-  setImmediate(() => execs.prepare());
-  return execs;
+async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
+  // Machine code from the first call on, by V8's baseline compiler: an agent that serves some dozen
+  // calls never gets warm, and its bytecode is interpreted by a processor that is itself emulated.
+  setFlagsFromString('--always-sparkplug');
+  const [{ http2Server }, { Execs }, { processTrees, procTrees }] = await Promise.all([
+    import('./server.ts'),
+    import('./execs.ts'),
+    import('./process-tree.ts'),
+  ]);
+  const execs = new Execs(inGuest ? processTrees : procTrees);
+  const serve = http2Server(execs);
+  setImmediate(() => void execs.prepare().catch(() => undefined)); // the first exec says what is wrong
+  return serve;
 }
 
 /** Not `process.exit`: that joins libuv's threads, and one may wait for a host that never comes. */

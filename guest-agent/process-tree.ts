@@ -6,10 +6,19 @@
  * forked before that is found in the agent's own group, where else only the agent is. Both steps run
  * without yielding, so whatever stands there belongs to this exec.
  *
- * Without cgroup v2 (development on an older host), the tree is found in /proc: by session, by parents
- * and by a mark in the environment.
+ * Without cgroup v2 the tree is found in /proc: by session, by parents and by a mark in the environment.
  */
-import { mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  rmdirSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 
 /** The tree of one exec. */
 export interface ProcessTree {
@@ -19,9 +28,7 @@ export interface ProcessTree {
   adopt(pid: number): void;
   /** Sends a signal to every process. SIGKILL leaves nothing alive. */
   signal(signal: NodeJS.Signals): void;
-  /** Whether nothing of it is left. */
-  isEmpty(): boolean;
-  /** Frees what it takes; false where processes are left. */
+  /** Frees what it takes; false where that cannot be, as processes are left in it. */
   release(): boolean;
 }
 
@@ -37,103 +44,145 @@ const CGROUP_ROOT = '/sys/fs/cgroup';
 /** Rounds of looking for processes that fork while they are moved or killed. */
 const MAX_ROUNDS = 100;
 
-/** By cgroup v2 where it is mounted and may be written, else by /proc. */
+/** By cgroup v2 where it is mounted at this place and may be written, else by /proc. */
 export function processTrees(root = CGROUP_ROOT): ProcessTrees {
   try {
     return new CgroupTrees(root);
   } catch {
-    return new ProcTrees();
+    return procTrees();
   }
+}
+
+/** By /proc: for an agent that is a guest itself where it runs, and must not touch the cgroups there. */
+export function procTrees(): ProcessTrees {
+  return new ProcTrees();
 }
 
 class CgroupTrees implements ProcessTrees {
   readonly kind = 'cgroup';
   readonly #base: string;
-  readonly #agent: string;
+  readonly #own: OwnGroup;
   #next = 0;
-  #ready: string | undefined;
+  #ready: CgroupTree | undefined;
 
   constructor(root: string) {
     readFileSync(`${root}/cgroup.controllers`);
     this.#base = `${root}/qmp-agent`;
-    this.#agent = `${this.#base}/agent`;
-    mkdirSync(this.#agent, { recursive: true });
+    const own = `${this.#base}/agent`;
+    mkdirSync(own, { recursive: true });
     this.#removeOld();
-    writeFileSync(`${this.#agent}/cgroup.procs`, String(process.pid));
+    writeFileSync(`${own}/cgroup.procs`, String(process.pid));
+    this.#own = new OwnGroup(own);
     this.prepare();
   }
 
   create(): ProcessTree {
-    this.prepare();
-    const path = this.#ready ?? '';
+    const tree = this.#ready ?? this.#make();
     this.#ready = undefined;
-    return new CgroupTree(path, this.#agent);
+    return tree;
   }
 
   prepare(): void {
-    if (this.#ready !== undefined) return;
+    this.#ready ??= this.#make();
+  }
+
+  #make(): CgroupTree {
     this.#next += 1;
     // Of this agent's life: an earlier one that died may have left groups with processes in them.
     const path = `${this.#base}/${process.pid}-${this.#next}`;
     mkdirSync(path);
-    this.#ready = path;
+    return new CgroupTree(path, this.#own);
   }
 
   /** Groups of an earlier agent: what it ran has no owner any more and is killed. */
   #removeOld(): void {
     for (const entry of readdirSync(this.#base, { withFileTypes: true })) {
       if (!entry.isDirectory() || entry.name === 'agent') continue;
-      const tree = new CgroupTree(`${this.#base}/${entry.name}`, this.#agent);
-      tree.signal('SIGKILL');
-      tree.release();
+      const path = `${this.#base}/${entry.name}`;
+      killGroup(path);
+      removeGroup(path); // or later: its processes may take a moment to die
     }
   }
 }
 
+/** The agent's own group: anybody else in it was forked by a process that is being adopted. */
+class OwnGroup {
+  readonly #fd: number;
+  readonly #buffer = Buffer.alloc(4096);
+  readonly #alone = `${process.pid}\n`;
+
+  constructor(path: string) {
+    this.#fd = openSync(`${path}/cgroup.procs`, 'r');
+  }
+
+  /** Up to a buffer full; who calls again gets the rest. */
+  strays(): string[] {
+    const length = readSync(this.#fd, this.#buffer, 0, this.#buffer.length, 0);
+    const text = this.#buffer.toString('latin1', 0, length);
+    if (text === this.#alone) return [];
+    const whole = text.slice(0, Math.max(0, text.lastIndexOf('\n'))).split('\n');
+    return whole.filter((pid) => pid !== '' && pid !== String(process.pid));
+  }
+}
+
+/** Its descriptor is opened ahead of time, and closed once the first process is in. */
 class CgroupTree implements ProcessTree {
   readonly mark = {};
   readonly #path: string;
-  readonly #agentPath: string;
+  readonly #own: OwnGroup;
+  readonly #procsFd: number;
+  #adopting = true;
 
-  constructor(path: string, agentPath: string) {
+  constructor(path: string, own: OwnGroup) {
     this.#path = path;
-    this.#agentPath = agentPath;
+    this.#own = own;
+    this.#procsFd = openSync(`${path}/cgroup.procs`, 'w');
   }
 
   adopt(pid: number): void {
-    this.#move(pid);
-    const self = String(process.pid);
+    this.#move(String(pid));
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      const strays = pidsIn(this.#agentPath).filter((stray) => stray !== self);
-      if (strays.length === 0) return;
-      for (const stray of strays) this.#move(Number(stray));
+      const strays = this.#own.strays();
+      if (strays.length === 0) break;
+      for (const stray of strays) this.#move(stray);
     }
+    this.#stopAdopting();
   }
 
   signal(signal: NodeJS.Signals): void {
     if (signal === 'SIGKILL') {
-      ignoreErrors(() => writeFileSync(`${this.#path}/cgroup.kill`, '1')); // Linux 5.14
+      killGroup(this.#path);
       return;
     }
     for (const pid of pidsIn(this.#path)) ignoreErrors(() => process.kill(Number(pid), signal));
   }
 
-  isEmpty(): boolean {
-    return pidsIn(this.#path).length === 0;
-  }
-
   release(): boolean {
-    try {
-      rmdirSync(this.#path);
-      return true;
-    } catch (error) {
-      return (error as NodeJS.ErrnoException).code === 'ENOENT';
-    }
+    this.#stopAdopting();
+    return removeGroup(this.#path);
   }
 
-  #move(pid: number): void {
-    // ESRCH: it has ended already.
-    ignoreErrors(() => writeFileSync(`${this.#path}/cgroup.procs`, String(pid)));
+  #stopAdopting(): void {
+    if (this.#adopting) closeSync(this.#procsFd);
+    this.#adopting = false;
+  }
+
+  #move(pid: string): void {
+    ignoreErrors(() => writeSync(this.#procsFd, pid)); // ESRCH: it has ended already
+  }
+}
+
+function killGroup(path: string): void {
+  ignoreErrors(() => writeFileSync(`${path}/cgroup.kill`, '1')); // Linux 5.14
+}
+
+/** Whether it is gone. */
+function removeGroup(path: string): boolean {
+  try {
+    rmdirSync(path);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT';
   }
 }
 
@@ -180,30 +229,17 @@ class ProcTree implements ProcessTree {
     }
   }
 
-  isEmpty(): boolean {
-    return this.#members().length === 0;
-  }
-
   release(): boolean {
-    return this.isEmpty();
+    return true; // it takes nothing
   }
 
   #members(): number[] {
     const processes = readProcesses();
-    const found = new Set<number>([this.#pid]);
-    for (const p of processes)
-      if (p.session === this.#pid || this.#isMarked(p.pid)) found.add(p.pid);
-    for (let grew = true; grew;) {
-      grew = false;
-      for (const p of processes) {
-        if (found.has(p.parent) && !found.has(p.pid)) {
-          found.add(p.pid);
-          grew = true;
-        }
-      }
-    }
-    const alive = new Set(processes.filter((p) => p.state !== 'Z').map((p) => p.pid));
-    return [...found].filter((pid) => alive.has(pid));
+    const roots = processes.filter((p) => p.session === this.#pid || this.#isMarked(p.pid));
+    return descendants(
+      processes,
+      roots.map((p) => p.pid),
+    );
   }
 
   #isMarked(pid: number): boolean {
@@ -215,23 +251,49 @@ class ProcTree implements ProcessTree {
   }
 }
 
-interface ProcEntry {
-  pid: number;
-  parent: number;
-  session: number;
-  state: string;
+/** A line of /proc/PID/stat, as far as it concerns us. */
+export interface ProcessEntry {
+  readonly pid: number;
+  readonly parent: number;
+  readonly session: number;
+  /** `Z` is a zombie. */
+  readonly state: string;
 }
 
-/** All processes, from /proc/PID/stat (proc(5)): fields after the parenthesised name. */
-function readProcesses(): ProcEntry[] {
-  const entries: ProcEntry[] = [];
+/** Reads /proc/PID/stat (proc(5)): a name in parentheses may itself hold blanks and parentheses. */
+export function parseStat(text: string): ProcessEntry {
+  const [state = '', parent, , session] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return {
+    pid: Number.parseInt(text, 10),
+    parent: Number(parent),
+    session: Number(session),
+    state,
+  };
+}
+
+/** `roots` and all that descends from them, zombies left out. */
+export function descendants(
+  processes: readonly ProcessEntry[],
+  roots: readonly number[],
+): number[] {
+  const found = new Set(roots);
+  for (let grew = true; grew;) {
+    grew = false;
+    for (const { pid, parent } of processes) {
+      if (!found.has(parent) || found.has(pid)) continue;
+      found.add(pid);
+      grew = true;
+    }
+  }
+  return processes.filter((p) => found.has(p.pid) && p.state !== 'Z').map((p) => p.pid);
+}
+
+/** All processes. */
+function readProcesses(): ProcessEntry[] {
+  const entries: ProcessEntry[] = [];
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
-    ignoreErrors(() => {
-      const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
-      const [state = '', parent, , session] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      entries.push({ pid: Number(name), parent: Number(parent), session: Number(session), state });
-    });
+    ignoreErrors(() => entries.push(parseStat(readFileSync(`/proc/${name}/stat`, 'latin1'))));
   }
   return entries;
 }

@@ -155,6 +155,12 @@ export const LIMITS = {
   finishedExecs: 128,
 } as const;
 
+/** A request's body, or the spec of an exec, is whole after this long, or its stream is reset. */
+export const BODY_TIMEOUT_MS = 30_000;
+
+/** A connection has reached HTTP/2 after this long, or the agent closes it. */
+export const HELLO_TIMEOUT_MS = 60_000;
+
 /** Flow-control window of one stream: what a peer may send before the reader took any. */
 export const STREAM_WINDOW_BYTES = 512 * 1024;
 

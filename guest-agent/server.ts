@@ -1,15 +1,22 @@
 /** The agent's HTTP/2 side: routes, bodies, errors. */
 import {
+  constants,
   performServerHandshake,
   type IncomingHttpHeaders,
   type ServerHttp2Stream,
 } from 'node:http2';
-import type { Socket } from 'node:net';
-import { setDefaultHighWaterMark } from 'node:stream';
+import { setDefaultHighWaterMark, type Duplex } from 'node:stream';
+import { ByteCollector } from './byte-collector.ts';
 import { complain } from './channels.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
-import { HTTP2_OPTIONS, LIMITS, GUEST_WINDOW_BYTES, type ErrorReply } from './protocol.ts';
+import {
+  BODY_TIMEOUT_MS,
+  GUEST_WINDOW_BYTES,
+  HTTP2_OPTIONS,
+  LIMITS,
+  type ErrorReply,
+} from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import type { ServeHttp2 } from './session.ts';
 import { parseNumber, parseObject, parseSignalRequest } from './spec.ts';
@@ -18,18 +25,18 @@ import { addEntropy, pingReply, poweroff, setClock, setHostname, status } from '
 /** HTTP/2 streams take their buffer's size from here, and 16 KiB would mean a wake-up per frame. */
 const STREAM_BUFFER_BYTES = 256 * 1024;
 
-/** A server of HTTP/2 on sockets, over the given execs. */
+/** A server of HTTP/2 on connections, over the given execs. */
 export function http2Server(execs: Execs): ServeHttp2 {
   setDefaultHighWaterMark(false, STREAM_BUFFER_BYTES);
-  return (socket: Socket) =>
+  return (connection: Duplex) =>
     new Promise((resolve) => {
-      const session = performServerHandshake(socket, HTTP2_OPTIONS);
+      const session = performServerHandshake(connection, HTTP2_OPTIONS);
       session.setLocalWindowSize(GUEST_WINDOW_BYTES);
       session.on('stream', (stream, headers) => void answer(execs, stream, headers));
       session.on('error', () => session.destroy());
       session.on('goaway', () => undefined);
       session.once('close', () => {
-        socket.destroy();
+        connection.destroy();
         resolve();
       });
     });
@@ -81,7 +88,7 @@ async function route(
       return reply(stream);
     }
     case 'POST /hostname':
-      setHostname(String((await readObject(stream))['hostname']));
+      setHostname((await readObject(stream))['hostname']);
       return reply(stream);
     case 'POST /poweroff':
       reply(stream);
@@ -141,12 +148,17 @@ async function readBody(
   stream: ServerHttp2Stream,
   limit: number = LIMITS.jsonBytes,
 ): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-    length += chunk.length;
-    if (length > limit) throw new RequestError('E2BIG', `body is longer than ${limit} bytes`, 413);
-    chunks.push(chunk);
+  const collected = new ByteCollector();
+  const deadline = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), BODY_TIMEOUT_MS);
+  try {
+    const body = stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>;
+    for await (const chunk of body) {
+      collected.push(chunk);
+      if (collected.length > limit)
+        throw new RequestError('E2BIG', `body is longer than ${limit} bytes`, 413);
+    }
+    return collected.bytes();
+  } finally {
+    clearTimeout(deadline);
   }
-  return Buffer.concat(chunks);
 }

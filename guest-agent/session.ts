@@ -1,10 +1,11 @@
 /** One connection in the guest: the preamble, then HTTP/2. */
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { guestPreamble, GuestPreambleReader } from './preamble.ts';
+import { HELLO_TIMEOUT_MS } from './protocol.ts';
 import { AGENT_VERSION } from './version.ts';
 
-/** Serves HTTP/2 on a socket whose next bytes are the client's preface; resolves when it is over. */
-export type ServeHttp2 = (socket: Socket) => Promise<void>;
+/** Serves HTTP/2 on a connection whose next bytes are the client's preface; resolves when it is over. */
+export type ServeHttp2 = (connection: Duplex) => Promise<void>;
 
 /**
  * Serves a connection to its end. A preamble in the midst of HTTP/2 (the host started anew on a wire
@@ -14,35 +15,43 @@ export type ServeHttp2 = (socket: Socket) => Promise<void>;
  * @param http2 loads the server; only called when a host is there, since loading takes time
  */
 export async function serveSession(
-  socket: Socket,
+  connection: Duplex,
   http2: () => Promise<ServeHttp2>,
 ): Promise<void> {
-  socket.on('error', () => undefined); // 'close' follows and is what counts
-  if (!(await shakeHands(socket))) return;
+  connection.on('error', () => undefined); // 'close' follows and is what counts
+  if (!(await shakeHands(connection))) return;
   const serve = await http2();
-  if (!socket.destroyed) await serve(socket);
+  if (!connection.destroyed) await serve(connection);
 }
 
 /** Answers preambles; false where the connection ended before HTTP/2 began. */
-function shakeHands(socket: Socket): Promise<boolean> {
+function shakeHands(connection: Duplex): Promise<boolean> {
   const reader = new GuestPreambleReader();
   return new Promise((resolve) => {
-    const onClose = () => resolve(false);
+    const deadline = setTimeout(() => connection.destroy(), HELLO_TIMEOUT_MS);
+    const onClose = () => {
+      clearTimeout(deadline);
+      resolve(false);
+    };
     const onData = (chunk: Buffer) => {
       for (const event of reader.push(chunk)) {
         if (event.kind === 'hello') {
-          socket.write(guestPreamble(event.nonce, AGENT_VERSION));
+          // Who asks without end and never reads gets no more answers than the buffer holds.
+          if (!connection.writableNeedDrain) {
+            connection.write(guestPreamble(event.nonce, AGENT_VERSION));
+          }
           continue;
         }
-        socket.pause();
-        socket.off('data', onData);
-        socket.off('close', onClose);
-        socket.unshift(event.rest);
+        clearTimeout(deadline);
+        connection.pause();
+        connection.off('data', onData);
+        connection.off('close', onClose);
+        connection.unshift(event.rest);
         resolve(true);
       }
     };
-    socket.on('data', onData);
-    socket.once('end', () => socket.destroy());
-    socket.once('close', onClose);
+    connection.on('data', onData);
+    connection.once('end', () => connection.destroy());
+    connection.once('close', onClose);
   });
 }

@@ -1,24 +1,19 @@
 /** Starts the first process of an exec. */
-import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, closeSync, constants, existsSync, statSync } from 'node:fs';
-import { Socket } from 'node:net';
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { delimiter, resolve } from 'node:path';
-import type { Readable, Writable } from 'node:stream';
 import { execEnvironment } from './environment.ts';
-import type { Libc } from './libc.ts';
 import type { ProcessTree } from './process-tree.ts';
 import type { ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
-import { lookUpUser, type GuestUser } from './users.ts';
+import type { Attached, Stdio } from './stdio.ts';
+import { lookUpUser, readCached, type GuestUser } from './users.ts';
 
 /** A process that runs, and its ends of the pipes. */
-export interface Spawned {
+export interface Spawned extends Attached {
   readonly child: ChildProcess;
   readonly pid: number;
-  readonly stdin: Writable | undefined;
-  readonly stdout: Readable;
-  readonly stderr: Readable;
   readonly user: string;
   readonly cwd: string;
   /** As the list shows it. */
@@ -30,46 +25,38 @@ const SETPRIV = '/usr/bin/setpriv';
 
 /**
  * Starts the process as its user, in a session of its own, and puts it into its tree.
- *
- * @param libc where loaded: stdio are real pipes then. Node's own are sockets, which a program cannot
- *   open again by the name /dev/stdout or /dev/stderr.
+ * @param takeStdio called once the spec is known to make sense
  * @throws RequestError `ENOENT`, `EACCES`, `E2BIG`, `EUSER`, …
  */
 export async function spawnExec(
   spec: ExecSpec,
   tree: ProcessTree,
-  libc: Libc | undefined,
+  takeStdio: () => Promise<Stdio>,
 ): Promise<Spawned> {
   const user = lookUpUser(spec.user);
   const cwd = workingDirectory(spec.cwd, user);
   const env = { ...execEnvironment(user, spec.env), ...tree.mark };
-  const command = spec.argv ?? [
-    existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh',
-    spec.shell ?? '',
-  ];
-  const argv = spec.argv ?? shellArgv(command[0] ?? '', spec.shell ?? '');
+  const argv = spec.argv ?? shellArgv(spec.shell ?? '');
   const identity = identityOptions(user);
   const wrapped = identity.wrap ? [...identity.wrap, ...findProgram(argv, env['PATH'], cwd)] : argv;
   const [file = '', ...args] = wrapped;
-  const pipes = libc ? pipeStdio(libc, spec.stdin === true) : undefined;
+  const stdio = await takeStdio();
   let child: ChildProcess;
   try {
     child = spawn(file, args, {
       cwd,
       env,
       detached: true, // setsid: a process group of its own, and no controlling terminal
-      stdio: pipes?.stdio ?? [spec.stdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+      stdio: stdio.options,
       ...identity.options,
     });
     if (child.pid !== undefined) tree.adopt(child.pid);
   } catch (error) {
-    pipes?.closeOurs();
+    stdio.abandon();
     throw spawnFailure(error as NodeJS.ErrnoException, argv[0] ?? '', cwd);
-  } finally {
-    pipes?.closeTheirs();
   }
   if (child.pid === undefined) {
-    pipes?.closeOurs();
+    stdio.abandon();
     const [error] = (await once(child, 'error').catch((e: unknown) => [e])) as [
       NodeJS.ErrnoException,
     ];
@@ -79,20 +66,26 @@ export async function spawnExec(
   return {
     child,
     pid: child.pid,
-    ...(pipes?.open() ?? nodeStdio(child)),
+    ...stdio.attach(child),
     user: user.name,
     cwd,
-    command: spec.argv ? [...spec.argv] : [spec.shell ?? ''],
+    command: spec.argv ?? [spec.shell ?? ''],
   };
 }
 
-function shellArgv(shell: string, line: string): string[] {
-  return shell === '/bin/bash' ? [shell, '-lc', line] : [shell, '-c', line];
+function shellArgv(line: string): string[] {
+  return existsSync('/bin/bash') ? ['/bin/bash', '-lc', line] : ['/bin/sh', '-c', line];
 }
+
+/** Where an exec that names no directory starts: where the image says, else at home. */
+const WORKDIR_FILE = '/etc/qmp-agent/workdir';
 
 function workingDirectory(cwd: string | undefined, user: GuestUser): string {
   if (cwd !== undefined) return resolve(user.home, cwd);
-  return statSync(user.home, { throwIfNoEntry: false })?.isDirectory() ? user.home : '/';
+  const candidates = [readCached(WORKDIR_FILE).trim(), user.home];
+  const isDirectory = (path: string): boolean =>
+    path !== '' && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  return candidates.find(isDirectory) ?? '/';
 }
 
 function identityOptions(user: GuestUser): {
@@ -156,40 +149,4 @@ function spawnFailure(
   if (code === 'E2BIG')
     return new RequestError(code, 'arguments and environment are too long together');
   return new RequestError(code, `${program} cannot be started: ${error.message ?? code}`);
-}
-
-/** Capacity of the pipes: Linux's default for what a user may ask for (pipe-max-size). */
-const PIPE_BYTES = 1024 * 1024;
-
-function pipeStdio(libc: Libc, withStdin: boolean) {
-  const all: { readFd: number; writeFd: number }[] = [];
-  const make = () => {
-    const pair = libc.pipe(PIPE_BYTES);
-    all.push(pair);
-    return pair;
-  };
-  const input = withStdin ? make() : undefined;
-  const output = make();
-  const errors = make();
-  const theirs = [input?.readFd, output.writeFd, errors.writeFd];
-  const ours = [input?.writeFd, output.readFd, errors.readFd];
-  const closeAll = (fds: (number | undefined)[]) => {
-    for (const fd of fds) if (fd !== undefined) closeSync(fd);
-  };
-  return {
-    stdio: theirs.map((fd) => fd ?? 'ignore') satisfies StdioOptions,
-    closeTheirs: () => closeAll(theirs),
-    closeOurs: () => closeAll(ours),
-    open: () => ({
-      stdin: input && new Socket({ fd: input.writeFd, readable: false, writable: true }),
-      stdout: new Socket({ fd: output.readFd, readable: true, writable: false }),
-      stderr: new Socket({ fd: errors.readFd, readable: true, writable: false }),
-    }),
-  };
-}
-
-function nodeStdio(child: ChildProcess) {
-  const { stdin, stdout, stderr } = child;
-  if (!stdout || !stderr) throw new RequestError('EIO', 'no pipes to the process', 500);
-  return { stdin: stdin ?? undefined, stdout, stderr };
 }

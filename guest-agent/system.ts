@@ -60,8 +60,10 @@ const HOSTNAME =
   /^(?=.{1,64}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 
 /** Sets the hostname, now and in the files that name it. */
-export function setHostname(hostname: string): void {
-  if (!HOSTNAME.test(hostname)) throw new RequestError('EINVAL', 'not a hostname');
+export function setHostname(hostname: unknown): void {
+  if (typeof hostname !== 'string' || !HOSTNAME.test(hostname)) {
+    throw new RequestError('EINVAL', 'not a hostname');
+  }
   writeFileSync('/proc/sys/kernel/hostname', hostname);
   writeFileSync('/etc/hostname', `${hostname}\n`);
   let hosts = '';

@@ -13,11 +13,32 @@ export interface GuestUser {
   readonly groups: readonly number[];
 }
 
-/** Who runs an exec that names nobody, where the image has it. */
+/** Who runs an exec that names nobody: the image's own choice, in this file … */
+const USER_FILE = '/etc/qmp-agent/user';
+/** … else this user, where the image has it. */
 export const DEFAULT_USER = 'agent';
 
-/** Finds users in the texts of /etc/passwd and /etc/group. */
-export function findUser(passwd: string, group: string, nameOrUid: string): GuestUser | undefined {
+/**
+ * Finds users in the texts of /etc/passwd and /etc/group. As in docker, `:group` (a name or an id) may
+ * follow; then that is the only group.
+ */
+export function findUser(passwd: string, group: string, wanted: string): GuestUser | undefined {
+  const [nameOrUid = '', groupOrGid] = wanted.split(':', 2);
+  const user = findAlone(passwd, group, nameOrUid);
+  if (user === undefined || groupOrGid === undefined) return user;
+  const gid = findGroup(group, groupOrGid);
+  return gid === undefined ? undefined : { ...user, gid, groups: [] };
+}
+
+function findGroup(group: string, nameOrGid: string): number | undefined {
+  for (const line of group.split('\n')) {
+    const [name = '', , gid = ''] = line.split(':');
+    if (name !== '' && name === nameOrGid && gid !== '') return Number(gid);
+  }
+  return /^\d{1,10}$/.test(nameOrGid) ? Number(nameOrGid) : undefined;
+}
+
+function findAlone(passwd: string, group: string, nameOrUid: string): GuestUser | undefined {
   const byUid = /^\d+$/.test(nameOrUid);
   for (const line of passwd.split('\n')) {
     const [name = '', , uid = '', gid = '', , home = '', shell = ''] = line.split(':');
@@ -52,25 +73,46 @@ function groupsOf(group: string, user: string): number[] {
  * The user an exec runs as.
  * @throws RequestError `EUSER` where there is no such user
  */
-export function lookUpUser(nameOrUid: string | undefined): GuestUser {
+export function lookUpUser(named: string | undefined): GuestUser {
+  const nameOrUid = named ?? imageUser();
   const passwd = readCached('/etc/passwd');
   const group = readCached('/etc/group');
+  if (passwd !== known.passwd || group !== known.group) known = { passwd, group, users: new Map() };
+  let user = known.users.get(nameOrUid);
+  if (!user) {
+    user = searchUser(passwd, group, nameOrUid);
+    if (known.users.size < MAX_KNOWN_USERS) known.users.set(nameOrUid, user);
+  }
+  return user;
+}
+
+/** What was found in these texts; comparing them is a comparison of pointers where nothing changed. */
+let known: { passwd: string; group: string; users: Map<string | undefined, GuestUser> } = {
+  passwd: '',
+  group: '',
+  users: new Map(),
+};
+const MAX_KNOWN_USERS = 64;
+
+/** Only root can become another user. */
+function imageUser(): string | undefined {
+  const text = process.getuid?.() === 0 ? readCached(USER_FILE).trim() : '';
+  return text === '' ? undefined : text;
+}
+
+function searchUser(passwd: string, group: string, nameOrUid: string | undefined): GuestUser {
   if (nameOrUid !== undefined) {
     const user = findUser(passwd, group, nameOrUid);
     if (!user) throw new RequestError('EUSER', `no user ${JSON.stringify(nameOrUid)} in the guest`);
     return user;
   }
   const self = String(process.getuid?.() ?? 0);
-  const user = (self === '0' ? findUser(passwd, group, DEFAULT_USER) : undefined) ??
-    findUser(passwd, group, self) ?? {
-      name: 'root',
-      uid: 0,
-      gid: 0,
-      home: '/',
-      shell: '/bin/sh',
-      groups: [],
-    };
-  return user;
+  const fallback = { name: 'root', uid: 0, gid: 0, home: '/', shell: '/bin/sh', groups: [] };
+  return (
+    (self === '0' ? findUser(passwd, group, DEFAULT_USER) : undefined) ??
+    findUser(passwd, group, self) ??
+    fallback
+  );
 }
 
 const cache = new Map<string, { stamp: string; text: string }>();

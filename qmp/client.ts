@@ -13,6 +13,7 @@ import { CallTable } from './call-table.ts';
 import { armDeadline } from './deadline.ts';
 import type { WaitOptions } from './deadline.ts';
 import { EventHub, EventIterator, closedByUs } from './event-hub.ts';
+import { nextEvent } from './event-wait.ts';
 import { runJob } from './jobs.ts';
 import { DEFAULT_CALL_TIMEOUT_MS, DEFAULT_CONNECT_TIMEOUT_MS } from './limits.ts';
 import { LineFramer } from './line-framer.ts';
@@ -250,39 +251,16 @@ export class QmpClient implements AsyncDisposable {
   ): Promise<QmpEventOf<E>> {
     const names: readonly string[] = typeof name === 'string' ? [name] : name;
     const operation = `QMP event ${names.join(' or ')}`;
-    const event = new Promise<QmpEventOf<E>>((resolve, reject) => {
+    const takes = (event: RawEvent): boolean =>
+      names.includes(event.event) && (match?.(event as QmpEventOf<E>) ?? true);
+    const wait = async (): Promise<QmpEventOf<E>> => {
       signal?.throwIfAborted();
       assertSomeKnown(names, this.version);
-      let disarm = (): void => undefined;
-      let unlisten = (): void => undefined;
-      const fail = (error: unknown): void => {
-        disarm();
-        unlisten();
-        // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- signal.reason may be anything
-        reject(error);
-      };
-      unlisten = this.#hub.listen({
-        onEvent: (raw) => {
-          if (!names.includes(raw.event)) return;
-          const event = raw as QmpEventOf<E>;
-          try {
-            if (match && !match(event)) return;
-          } catch (error) {
-            fail(error);
-            return;
-          }
-          disarm();
-          unlisten();
-          resolve(event);
-        },
-        onEnd: () => {
-          fail(this.#interruption(operation));
-        },
-      });
-      if (this.#over) return;
-      const hint = 'Raise timeoutMs, or look at what QEMU does instead (query-status).';
-      disarm = armDeadline(operation, { signal, timeoutMs }, hint, fail);
-    });
+      const lost = (): Error => this.#interruption(operation);
+      const event = await nextEvent(this.#hub, takes, { operation, signal, timeoutMs, lost });
+      return event as QmpEventOf<E>;
+    };
+    const event = wait();
     // Where the command that should cause the event fails, nobody comes to await this any more.
     event.catch(() => undefined);
     return event;

@@ -26,7 +26,9 @@ export interface SessionHandlers {
 /**
  * The order in which messages may come, apart from the socket that they come over. QEMU greets
  * first and once; before the negotiation it takes no other command. Events may come a moment before
- * the answer that makes the session ready: another thread of QEMU may send one in between.
+ * the answer that makes the session ready: another thread of QEMU may send one in between. One that
+ * comes before the greeting was meant for the client before us (the monitor still stood in its command
+ * mode when it was written; seen with QEMU 10), and is dropped.
  * Source: docs/interop/qmp-spec, "Capabilities Negotiation"; monitor/qmp-cmds-control.c.
  */
 export class Session {
@@ -49,6 +51,7 @@ export class Session {
   receive(line: string): void {
     if (this.#state === 'ended') return;
     const message = parseMessage(line);
+    if (message.kind === 'event' && this.#state === 'greeting') return;
     if ((message.kind === 'greeting') !== (this.#state === 'greeting')) {
       throw outOfOrder(message, this.#state);
     }

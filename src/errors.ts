@@ -147,7 +147,7 @@ export class TimeoutError extends QmpAgentError {
   readonly operation: string;
   readonly timeoutMs: number;
   constructor(operation: string, timeoutMs: number, details: ErrorDetails = {}) {
-    super(`${operation}: no result within ${timeoutMs} ms`, details);
+    super(`${operation}: no result within ${Math.round(timeoutMs)} ms`, details);
     this.operation = operation;
     this.timeoutMs = timeoutMs;
   }

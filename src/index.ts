@@ -9,7 +9,20 @@ export {
   type SystemEvent,
   type TraceKind,
 } from './events.ts';
-export { ImageStore, type Image } from './image/index.ts';
+export {
+  ImageStore,
+  type BootFiles,
+  type Image,
+  type ImageBuildOptions,
+  type ImageBuildResult,
+  type ImageFile,
+  type ImageImportOptions,
+  type ImageManifest,
+  type ImageProgress,
+  type ImageStoreOptions,
+  type ImageWorkOptions,
+  type RecipeInput,
+} from './image/index.ts';
 export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/index.ts';
 export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';

@@ -1,5 +1,15 @@
 /** Disks that carry the project and what it has built into the lab: ext4, filled without a mount. */
-import { access, cp, mkdir, mkdtemp, readdir, rename, rm, utimes } from 'node:fs/promises';
+import {
+  access,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  realpath,
+  rename,
+  rm,
+  utimes,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { resolvePaths } from '../../src/config/paths.ts';
@@ -69,7 +79,9 @@ async function projectDisk(root: string, work: string): Promise<string> {
   return disk;
 }
 
-async function cachedDisk(cache: string, name: string, from: string): Promise<string> {
+async function cachedDisk(cache: string, name: string, source: string): Promise<string> {
+  // In a git worktree node_modules may be a link, of which du and mke2fs would see the link only.
+  const from = await realpath(source);
   await mkdir(cache, { recursive: true });
   const path = join(cache, `${name}-${await hashListing(from)}.ext4`);
   if (await exists(path)) {

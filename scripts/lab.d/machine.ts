@@ -35,7 +35,8 @@ export function labArgv(o: LabMachine): string[] {
       'console=ttyS0 panic=-1 oops=panic quiet loglevel=4 mitigations=off nokaslr tsc=reliable random.trust_cpu=on',
     ],
     ...['-chardev', `file,id=console,path=${escape(o.consolePath)}`, '-serial', 'chardev:console'],
-    ...['-device', 'virtio-rng-pci', '-device', 'virtio-serial-pci'],
+    // event_idx=off: an interrupt for every write of the host, even where the one before it got lost.
+    ...['-device', 'virtio-rng-pci', '-device', 'virtio-serial-pci,event_idx=off'],
     ...[
       '-virtfs',
       `local,path=${escape(o.jobDir)},mount_tag=job,security_model=none,multidevs=remap`,
@@ -45,17 +46,12 @@ export function labArgv(o: LabMachine): string[] {
     argv.push('-drive', `file=${escape(path)},format=raw,if=virtio,snapshot=on,cache=unsafe`);
   }
   if (o.interactive) {
-    argv.push(
-      '-chardev',
-      'stdio,id=terminal,signal=off',
-      '-device',
-      'virtconsole,chardev=terminal',
-    );
-  } else {
-    for (const name of ['stdout', 'stderr', 'control']) {
-      argv.push('-chardev', `socket,id=${name},path=${escape(`${o.socketDir}/${name}`)}`);
-      argv.push('-device', `virtserialport,chardev=${name},name=lab.${name}`);
-    }
+    argv.push('-chardev', 'stdio,id=terminal,signal=off');
+    argv.push('-device', 'virtconsole,chardev=terminal');
+  }
+  for (const name of o.interactive ? ['control'] : ['control', 'stdout', 'stderr']) {
+    argv.push('-chardev', `socket,id=${name},path=${escape(`${o.socketDir}/${name}`)}`);
+    argv.push('-device', `virtserialport,chardev=${name},name=lab.${name}`);
   }
   return argv;
 }

@@ -10,6 +10,13 @@ import { labArgv, type LabMachine } from './machine.ts';
 const BOOT_MS = 180_000;
 /** From the job's end to QEMU's: sync and power-off. */
 const POWER_OFF_MS = 30_000;
+/**
+ * Under TCG the lab's vCPU and QEMU's timers write `interrupt_request` without a lock between them, when
+ * the lab runs a VM of its own (`helper_vmrun`, `do_vmexit`): an interrupt's request gets lost, it stays
+ * pending in the APIC, and an idle kernel that waits for its one timer sleeps for ever. The next
+ * interrupt of any kind brings the lost one with it, so the lab gets one every so often.
+ */
+const HEARTBEAT_MS = 250;
 /** What is shown of the console when a lab fails. */
 const CONSOLE_TAIL_LINES = 60;
 
@@ -83,15 +90,21 @@ export async function runLab(
 
 /** An interactive lab on this terminal. */
 export async function shellInLab(machine: LabMachine, signal: AbortSignal): Promise<number> {
+  await mkdir(machine.socketDir, { recursive: true });
+  const control = new ControlPort();
+  const server = await listen(join(machine.socketDir, 'control'), (socket) =>
+    control.attach(socket),
+  );
   const [command, ...args] = labArgv(machine);
   const qemu = spawn(command ?? '', args, { stdio: 'inherit' });
   const abort = (): void => void qemu.kill('SIGKILL');
   signal.addEventListener('abort', abort, { once: true });
   const [code] = (await once(qemu, 'exit')) as [number | null];
+  server.close();
   return code ?? 1;
 }
 
-/** Reads `ready` and `exit N` from the lab. */
+/** Reads `ready` and `exit N` from the lab, and keeps its interrupts going. */
 class ControlPort {
   code: number | undefined;
   readonly ready: Promise<void>;
@@ -106,6 +119,8 @@ class ControlPort {
   }
 
   attach(socket: Socket): void {
+    const heartbeat = setInterval(() => socket.write('\n'), HEARTBEAT_MS);
+    socket.once('close', () => clearInterval(heartbeat));
     socket.on('data', (chunk: Buffer) => {
       this.#text = (this.#text + chunk.toString()).slice(-1_000);
       if (/^ready$/m.test(this.#text)) this.#onReady();

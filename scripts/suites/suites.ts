@@ -88,7 +88,7 @@ function allSuites(resultsDir: string): Suite[] {
         'QMP_AGENT_TEST_RECORDS=/results/records.ndjson',
         '--',
         'node',
-        ...vitest(['lab', 'e2e']).slice(1),
+        ...vitest(['lab']).slice(1),
       ],
       timeoutMs: LAB_TIMEOUT_MS,
       recordsPath: join(lab, 'records.ndjson'),

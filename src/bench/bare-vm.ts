@@ -43,14 +43,14 @@ export class BareVm implements AsyncDisposable {
   readonly spawnedAt: number;
   readonly #dir: string;
   readonly #process: BareProcess;
-  readonly #target: ChannelTarget;
+  readonly target: ChannelTarget;
   #socket: Socket | undefined;
 
   private constructor(at: number, dir: string, child: BareProcess, target: ChannelTarget) {
     this.spawnedAt = at;
     this.#dir = dir;
     this.#process = child;
-    this.#target = target;
+    this.target = target;
   }
 
   /** Starts QEMU; waits for nothing. */
@@ -77,8 +77,8 @@ export class BareVm implements AsyncDisposable {
       throw new LaunchError('the bare VM ended', { exitCode, argv: [], stderr });
     });
     try {
-      this.#socket = await Promise.race([openChannel(this.#target, over), dead]);
-      if (this.#target.kind === 'unix') {
+      this.#socket = await Promise.race([openChannel(this.target, over), dead]);
+      if (this.target.kind === 'unix') {
         await Promise.race([once(this.#socket, 'readable', { signal: over }), dead]);
         this.#socket.read(1);
       }

@@ -116,8 +116,6 @@ export const configSchema = z.strictObject({
 
 /** The configuration after validation, defaults filled in. */
 export type Config = z.output<typeof configSchema>;
-/** Defaults of a VM. */
-export type VmDefaults = Config['vm'];
 /** How and where to log. */
 export type LogConfig = Config['log'];
 

@@ -10,7 +10,7 @@ import type { Check } from './types.ts';
 import { judgeVirtualisation, probeVirtualisation } from './virtualisation.ts';
 
 export { judgeConfig } from './state.ts';
-export type { Check, CheckStatus } from './types.ts';
+export type { Check } from './types.ts';
 
 /** What the checks go by. */
 export interface DoctorOptions {

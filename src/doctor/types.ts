@@ -1,7 +1,7 @@
 /** What a check says. */
 
 /** `warn`: works without it, but slower, with less, or not yet. `fail`: the main job cannot work. */
-export type CheckStatus = 'ok' | 'warn' | 'fail';
+type CheckStatus = 'ok' | 'warn' | 'fail';
 
 /** One need of the host. */
 export interface Check {

@@ -120,13 +120,14 @@ async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<
   return new Promise((resolve, reject) => {
     const socket = connect({ path: target.path });
     const onAbort = () => socket.destroy(signal.reason as Error);
-    signal.addEventListener('abort', onAbort);
-    socket.once('connect', () => {
+    const settle = (action: () => void) => {
       signal.removeEventListener('abort', onAbort); // the socket outlives the dialing
-      resolve(socket);
-    });
+      action();
+    };
+    signal.addEventListener('abort', onAbort);
+    socket.once('connect', () => settle(() => resolve(socket)));
     // Stays: an error without a listener would end the process. 'close' tells the rest.
-    socket.on('error', reject);
+    socket.on('error', (error) => settle(() => reject(error)));
   });
 }
 

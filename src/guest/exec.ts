@@ -1,7 +1,8 @@
 /** The host's end of one exec. */
 import type { ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
 import { Writable } from 'node:stream';
-import { FRAME, FRAME_HEAD_BYTES, FrameError, FrameReader } from '../../guest-agent/frames.ts';
+import { ByteCollector } from '../../guest-agent/byte-collector.ts';
+import { FRAME, FrameError, FrameReader } from '../../guest-agent/frames.ts';
 import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import type { GuestError } from '../errors.ts';
@@ -21,7 +22,10 @@ export interface GuestExec {
   readonly stdin: Writable | undefined;
   /** For one reader; ends when the exec does, throws where the session ends first. */
   readonly output: AsyncIterable<GuestOutput>;
-  /** Rejects with a GuestError where the session ends first. Settles when the output is read to its end. */
+  /**
+   * Rejects with a GuestError where the session ends first. Settles once all output has arrived: not
+   * before it is read, where there is more of it than is kept for the reader.
+   */
   readonly exit: Promise<ExecExit>;
   /** Signals the whole tree. Default SIGKILL. */
   kill(signal?: string): Promise<void>;
@@ -59,8 +63,7 @@ export class ExecStream implements GuestExec {
   #started: { resolve: () => void; reject: (error: Error) => void } | undefined;
   #settleExit: { resolve: (exit: ExecExit) => void; reject: (error: Error) => void } | undefined;
   #status = 0;
-  #errorBody: Buffer[] = [];
-  #errorBytes = 0;
+  readonly #refusal = new ByteCollector();
   #emptyFrames = 0;
 
   constructor(
@@ -86,7 +89,7 @@ export class ExecStream implements GuestExec {
     });
     // The reply is whole. What is left of our stdin nobody reads, but an open body keeps a stream open.
     stream.once('end', () => stream.close());
-    stream.once('close', () => this.#closed());
+    stream.once('close', () => this.#settle());
   }
 
   /** Resolves with the first frame. */
@@ -103,7 +106,7 @@ export class ExecStream implements GuestExec {
 
   /** Gives the exec a stdin that is the request's own body. */
   openStdin(): void {
-    this.stdin = requestBody(this.#stream);
+    this.stdin = requestBody(this.#context, this.#stream);
   }
 
   async kill(signal = 'SIGKILL'): Promise<void> {
@@ -139,6 +142,7 @@ export class ExecStream implements GuestExec {
   }
 
   #data(chunk: Buffer): void {
+    this.#context.budget.delivered(chunk.length);
     try {
       if (this.#status === 200) this.#reader.push(chunk);
       else this.#refused(chunk);
@@ -149,9 +153,8 @@ export class ExecStream implements GuestExec {
   }
 
   #refused(chunk: Buffer): void {
-    this.#errorBytes += chunk.length;
-    if (this.#errorBytes > LIMITS.frameBytes) throw new FrameError('endless refusal');
-    this.#errorBody.push(chunk);
+    this.#refusal.push(chunk);
+    if (this.#refusal.length > LIMITS.frameBytes) throw new FrameError('endless refusal');
   }
 
   #output(type: 2 | 3, data: Buffer): void {
@@ -162,13 +165,13 @@ export class ExecStream implements GuestExec {
     if (type === FRAME.stdout) this.stdoutBytes += data.length;
     else this.stderrBytes += data.length;
     if (this.#detached || data.length === 0) return;
-    this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data }, data.length);
+    const own = data.length < SMALL_PIECE_BYTES ? Buffer.from(data) : data;
+    this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data: own }, data.length);
   }
 
   #enqueue(item: GuestOutput, bytes: number): void {
     this.#queue.push(item);
-    // The head counts too: a million one-byte pieces are not a megabyte.
-    this.#queuedBytes += bytes + FRAME_HEAD_BYTES + PIECE_OVERHEAD_BYTES;
+    this.#queuedBytes += bytes + PIECE_OVERHEAD_BYTES;
     if (this.#queuedBytes > QUEUE_BYTES) this.#stream.pause();
     this.#notify();
   }
@@ -186,6 +189,7 @@ export class ExecStream implements GuestExec {
       this.#enqueue({ truncatedBytes: Number(payload.readBigUInt64BE()) }, payload.length);
     } else if (type === FRAME.exit) {
       this.#result = parseExit(payload);
+      this.#settle();
     } else {
       throw new FrameError(`frame of type ${type} out of its place`);
     }
@@ -196,10 +200,13 @@ export class ExecStream implements GuestExec {
     this.#context.fail(error);
   }
 
-  #closed(): void {
+  /** The stream is closed, or it brought the exec's end; its body may then still be open on our side. */
+  #settle(): void {
+    if (this.#over) return;
     this.#over = true;
     if (this.#result) {
       this.#settleExit?.resolve(this.#result);
+      setImmediate(() => this.#stream.close());
     } else {
       this.#error ??= this.#whyClosed();
       this.#started?.reject(this.#error);
@@ -210,9 +217,9 @@ export class ExecStream implements GuestExec {
   }
 
   #whyClosed(): GuestError {
-    if (this.#errorBytes === 0) return brokenStream(this.#context, this.#stream);
+    if (this.#refusal.length === 0) return brokenStream(this.#context, this.#stream);
     try {
-      const value = JSON.parse(Buffer.concat(this.#errorBody).toString('utf8')) as unknown;
+      const value = JSON.parse(this.#refusal.bytes().toString('utf8')) as unknown;
       return refusal(this.#context, value, 'the exec');
     } catch {
       return protocolError(this.#context, 'the refusal of the exec is not JSON');
@@ -225,17 +232,24 @@ export class ExecStream implements GuestExec {
   }
 }
 
-const PIECE_OVERHEAD_BYTES = 128;
+/** A piece's objects; a million one-byte pieces are not a megabyte. */
+const PIECE_OVERHEAD_BYTES = 256;
+/** Shorter pieces are copied, so that none keeps alive the 64 KiB that it may be cut from. */
+const SMALL_PIECE_BYTES = 4096;
 /** Written ahead of the guest, at most. */
 const STDIN_BUFFER_BYTES = 512 * 1024;
 
 /** A Writable over a request's body: what the process does not read any more is dropped without an error. */
-function requestBody(stream: ClientHttp2Stream): Writable {
+function requestBody(context: RequestContext, stream: ClientHttp2Stream): Writable {
   return new Writable({
     highWaterMark: STDIN_BUFFER_BYTES,
     write(chunk: Buffer, _encoding, done) {
-      if (stream.destroyed || stream.writableEnded) done();
-      else stream.write(chunk, () => done());
+      if (stream.destroyed || stream.writableEnded) {
+        done();
+        return;
+      }
+      context.budget.sent(chunk.length);
+      stream.write(chunk, () => done());
     },
     final(done) {
       stream.end();

@@ -1,7 +1,10 @@
 /** One request to the agent with a small JSON reply, every byte of which is mistrusted. */
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestProtocolError, GuestRequestError, TimeoutError, type GuestError } from '../errors.ts';
+
+import type { TrafficBudget } from './traffic-budget.ts';
 
 /** What every call takes. */
 export interface CallOptions {
@@ -18,6 +21,8 @@ export const DEFAULT_CALL_TIMEOUT_MS = 30_000;
 export interface RequestContext {
   readonly http2: ClientHttp2Session;
   readonly vmId: string;
+  /** What the guest may send; every byte that somebody waited for has to be counted as delivered. */
+  readonly budget: TrafficBudget;
   /** Counts a stream as long as it is open. */
   track(stream: ClientHttp2Stream): void;
   /** Why the session ended; what a request rejects with where it breaks off. */
@@ -54,7 +59,10 @@ export async function request(
   const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
   o.signal?.throwIfAborted();
   const stream = openStream(context, method, path, body === undefined);
-  if (body !== undefined) stream.end(body);
+  if (body !== undefined) {
+    context.budget.sent(body.length);
+    stream.end(body);
+  }
   const { status, bytes } = await withDeadline(
     readReply(context, stream),
     { operation: `${method} ${path}`, vmId: context.vmId, signal: o.signal, timeoutMs },
@@ -103,24 +111,23 @@ function readReply(
   stream: ClientHttp2Stream,
 ): Promise<{ status: number; bytes: Buffer }> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let length = 0;
+    const body = new ByteCollector();
     let status = 0;
     let ended = false;
     stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
       status = headers[':status'] ?? 0;
     });
     stream.on('data', (chunk: Buffer) => {
-      length += chunk.length;
-      chunks.push(chunk);
-      if (length <= LIMITS.jsonBytes) return;
+      context.budget.delivered(chunk.length);
+      body.push(chunk);
+      if (body.length <= LIMITS.jsonBytes) return;
       const error = protocolError(context, `a reply is longer than ${LIMITS.jsonBytes} bytes`);
       context.fail(error);
       reject(error);
     });
     stream.once('end', () => (ended = true));
     stream.once('close', () => {
-      if (ended && status !== 0) resolve({ status, bytes: Buffer.concat(chunks) });
+      if (ended && status !== 0) resolve({ status, bytes: body.bytes() });
       else reject(brokenStream(context, stream));
     });
   });
@@ -129,7 +136,7 @@ function readReply(
 /** Why a stream ended before its reply was whole. */
 export function brokenStream(context: RequestContext, stream: ClientHttp2Stream): GuestError {
   if (context.http2.destroyed || context.http2.closed) return context.lostError();
-  return protocolError(context, `the agent reset a stream (code ${stream.rstCode})`);
+  return protocolError(context, `a stream was reset (code ${stream.rstCode})`);
 }
 
 /** An error that says what the agent did wrong. */

@@ -97,6 +97,7 @@ export class GuestSession implements AsyncDisposable {
         if (error) reject(this.#wire.lostError());
         else resolve(ms);
       });
+      this.#wire.budget.pinged();
       if (!accepted) reject(protocolError(this.#wire, 'pings stay unanswered'));
     });
     const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;

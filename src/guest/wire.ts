@@ -14,21 +14,26 @@ import {
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import type { Dialed } from './dial.ts';
 import { protocolError, type RequestContext } from './request.ts';
+import { TrafficBudget } from './traffic-budget.ts';
 
 /** The HTTP/2 connection and the reason of its end. */
 export class Wire implements RequestContext {
   readonly http2: ClientHttp2Session;
   readonly vmId: string;
   readonly closed: Promise<Error | undefined>;
+  readonly budget: TrafficBudget;
   #reason: GuestError | undefined;
   #byUs = false;
   #streams = 0;
 
   constructor({ socket }: Dialed, vmId: string) {
     this.vmId = vmId;
+    this.budget = new TrafficBudget(() => {
+      this.fail(protocolError(this, 'it floods the channel with what nobody asked for'));
+    });
     this.http2 = http2Connect('http://guest', {
       ...HTTP2_OPTIONS,
-      createConnection: () => new EagerSocket(socket),
+      createConnection: () => new EagerSocket(socket, (bytes) => this.budget.received(bytes)),
     });
     this.http2.setLocalWindowSize(HOST_WINDOW_BYTES);
     this.http2.on('error', (error: NodeJS.ErrnoException) => {
@@ -49,6 +54,7 @@ export class Wire implements RequestContext {
 
   track(stream: ClientHttp2Stream): void {
     this.#streams += 1;
+    this.budget.opened();
     stream.once('close', () => (this.#streams -= 1));
   }
 
@@ -94,10 +100,12 @@ const MAX_QUEUED_BYTES = 2 * GUEST_WINDOW_BYTES;
 export class EagerSocket extends Duplex {
   readonly #socket: Socket;
 
-  constructor(socket: Socket) {
+  /** @param onRead told how many bytes came, before they are passed on */
+  constructor(socket: Socket, onRead: (bytes: number) => void) {
     super({ allowHalfOpen: false });
     this.#socket = socket;
     socket.on('data', (chunk: Buffer) => {
+      onRead(chunk.length);
       if (!this.push(chunk)) socket.pause();
     });
     socket.pause(); // until somebody reads

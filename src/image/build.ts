@@ -2,29 +2,37 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ensureBootKit, KIT_SCHEMA, type BootKit } from '../../firmware/boot-kit.ts';
-import type { BuildLog } from '../../firmware/build-process.ts';
-import { readHostSettings, type HostSettings } from '../../firmware/host-apt.ts';
-import type { BuildMode } from '../../firmware/mmdebstrap.ts';
+import { ensureBootKit, KIT_SCHEMA } from '../../firmware/boot-kit.ts';
+import {
+  privateWords,
+  readHostSettings,
+  readLocalCertificates,
+  type HostSettings,
+} from '../../firmware/host-apt.ts';
+import type { KitOptions } from '../../firmware/kit-cache.ts';
+import { removeTree, type BuildMode } from '../../firmware/mmdebstrap.ts';
+import { ensureNodeKit, hasOwnNode } from '../../firmware/node-kit.ts';
 import { recipeHash, type Recipe } from '../../firmware/recipe.ts';
-import { buildRootfs, ROOTFS_STEPS } from '../../firmware/rootfs.ts';
+import { buildRootfs, ROOTFS_STEPS, type Kits } from '../../firmware/rootfs.ts';
 import { ConfigError } from '../errors.ts';
 import { publishImage, PUBLISH_STEPS } from './publish.ts';
 import type { StepReporter } from './progress.ts';
 import type { Image } from './types.ts';
-import { imageLock, withLock, type StorePaths, type Workshop } from './workshop.ts';
+import { withLock, type StorePaths, type Workshop } from './workshop.ts';
 
 /** Raised when a build of the same recipe would yield something else. */
 const BUILDER_VERSION = '1';
 
 /** Steps of a build, in order. */
-export const BUILD_STEPS: readonly string[] = ['kernel', ...ROOTFS_STEPS, ...PUBLISH_STEPS];
+export function buildSteps(recipe: Recipe): readonly string[] {
+  const node = hasOwnNode(recipe) ? [] : ['node'];
+  return ['kernel', ...node, ...ROOTFS_STEPS, ...PUBLISH_STEPS];
+}
 
 /** All that decides what a build yields. */
 export interface BuildPlan {
   readonly recipe: Recipe;
   readonly files: readonly Buffer[];
-  readonly host: HostSettings;
   readonly hash: string;
 }
 
@@ -54,13 +62,13 @@ export async function planBuild(recipe: Recipe, baseDir = process.cwd()): Promis
       }),
     );
   }
-  const host = await readHostSettings();
+  const certificates = await readLocalCertificates();
   const hash = recipeHash(recipe, {
     builder: `${BUILDER_VERSION} ${KIT_SCHEMA}`,
     files: digest(files),
-    certificates: digest([...host.localCertificates.values()]),
+    certificates: digest([...certificates.values()]),
   });
-  return { recipe, files, host, hash };
+  return { recipe, files, hash };
 }
 
 function digest(parts: readonly Buffer[]): string {
@@ -84,40 +92,61 @@ export async function buildImage(
   context: BuildContext,
   refresh: boolean,
 ): Promise<Image> {
-  const { recipe, files, host } = plan;
+  const { recipe, files } = plan;
   const { workshop, mode, signal, reporter } = context;
   const onStep = (step: string): void => reporter.begin(step);
-  const kit = await lockedKit(context, host, refresh);
-  const common = { kit, workDir: workshop.workDir, log: workshop.log, signal, onStep };
-  const rootfs = await buildRootfs({ ...common, recipe, files, mode, host });
-  return publishImage({
-    ...common,
-    imageDir: workshop.imageDir,
-    rawPath: rootfs.rawPath,
-    virtualBytes: recipe.sizeMib * 1024 * 1024,
-    facts: {
-      name: recipe.name,
-      origin: 'build',
-      recipeHash: plan.hash,
-      suite: recipe.suite,
-      packages: rootfs.packages,
-      environment: recipe.environment,
-      user: 'agent',
-      node: 'image',
-    },
-  });
+  const host = await readHostSettings();
+  workshop.log.hide(privateWords(host));
+  const kits = ensureKits(plan.recipe, context, host, refresh);
+  kits.catch(() => undefined); // looked at later
+  const common = { workDir: workshop.workDir, log: workshop.log, signal, onStep };
+  const rootfs = await buildRootfs({ ...common, kits, recipe, files, mode, host });
+  const { kit, node } = await kits;
+  const removal = removeTree(rootfs.trash).catch(() => undefined); // goes with the workshop, else
+  const facts = {
+    name: recipe.name,
+    origin: 'build',
+    recipeHash: plan.hash,
+    suite: recipe.suite,
+    packages: rootfs.packages,
+    environment: recipe.environment,
+    user: 'agent',
+    node: node === undefined ? 'image' : 'bundled',
+  } as const;
+  const { imageDir } = workshop;
+  const { rawPath } = rootfs;
+  const virtualBytes = recipe.sizeMib * 1024 * 1024;
+  try {
+    return await publishImage({ ...common, kit, imageDir, rawPath, virtualBytes, facts });
+  } finally {
+    await removal;
+  }
 }
 
-/** The boot kit, made by one process at a time. */
-export async function lockedKit(
-  context: Omit<BuildContext, 'workshop'> & { workshop: { log: BuildLog } },
+async function ensureKits(
+  recipe: Recipe,
+  context: BuildContext,
   host: HostSettings,
   refresh: boolean,
-): Promise<BootKit> {
+): Promise<Kits> {
+  const kit = await lockedKit('kernel', ensureBootKit, context, host, refresh);
+  if (hasOwnNode(recipe)) return { kit, node: undefined };
+  return { kit, node: await lockedKit('node', ensureNodeKit, context, host, refresh) };
+}
+
+/** A kit, made by one process at a time. */
+export async function lockedKit<K>(
+  step: 'kernel' | 'node',
+  ensure: (options: KitOptions) => Promise<K>,
+  context: BuildContext,
+  host: HostSettings,
+  refresh = false,
+): Promise<K> {
   const { paths, workshop, mode, signal, reporter } = context;
-  reporter.begin('kernel');
-  const lock = imageLock({ ...paths, imagesDir: path.join(paths.cacheDir, 'kit') }, 'kit');
+  reporter.begin(step);
+  const lock = path.join(paths.cacheDir, 'locks', step);
+  const { log } = workshop;
   return withLock(lock, signal, () =>
-    ensureBootKit({ cacheDir: paths.cacheDir, mode, host, log: workshop.log, signal, refresh }),
+    ensure({ cacheDir: paths.cacheDir, mode, host, log, signal, refresh }),
   );
 }

@@ -1,10 +1,11 @@
 /** Images: what VMs are made from. */
 export { BASE_RECIPE } from '../../firmware/base-recipe.ts';
-export { parseRecipe, type Recipe, type RecipeInput } from '../../firmware/recipe.ts';
+export type { RecipeInput } from '../../firmware/recipe.ts';
 export {
   ImageStore,
   type ImageBuildOptions,
   type ImageBuildResult,
+  type ImageImportOptions,
   type ImageStoreOptions,
   type ImageWorkOptions,
 } from './store.ts';

@@ -8,6 +8,7 @@ export class StepReporter {
   readonly #steps: readonly string[];
   readonly #onProgress: ((progress: ImageProgress) => void) | undefined;
   #index = -1;
+  #fraction = 0;
   /** The step that is under way. */
   current = 'start';
 
@@ -27,9 +28,18 @@ export class StepReporter {
     if (known >= 0 && known <= this.#index) return;
     if (known >= 0) this.#index = known;
     this.current = step;
+    this.#fraction = 0;
     const index = Math.max(this.#index, 0);
     const steps = this.#steps.length;
     events.emit('image.build.step', { image: this.#image, step, index, steps });
     this.#onProgress?.({ step, index, steps });
+  }
+
+  /** The step that is under way has come so far, from 0 to 1. Reported at each percent. */
+  advance(fraction: number): void {
+    if (fraction < this.#fraction + 0.01) return;
+    this.#fraction = fraction;
+    const index = Math.max(this.#index, 0);
+    this.#onProgress?.({ step: this.current, index, steps: this.#steps.length, fraction });
   }
 }

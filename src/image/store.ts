@@ -7,7 +7,8 @@ import type { AgentFiles } from '../../guest-agent/bundle.ts';
 import { ConfigError, ImageError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
 import { makeBootFiles } from './boot-files.ts';
-import { buildImage, BUILD_STEPS, planBuild } from './build.ts';
+import { buildImage, buildSteps, planBuild, type BuildContext } from './build.ts';
+import { importImage, IMPORT_STEPS } from './import/import-image.ts';
 import { corrupt, openImage, verifyImage } from './manifest.ts';
 import { StepReporter } from './progress.ts';
 import { CURRENT, oldVersions } from './publish.ts';
@@ -41,6 +42,12 @@ export interface ImageBuildOptions extends ImageWorkOptions {
   readonly force?: boolean | undefined;
   /** Directory that the recipe's `from` paths are relative to. Default: the working directory. */
   readonly baseDir?: string | undefined;
+}
+
+/** Options of {@link ImageStore.import}. */
+export interface ImageImportOptions extends ImageWorkOptions {
+  /** Name of the image. */
+  readonly name: string;
 }
 
 /** What {@link ImageStore.build} did. */
@@ -113,7 +120,7 @@ export class ImageStore {
     options: ImageBuildOptions = {},
   ): Promise<ImageBuildResult> {
     const startedAt = performance.now();
-    const { signal, force = false } = options;
+    const { force = false } = options;
     const plan = await planBuild(parseRecipe(recipe), options.baseDir);
     const { name } = plan.recipe;
     const isCurrent = async (): Promise<Image | undefined> => {
@@ -127,18 +134,59 @@ export class ImageStore {
     };
     const present = await isCurrent();
     if (present !== undefined) return done(present, true);
+    return this.#make(name, 'build', buildSteps(plan.recipe), options, {
+      made: async () => {
+        const made = await isCurrent(); // by the one that we waited for
+        return made === undefined ? undefined : done(made, true);
+      },
+      make: async (context) => done(await buildImage(plan, context, force), false),
+    });
+  }
+
+  /**
+   * Makes an image of a root filesystem (directory, tarball), an OCI layout (directory, archive), or
+   * what `docker save` writes. An image of that name is replaced.
+   * @throws {ImageError} ERR_IMAGE_IMPORT the source is not what it should be
+   * @throws {HostError} the host lacks something, or space
+   */
+  async import(source: string, options: ImageImportOptions): Promise<Image> {
+    const startedAt = performance.now();
+    const { name } = options;
+    this.#imageDir(name); // checks it
+    return this.#make(name, 'import', IMPORT_STEPS, options, {
+      make: async (context) => {
+        const { image, format } = await importImage(name, source, context);
+        const durationMs = Math.round(performance.now() - startedAt);
+        events.emit('image.imported', { image: name, format, durationMs });
+        return image;
+      },
+    });
+  }
+
+  /** Everything that builds and imports have in common around the work itself. */
+  async #make<T>(
+    name: string,
+    verb: 'build' | 'import',
+    steps: readonly string[],
+    { signal, onProgress }: ImageWorkOptions,
+    work: {
+      /** Under the lock: what makes the work needless. */
+      readonly made?: () => Promise<T | undefined>;
+      readonly make: (context: BuildContext) => Promise<T>;
+    },
+  ): Promise<T> {
     const mode = await detectBuildMode();
     return withLock(imageLock(this.#paths, name), signal, async () => {
-      const made = await isCurrent(); // by the one that we waited for
-      if (made !== undefined) return done(made, true);
-      const reporter = new StepReporter(name, BUILD_STEPS, options.onProgress);
-      events.emit('image.build.started', { image: name, steps: BUILD_STEPS.length });
+      const made = await work.made?.();
+      if (made !== undefined) return made;
+      const reporter = new StepReporter(name, steps, onProgress);
+      events.emit('image.build.started', { image: name, steps: steps.length });
       try {
-        const image = await inWorkshop(this.#paths, name, 'build', (workshop) =>
-          buildImage(plan, { paths: this.#paths, workshop, mode, signal, reporter }, force),
+        const result = await inWorkshop(this.#paths, name, verb, (workshop) =>
+          work.make({ paths: this.#paths, workshop, mode, signal, reporter }),
         );
         await this.#removeOldVersions(name);
-        return done(image, false);
+        return result;
       } catch (error) {
         const step = (error instanceof ImageError ? error.step : undefined) ?? reporter.current;
         const message = error instanceof Error ? error.message : String(error);

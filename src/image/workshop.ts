@@ -2,8 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { execa } from 'execa';
 import { BuildLog } from '../../firmware/build-process.ts';
+import { removeTree } from '../../firmware/mmdebstrap.ts';
 import { HostError, ImageError, StateDirError } from '../errors.ts';
 import { withLock } from './lock.ts';
 
@@ -66,14 +66,6 @@ async function removeLeftovers(imageDir: string): Promise<void> {
   for (const name of names.filter((entry) => entry.startsWith(TEMPORARY))) {
     await removeTree(path.join(imageDir, name));
   }
-}
-
-/** Without root, what mmdebstrap made belongs to mapped user ids, which only its helper can remove. */
-async function removeTree(dir: string): Promise<void> {
-  await rm(dir, { recursive: true, force: true }).catch(async () => {
-    await execa('mmdebstrap', ['--unshare-helper', 'rm', '-rf', dir], { reject: false });
-    await rm(dir, { recursive: true, force: true });
-  });
 }
 
 async function pruneLogs(logsDir: string): Promise<void> {

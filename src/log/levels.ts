@@ -18,7 +18,7 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'image.build.started': 'info',
   'image.build.step': 'debug',
   'image.build.finished': 'info',
-  'image.build.failed': 'error',
+  'image.build.failed': 'info', // whoever asked for it gets the error itself
   'image.imported': 'info',
   'image.removed': 'info',
   'exec.started': 'info',

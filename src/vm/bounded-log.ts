@@ -118,7 +118,7 @@ export class BoundedLog {
     let offset = o.fromOffset ?? LOG_BASE_BYTES;
     const bell = new ChangeBell(this.path);
     try {
-      while (!o.signal.aborted) {
+      for (;;) {
         const size = (await stat(this.path).catch(() => undefined))?.size;
         if (size === undefined) return; // removed with its VM
         if (size < offset) offset = LOG_BASE_BYTES; // rotated
@@ -128,6 +128,7 @@ export class BoundedLog {
           offset += chunk.length;
           yield chunk;
         }
+        if (o.signal.aborted) return; // after a last look: what came before the end is told
         await bell.wait(o.signal);
       }
     } finally {

@@ -4,5 +4,5 @@ export type * from './command-types.ts';
 export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
 export { hostTscKhz } from './host-tsc.ts';
 export { openImageStore } from './image-store.ts';
-export { findQemu, type QemuProgram } from './launcher.ts';
+export { findQemu } from './launcher.ts';
 export { Vm } from './vm.ts';

@@ -1,4 +1,5 @@
 /** From what a caller asks to what a VM is made of. */
+import { MACHINE_TYPES } from '../../firmware/machine.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
@@ -70,7 +71,7 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     ),
     diskBytes: disk === undefined ? undefined : disk * MIB,
     accel: oneOf('vm.accel', o.accel ?? defaults.accel, ['auto', 'kvm', 'tcg']),
-    machine: oneOf('vm.machine', o.machine ?? defaults.machine, ['q35', 'microvm']),
+    machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
     cid: o.cid === undefined ? undefined : whole('vm.cid', o.cid, CID.min, CID.max),
     hostname: o.hostname,

@@ -48,6 +48,8 @@ const WAIT_STATE_MS = 60_000;
 const STATE_POLL_MS = 50;
 /** Default of {@link Vm.guest}. */
 const GUEST_TIMEOUT_MS = 30_000;
+/** Of a timer that does nothing but keep the process alive. */
+const HOLD_MS = 60_000;
 /** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
 const KILL_LOCK_MS = 1_000;
 
@@ -303,7 +305,17 @@ export class Vm implements VmInstance {
   }
 
   async *followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
-    yield* this.#log(o.kind).follow({ signal: o.signal ?? new AbortController().signal });
+    const over = new AbortController();
+    const ended = this.#live?.watch.ended ?? Promise.resolve();
+    void ended.then(() => over.abort());
+    // The waits of the log and the watch hold no process open, but whoever follows a log wants to wait.
+    const hold = setInterval(() => undefined, HOLD_MS);
+    const signal = o.signal ? AbortSignal.any([over.signal, o.signal]) : over.signal;
+    try {
+      yield* this.#log(o.kind).follow({ signal });
+    } finally {
+      clearInterval(hold);
+    }
   }
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
@@ -448,5 +460,5 @@ export class Vm implements VmInstance {
   }
 }
 
-/** Holds the class to its contract. */
-export const vmStatics: VmStatics = Vm;
+// Holds the class to its contract.
+const _statics: VmStatics = Vm;

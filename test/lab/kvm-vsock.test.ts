@@ -21,7 +21,7 @@ function qmpAgent(...args: string[]) {
   return execa(process.execPath, [COMMAND, ...args], {
     reject: false,
     timeout: 120_000 * scale,
-    env: { NO_COLOR: '1' },
+    env: { NO_COLOR: '1', QMP_AGENT_VM_READY_TIMEOUT_MS: String(110_000 * scale) },
   });
 }
 

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { formatBytes, formatMs } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
-import type { Image, ImageProgress, RecipeInput } from '../../image/index.ts';
+import type { Image, RecipeInput } from '../../image/index.ts';
 import type { CliContext } from '../context.ts';
 import { EXIT } from '../exit-codes.ts';
 import { startSteps } from '../progress.ts';
@@ -115,18 +115,10 @@ async function readRecipe(file: string): Promise<RecipeInput> {
   return recipe as RecipeInput;
 }
 
-/** The part of the store that imports. */
-interface Importer {
-  import(
-    source: string,
-    o: { name: string; signal: AbortSignal; onProgress: (step: ImageProgress) => void },
-  ): Promise<Image>;
-}
-
 async function importImage(context: CliContext, source: string, name: string): Promise<void> {
   const store = await openImages(context);
   const progress = await startSteps(context, `image ${name}`);
-  const image = await (store as unknown as Importer)
+  const image = await store
     .import(source, {
       name,
       signal: context.signal,

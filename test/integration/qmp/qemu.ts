@@ -37,6 +37,7 @@ export class TestQemu implements AsyncDisposable {
     const fixed = ['-nodefaults', '-no-user-config', '-display', 'none'];
     const monitor = ['-qmp', `unix:${path},server=on,wait=off`];
     const child = spawn('qemu-system-x86_64', [...args(dir), ...fixed, ...monitor], {
+      cwd: dir,
       stdio: ['ignore', 'ignore', 'inherit'],
     });
     await once(child, 'spawn');

@@ -13,11 +13,7 @@ afterAll(() => rm(dir, { recursive: true, force: true }));
 
 /** Runs the script. */
 const generator = (...args: string[]) =>
-  execa('scripts/generate-qapi.ts', args, {
-    preferLocal: true,
-    node: true,
-    nodeOptions: ['--import', 'tsx'],
-  });
+  execa(process.execPath, ['--import', 'tsx', 'scripts/generate-qapi.ts', ...args]);
 
 it('asks the installed QEMU, and leaves what it did not make alone', async () => {
   const out = join(dir, 'out');

@@ -22,7 +22,6 @@ describe('connect', () => {
     ['garbage', '\u0000\u0001 garbage\n', 'not JSON'],
     ['bytes that are no UTF-8', Buffer.from([0x7b, 0xff, 0xfe, 0x0a]), 'not valid UTF-8'],
     ['an answer', { return: {} }, 'return came where the greeting was due'],
-    ['an event', { event: 'STOP', timestamp: { seconds: 0, microseconds: 0 } }, 'event came where'],
     ['a guest agent', { return: { version: '7.2' }, id: 1 }, 'return came where the greeting'],
     ['no object', '[]\n', 'not a JSON object'],
     ['a greeting without version', { QMP: { capabilities: [] } }, 'neither answer, event nor'],
@@ -109,6 +108,17 @@ describe('connect', () => {
     await peer.send({ return: {}, id });
     await using client = await connecting;
     expect(client.version).toEqual({ major: 7, minor: 2, micro: 0, package: 'scripted' });
+  });
+
+  it('drops an event that was meant for the client before us', async () => {
+    const connecting = QmpClient.connect({ path: server.path });
+    const peer = await server.accept();
+    await peer.send({ event: 'STOP', timestamp: { seconds: 1, microseconds: 2 } });
+    await peer.send(GREETING);
+    const { id } = await peer.receive();
+    await peer.send({ return: {}, id });
+    await using client = await connecting;
+    expect(client.version.major).toBe(7);
   });
 
   it('does without oob where it is not offered', async () => {
