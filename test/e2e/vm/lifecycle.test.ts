@@ -156,11 +156,11 @@ describe('a VM that does not run', () => {
     await mkdir(files().runtimeDir, { recursive: true });
     await writeFile(files().qmpSocketPath, '');
     const [mine, other] = await Promise.all([
-      vm.start({ timeoutMs: BOOT_MS }).catch((error: unknown) => error),
+      vm.start({ timeoutMs: BOOT_MS }).catch((error: Error) => error),
       cli('start', 'box'),
     ]);
     expect(await waiting).toBe('running');
-    const refused = mine === undefined ? other.stderr : String(mine);
+    const refused = mine === undefined ? other.stderr : mine.message;
     expect(other.exitCode).toBe(mine === undefined ? 1 : 0);
     expect(refused).toMatch(/is running, not stopped/);
     expect(await findQemus(vm.id)).toHaveLength(1);
