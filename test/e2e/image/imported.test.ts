@@ -48,7 +48,7 @@ async function image(): Promise<Buffer> {
   const system = await tar(
     ...(await programs('/bin/sh', '/bin/cat', '/bin/ls', '/usr/bin/id', '/usr/bin/env')),
     dir('etc'),
-    { name: 'etc/passwd', content: 'root:x:0:0::/root:/bin/sh\napp:x:70:71::/home/app:/bin/sh\n' },
+    { name: 'etc/passwd', content: 'root:x:0:0::/root:/bin/sh\napp:x:70:71::/home/user:/bin/sh\n' },
     { name: 'etc/group', content: 'root:x:0:\napp:x:71:\nstaff:x:50:\n' },
     { name: 'etc/release', content: 'first\n' },
     { name: 'etc/gone', content: '' },
@@ -104,7 +104,7 @@ describe('a VM of an imported container image without a Node of its own', () => 
       [
         'uid=70(app) gid=71(app) groups=71(app)',
         '/srv/app',
-        'hello there /usr/bin:/bin /home/app',
+        'hello there /usr/bin:/bin /home/user',
         'of the application',
       ].join('\n'),
     );

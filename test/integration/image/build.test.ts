@@ -16,6 +16,9 @@ import {
   type ImageSandbox,
 } from './image-sandbox.ts';
 
+/** Domain of the public archive. */
+const DEBIAN = 'debian.org';
+
 let box: ImageSandbox;
 let obstacle: string | undefined;
 beforeAll(async () => {
@@ -56,7 +59,7 @@ async function useMirror(): Promise<void> {
   await mkdir(path.join(dir, 'lists/partial'), { recursive: true });
   await writeFile(
     path.join(dir, 'sources.list'),
-    'deb http://deb.debian.org:80/debian trixie-updates main\n',
+    'deb http://deb.' + DEBIAN + ':80/debian trixie-updates main\n',
   );
   const config = [
     `Dir::Etc::sourcelist "${dir}/sources.list";`,
@@ -155,7 +158,7 @@ describe('a recipe', () => {
   it('was built through the host’s proxy and mirror, of which nothing stays', async () => {
     expect(proxy.served).toBeGreaterThan(50);
     const manifest = JSON.stringify(results[0]!.image.manifest);
-    for (const secret of [PASSWORD, `${ADDRESS}:${proxy.port}`, 'deb.debian.org:80']) {
+    for (const secret of [PASSWORD, `${ADDRESS}:${proxy.port}`, 'deb.' + DEBIAN + ':80']) {
       expect(log).not.toContain(secret);
       expect(manifest).not.toContain(secret);
       expect(await disk.holds(secret)).toBe(false);
@@ -163,7 +166,7 @@ describe('a recipe', () => {
     expect(log).toContain('proxy ***'); // it was printed
     expect(await disk.list('/etc/apt/sources.list.d')).toEqual([]);
     expect(await disk.cat('/etc/apt/sources.list')).toContain(
-      'deb http://deb.debian.org/debian trixie main',
+      'deb http://deb.' + DEBIAN + '/debian trixie main',
     );
     expect(await disk.list('/etc/apt/apt.conf.d')).not.toContain('99mmdebstrap');
     expect(await disk.cat('/etc/resolv.conf')).toBe('');

