@@ -4,6 +4,7 @@ import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
 } from 'node:http2';
+import { BREAK_TAIL_BYTES, isWireBreak } from '../../guest-agent/preamble.ts';
 import { HOST_WINDOW_BYTES, HTTP2_OPTIONS } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import type { Dialed } from './dial.ts';
@@ -19,6 +20,8 @@ export class Wire implements RequestContext {
   readonly closed: Promise<GuestError | undefined>;
   readonly budget: TrafficBudget;
   readonly #channel: EagerSocket;
+  /** The last bytes that came. */
+  #tail: Buffer = Buffer.alloc(0);
   #reason: GuestError | undefined;
   #byUs = false;
   #streams = 0;
@@ -30,7 +33,10 @@ export class Wire implements RequestContext {
     });
     const goaway = new GoawayWatch((code) => this.#gaveUp(code));
     this.#channel = new EagerSocket(socket, {
-      received: (chunk) => this.budget.received(chunk.length),
+      received: (chunk) => {
+        this.budget.received(chunk.length);
+        this.#tail = lastBytes(this.#tail, chunk, BREAK_TAIL_BYTES);
+      },
       sent: (chunk) => goaway.push(chunk),
     });
     this.http2 = http2Connect('http://guest', {
@@ -40,7 +46,7 @@ export class Wire implements RequestContext {
     this.http2.setLocalWindowSize(HOST_WINDOW_BYTES);
     this.http2.on('error', (error: NodeJS.ErrnoException) => {
       const broken = error.code?.startsWith('ERR_HTTP2') === true;
-      this.#reason ??= broken ? protocolError(this, error.message) : this.#lost(error);
+      this.#reason ??= broken ? this.#broken(error.message) : this.#lost(error);
     });
     this.http2.on('goaway', (code: number) =>
       this.fail(protocolError(this, `it said goodbye (${http2ErrorName(code)})`)),
@@ -91,16 +97,28 @@ export class Wire implements RequestContext {
   /** Our own end of HTTP/2 found the guest's frames wrong. Off its stack, as it is about to send. */
   #gaveUp(code: number): void {
     if (code === NO_ERROR || this.http2.destroyed) return;
-    const error = protocolError(this, `it broke HTTP/2 (${http2ErrorName(code)})`);
-    this.#reason ??= error;
+    this.#reason ??= this.#broken(`it broke HTTP/2 (${http2ErrorName(code)})`);
     setImmediate(() => this.#destroy());
+  }
+
+  /** What came was no HTTP/2: sent by a guest that is mad or bad, or by the next agent. */
+  #broken(what: string): GuestError {
+    return isWireBreak(this.#tail) ? this.#lost(undefined) : protocolError(this, what);
   }
 
   #lost(cause: unknown): GuestError {
     const text = this.#byUs
       ? 'the session was closed'
-      : 'the connection to the guest agent was lost';
+      : isWireBreak(this.#tail)
+        ? 'the guest agent was restarted'
+        : 'the connection to the guest agent was lost';
     const hint = 'Connect again; the guest may have restarted its agent, or be gone.';
     return new GuestDisconnectedError(text, { vmId: this.vmId, hint, cause });
   }
+}
+
+/** The end of what came: a copy, as a part of the piece would keep all of it. */
+function lastBytes(before: Buffer, piece: Buffer, count: number): Buffer {
+  if (piece.length >= count) return Buffer.from(piece.subarray(-count));
+  return Buffer.concat([before, piece]).subarray(-count);
 }

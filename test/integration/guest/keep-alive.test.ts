@@ -2,21 +2,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { GuestDisconnectedError } from '../../../src/errors.ts';
-import { GuestSession } from '../../../src/guest/index.ts';
 import { LocalAgent } from './local-agent.ts';
 
 const KEEP_ALIVE_MS = 200;
 
-function connect(agent: LocalAgent, isPaused?: () => boolean): Promise<GuestSession> {
-  const target = { kind: 'unix', path: agent.path } as const;
-  const o = { vmId: 'local', timeoutMs: 20_000, keepAliveMs: KEEP_ALIVE_MS, isPaused };
-  return GuestSession.connect(target, o);
-}
-
 describe('the keep-alive', () => {
   it('ends a session with an agent that hangs, while somebody waits for it', async () => {
     await using agent = await LocalAgent.start();
-    await using session = await connect(agent);
+    await using session = await agent.connect({ keepAliveMs: KEEP_ALIVE_MS });
     const exec = await session.exec({ argv: ['sleep', '600'] });
     agent.process.kill('SIGSTOP');
     const reason = await session.closed;
@@ -29,7 +22,10 @@ describe('the keep-alive', () => {
   it('leaves one alone that stands still, and its command goes on afterwards', async () => {
     await using agent = await LocalAgent.start();
     let isPaused = false;
-    await using session = await connect(agent, () => isPaused);
+    await using session = await agent.connect({
+      keepAliveMs: KEEP_ALIVE_MS,
+      isPaused: () => isPaused,
+    });
     const exec = await session.exec({ argv: ['cat'], stdin: true });
     isPaused = true;
     agent.process.kill('SIGSTOP');

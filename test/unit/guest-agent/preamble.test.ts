@@ -1,11 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import {
+  BREAK_TAIL_BYTES,
   guestPreamble,
   GuestPreambleReader,
   HostPreambleReader,
   hostPreamble,
   HTTP2_PREFACE,
+  isWireBreak,
   PREAMBLE_LINE_BYTES,
+  WIRE_BREAK,
   type GuestPreambleEvent,
 } from '../../../guest-agent/preamble.ts';
 import { PROTOCOL_VERSION } from '../../../guest-agent/protocol.ts';
@@ -129,5 +132,28 @@ describe('HostPreambleReader', () => {
       expect(reader.push(piece)).toBeUndefined();
     }
     expect(reader.bytes).toBe(50_000);
+  });
+});
+
+describe('a break of the wire', () => {
+  const tail = (text: string | Buffer) => Buffer.from(text).subarray(-BREAK_TAIL_BYTES);
+
+  it('is known by its end, and while it comes', () => {
+    expect(isWireBreak(tail(WIRE_BREAK))).toBe(true);
+    expect(isWireBreak(tail(WIRE_BREAK.subarray(0, 4_096)))).toBe(true);
+  });
+
+  it.each(['', ' \n', `${' '.repeat(100)}x\n`, `x\n${' '.repeat(BREAK_TAIL_BYTES - 2)}`])(
+    'is not %j',
+    (text) => expect(isWireBreak(tail(text))).toBe(false),
+  );
+
+  it('is skipped by both ends where no session is', () => {
+    const hello = hostPreamble(NONCE);
+    expect(guestSees(WIRE_BREAK, hello)).toEqual([{ kind: 'hello', nonce: NONCE }]);
+    const reader = new HostPreambleReader(NONCE);
+    expect(
+      reader.push(Buffer.concat([WIRE_BREAK, Buffer.from(guestPreamble(NONCE, '1.2.3'))])),
+    ).toMatchObject({ agentVersion: '1.2.3' });
   });
 });
