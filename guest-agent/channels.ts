@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { descriptorOf, serverFromVsock, socketFromDevice } from './handles.ts';
 import { libc, VMADDR_CID_HOST } from './libc.ts';
+import { WIRE_BREAK } from './preamble.ts';
 import { VIRTIO_PORT_PREFIX, VSOCK_PORT } from './protocol.ts';
 
 /** Serves one connection until it is over; never rejects. */
@@ -46,13 +47,15 @@ export function virtioPorts(dir = PORTS_DIR): string[] {
  * its one byte is one that the host skips. From then on the port is a non-blocking stream.
  */
 export async function serveVirtioPort(device: string, serve: Serve): Promise<never> {
-  for (;;) {
+  for (let isFirst = true; ; isFirst = false) {
     let fd: number | undefined;
     try {
       fd = openSync(device, constants.O_RDWR | constants.O_NOCTTY);
       await writeOne(fd, '\n');
       const socket = socketFromDevice(fd);
       fd = undefined;
+      // The host is not told when an agent dies on this wire, so the next one tells it.
+      if (isFirst) socket.write(WIRE_BREAK);
       await serve(socket);
       await closed(socket);
     } catch (error) {

@@ -61,11 +61,16 @@ export class FrameError extends Error {
 
 /** What a {@link FrameReader} calls. */
 export interface FrameHandler {
-  /** A piece of stdout (2) or stderr (3): a part of the chunk that was pushed, not a copy. */
+  /**
+   * A piece of stdout (2) or stderr (3): a part of the chunk that was pushed, not a copy. Empty for a
+   * frame without payload, so that whoever counts them can.
+   */
   output(type: typeof FRAME.stdout | typeof FRAME.stderr, data: Buffer): void;
   /** A whole frame of another type. */
   frame(type: number, payload: Buffer): void;
 }
+
+const EMPTY = Buffer.alloc(0);
 
 /** Longest payload of a frame that is not output. */
 const CONTROL_BYTES = 64 * 1024;
@@ -117,6 +122,7 @@ export class FrameReader {
       throw new FrameError(`frame of type ${this.#type} has ${this.#left} bytes; at most ${limit}`);
     }
     this.#payload = isOutput ? undefined : new ByteCollector();
+    if (isOutput && this.#left === 0) this.#handler.output(this.#type as 2 | 3, EMPTY);
     this.#finishIfWhole();
     return end;
   }

@@ -16,6 +16,13 @@ import { PROTOCOL_VERSION } from './protocol.ts';
 const MAGIC = 'QMPAGENT';
 /** First bytes of HTTP/2's client preface (RFC 9113, 3.4). */
 export const HTTP2_PREFACE = 'PRI * HTTP/2.0';
+/**
+ * Breaks an HTTP/2 session that the other end still believes in: longer than the longest frame
+ * (16 KiB), in whose midst it may stand, and no frame's head. Skipped where no session is.
+ */
+export const WIRE_BREAK = Buffer.from(`${' '.repeat(20 * 1024)}\n`);
+/** Of the last bytes on a wire, as many as tell a {@link WIRE_BREAK} from output. */
+export const BREAK_TAIL_BYTES = 64;
 /** Longest preamble line, newline excluded. */
 export const PREAMBLE_LINE_BYTES = 128;
 const NONCE = /^[0-9a-f]{16,64}$/;
@@ -30,6 +37,11 @@ export function hostPreamble(nonce: string): string {
 /** The guest's answer. */
 export function guestPreamble(nonce: string, agentVersion: string): string {
   return `${MAGIC} ${PROTOCOL_VERSION} ${nonce} ${agentVersion}\n`;
+}
+
+/** Whether the last {@link BREAK_TAIL_BYTES} of a wire are those of a break. */
+export function isWireBreak(tail: Buffer): boolean {
+  return tail.length >= BREAK_TAIL_BYTES && /^ +\n?$/.test(tail.toString('latin1'));
 }
 
 /** What the guest saw. */

@@ -70,7 +70,9 @@ export function parseNumber(name: string, value: unknown, min: number, max: numb
 }
 
 function parseEnv(value: unknown): Record<string, string> {
-  if (typeof value !== 'object' || value === null) throw invalid('env must be an object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid('env must be an object');
+  }
   const env: Record<string, string> = {};
   for (const [name, text] of Object.entries(value)) {
     if (name === '' || name.includes('=') || !isText(name) || !isText(text)) {

@@ -4,7 +4,12 @@ import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { socketFromVsock } from '../../guest-agent/handles.ts';
 import { libc, LibcError } from '../../guest-agent/libc.ts';
-import { HostPreambleReader, hostPreamble, type GuestHello } from '../../guest-agent/preamble.ts';
+import {
+  HostPreambleReader,
+  hostPreamble,
+  WIRE_BREAK,
+  type GuestHello,
+} from '../../guest-agent/preamble.ts';
 import { PROTOCOL_VERSION } from '../../guest-agent/protocol.ts';
 import {
   GuestConnectError,
@@ -32,13 +37,11 @@ const REDIAL_MS = 20;
  * since the wire keeps it; the others are for an agent in the midst of an earlier session.
  */
 const RESEND_MS = 200;
-/** From this attempt on, {@link FILLER} goes before the preamble, unless the guest has just been started. */
-const FILLER_FROM_ATTEMPT = 2;
 /**
- * An agent that was restored in the midst of an HTTP/2 frame takes what comes as the frame's rest.
- * This is longer than the longest frame (16 KiB) and no frame's head, so the old session breaks.
+ * From this attempt on, a {@link WIRE_BREAK} goes before the preamble, unless the guest has just been
+ * started: an agent that was restored in the midst of a session takes what comes for a part of it.
  */
-const FILLER = Buffer.from(`${' '.repeat(20 * 1024)}\n`);
+const FILLER_FROM_ATTEMPT = 2;
 /** Most attempts that write to one connection: an agent that never reads must not fill our memory. */
 const MAX_PREAMBLES = 600;
 /** Stale bytes before the answer: more than QEMU, the port's ring and the sockets can hold. */
@@ -162,7 +165,7 @@ async function shakeHands(
   const nonce = randomBytes(16).toString('hex');
   const send = () => {
     if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
-    if (!booting && sent >= FILLER_FROM_ATTEMPT) socket.write(FILLER);
+    if (!booting && sent >= FILLER_FROM_ATTEMPT) socket.write(WIRE_BREAK);
     sent += 1;
     socket.write(hostPreamble(nonce));
   };

@@ -5,7 +5,7 @@ import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { FRAME, FrameError, FrameReader } from '../../guest-agent/frames.ts';
 import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
-import type { GuestError } from '../errors.ts';
+import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import { parseExit, parseStarted } from './replies.ts';
 import { brokenStream, protocolError, refusal, type RequestContext } from './request.ts';
 
@@ -82,21 +82,20 @@ export class ExecStream implements GuestExec {
       this.#settleExit = { resolve, reject };
     });
     this.exit.catch(() => undefined); // who only reads output hears of it there
-    stream.on('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
+    stream.once('response', (headers: IncomingHttpHeaders & { ':status'?: number }) => {
       this.#status = headers[':status'] ?? 0;
       // Not before: Node announces headers a tick late, after the data that came with them.
       stream.on('data', (chunk: Buffer) => this.#data(chunk));
     });
     // The reply is whole. What is left of our stdin nobody reads, but an open body keeps a stream open.
     stream.once('end', () => stream.close());
-    stream.once('close', () => this.#settle());
+    stream.once('close', () => void this.#closed());
   }
 
   /** Resolves with the first frame. */
   started(): Promise<this> {
     return new Promise((resolve, reject) => {
-      if (this.#over) reject(this.#error ?? brokenStream(this.#context, this.#stream));
-      else this.#started = { resolve: () => resolve(this), reject };
+      this.#started = { resolve: () => resolve(this), reject };
     });
   }
 
@@ -188,8 +187,7 @@ export class ExecStream implements GuestExec {
       if (payload.length !== 8) throw new FrameError('a mark of truncation has 8 bytes');
       this.#enqueue({ truncatedBytes: Number(payload.readBigUInt64BE()) }, payload.length);
     } else if (type === FRAME.exit) {
-      this.#result = parseExit(payload);
-      this.#settle();
+      this.#finished(parseExit(payload));
     } else {
       throw new FrameError(`frame of type ${type} out of its place`);
     }
@@ -200,23 +198,33 @@ export class ExecStream implements GuestExec {
     this.#context.fail(error);
   }
 
-  /** The stream is closed, or it brought the exec's end; its body may then still be open on our side. */
-  #settle(): void {
-    if (this.#over) return;
+  /** The exec's end came; nothing is waited for any more, whether the guest ends the stream or not. */
+  #finished(exit: ExecExit): void {
+    this.#result = exit;
     this.#over = true;
-    if (this.#result) {
-      this.#settleExit?.resolve(this.#result);
-      setImmediate(() => this.#stream.close());
-    } else {
-      this.#error ??= this.#whyClosed();
-      this.#started?.reject(this.#error);
-      this.#settleExit?.reject(this.#error);
-    }
+    this.#settleExit?.resolve(exit);
     this.stdin?.destroy();
+    setImmediate(() => this.#stream.close());
     this.#notify();
   }
 
-  #whyClosed(): GuestError {
+  async #closed(): Promise<void> {
+    this.stdin?.destroy();
+    if (this.#over) return;
+    this.#error ??= await this.#whyClosed();
+    this.#over = true;
+    this.#started?.reject(this.#error);
+    this.#settleExit?.reject(this.#error);
+    this.#notify();
+  }
+
+  async #whyClosed(): Promise<GuestError> {
+    if (this.#detached) {
+      return new GuestDisconnectedError('nobody listens to the exec any more', {
+        vmId: this.#context.vmId,
+        hint: 'Attach to it again, if it still runs.',
+      });
+    }
     if (this.#refusal.length === 0) return brokenStream(this.#context, this.#stream);
     try {
       const value = JSON.parse(this.#refusal.bytes().toString('utf8')) as unknown;

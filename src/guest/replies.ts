@@ -4,13 +4,14 @@ import type { ExecExit, ExecInfo, GuestStatus, PingReply } from '../../guest-age
 import { isRecord } from './request.ts';
 
 const ID = /^[\w-]{1,64}$/;
+const WORD = /^[\x21-\x7e]{1,64}$/;
 const SIGNAL = /^SIG[A-Z0-9+-]{1,12}$/;
 const MAX_PID = 2 ** 22; // PID_MAX_LIMIT of 64-bit Linux
 
 /** @throws FrameError */
 export function parseStarted(payload: Buffer): StartedFrame {
   const { id, pid } = record(payload);
-  if (typeof id !== 'string' || !ID.test(id) || !isInteger(pid, 1, MAX_PID)) {
+  if (!isId(id) || !isInteger(pid, 1, MAX_PID)) {
     throw new FrameError('the first frame is not that of a started exec');
   }
   return { id, pid };
@@ -35,47 +36,70 @@ function checkExit(value: unknown): ExecExit {
 /** @throws FrameError */
 export function parsePing(value: unknown): PingReply {
   const { agentVersion, protocol, node, bootId } = isRecord(value) ? value : {};
-  const texts = [agentVersion, node, bootId];
-  if (!texts.every((t) => isText(t, 64)) || !isInteger(protocol, 0, 1e6)) {
+  if (!isWord(agentVersion) || !isWord(node) || !isWord(bootId) || !isInteger(protocol, 0, 1e6)) {
     throw new FrameError('the reply to a ping is not one');
   }
-  return value as PingReply;
+  return { agentVersion, protocol, node, bootId };
 }
 
 /** @throws FrameError */
 export function parseStatus(value: unknown): GuestStatus {
   const v = isRecord(value) ? value : {};
-  const { memory, disk, load } = v;
-  const numbers = [v['uptimeSeconds'], v['processes'], v['agentRssBytes'], v['execs'], v['unixMs']];
-  const pairs = [memory, disk].flatMap((pair) =>
-    isRecord(pair) ? [pair['totalBytes'], pair['availableBytes']] : [undefined],
-  );
-  const loads: unknown[] = Array.isArray(load) && load.length === 3 ? load : [undefined];
-  if (![...numbers, ...pairs, ...loads].every(isNumber)) throw new FrameError('not a status');
-  return value as GuestStatus;
+  const { load } = v;
+  if (!Array.isArray(load) || load.length !== 3) throw new FrameError('not a status');
+  return {
+    uptimeSeconds: numberOf(v['uptimeSeconds']),
+    memory: spaceOf(v['memory']),
+    load: [numberOf(load[0]), numberOf(load[1]), numberOf(load[2])],
+    processes: numberOf(v['processes']),
+    disk: spaceOf(v['disk']),
+    agentRssBytes: numberOf(v['agentRssBytes']),
+    execs: numberOf(v['execs']),
+    unixMs: numberOf(v['unixMs']),
+  };
 }
 
-/** @throws FrameError */
+function spaceOf(value: unknown): { totalBytes: number; availableBytes: number } {
+  const { totalBytes, availableBytes } = isRecord(value) ? value : {};
+  return { totalBytes: numberOf(totalBytes), availableBytes: numberOf(availableBytes) };
+}
+
+function numberOf(value: unknown): number {
+  if (!isNumber(value) || value < 0) throw new FrameError('not a status');
+  return value;
+}
+
+/**
+ * Texts in it (command, user, cwd, tag) are the guest's: whoever shows them on a terminal has to take
+ * control characters out.
+ * @throws FrameError
+ */
 export function parseList(value: unknown): ExecInfo[] {
   if (!Array.isArray(value)) throw new FrameError('not a list of execs');
-  for (const item of value as unknown[]) {
-    const v = isRecord(item) ? item : {};
-    const command: unknown = v['command'];
-    const fits =
-      typeof v['id'] === 'string' &&
-      ID.test(v['id']) &&
-      isInteger(v['pid'], 1, MAX_PID) &&
-      Array.isArray(command) &&
-      command.every((part) => typeof part === 'string') &&
-      isText(v['user'], 4096) &&
-      isText(v['cwd'], 4096) &&
-      (v['tag'] === undefined || typeof v['tag'] === 'string') &&
-      isNumber(v['startedAtMs']) &&
-      typeof v['running'] === 'boolean';
-    if (!fits) throw new FrameError('not a list of execs');
-    if (v['exit'] !== undefined) checkExit(v['exit']);
+  return value.map(parseInfo);
+}
+
+function parseInfo(value: unknown): ExecInfo {
+  const v = isRecord(value) ? value : {};
+  const { id, pid, command, user, cwd, tag, startedAtMs, running, exit } = v;
+  if (
+    !isId(id) ||
+    !isInteger(pid, 1, MAX_PID) ||
+    !Array.isArray(command) ||
+    !command.every(isText) ||
+    !isText(user) ||
+    !isText(cwd) ||
+    (tag !== undefined && !isText(tag)) ||
+    !isNumber(startedAtMs) ||
+    typeof running !== 'boolean'
+  ) {
+    throw new FrameError('not a list of execs');
   }
-  return value as ExecInfo[];
+  return {
+    ...{ id, pid, command, user, cwd, startedAtMs, running },
+    ...(tag === undefined ? {} : { tag }),
+    ...(exit === undefined ? {} : { exit: checkExit(exit) }),
+  };
 }
 
 function record(payload: Buffer): Record<string, unknown> {
@@ -97,6 +121,15 @@ function isInteger(value: unknown, min: number, max: number): value is number {
   return Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
 }
 
-function isText(value: unknown, maxChars: number): value is string {
-  return typeof value === 'string' && value.length <= maxChars;
+function isText(value: unknown): value is string {
+  return typeof value === 'string';
+}
+
+function isId(value: unknown): value is string {
+  return typeof value === 'string' && ID.test(value);
+}
+
+/** Versions and the like; they are shown as they are. */
+function isWord(value: unknown): value is string {
+  return typeof value === 'string' && WORD.test(value);
 }

@@ -4,6 +4,7 @@ import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestProtocolError, GuestRequestError, TimeoutError, type GuestError } from '../errors.ts';
 
+import { CANCEL, http2ErrorName } from './http2-errors.ts';
 import type { TrafficBudget } from './traffic-budget.ts';
 
 /** What every call takes. */
@@ -25,7 +26,9 @@ export interface RequestContext {
   readonly budget: TrafficBudget;
   /** Counts a stream as long as it is open. */
   track(stream: ClientHttp2Stream): void;
-  /** Why the session ended; what a request rejects with where it breaks off. */
+  /** Resolves when the session is over. */
+  readonly closed: Promise<unknown>;
+  /** Why the session is over; what a request rejects with where it breaks off. */
   lostError(): GuestError;
   /** Ends the session: the guest broke the protocol. */
   fail(error: GuestError): void;
@@ -72,9 +75,6 @@ export async function request(
   if (status >= 200 && status < 300) return value;
   throw refusal(context, value, `${method} ${path}`);
 }
-
-/** RFC 9113, 7. */
-const CANCEL = 8;
 
 /** Waits for `work`, at most for a time; calls `abandon` where it gives up. */
 export async function withDeadline<T>(
@@ -128,15 +128,21 @@ function readReply(
     stream.once('end', () => (ended = true));
     stream.once('close', () => {
       if (ended && status !== 0) resolve({ status, bytes: body.bytes() });
-      else reject(brokenStream(context, stream));
+      else void brokenStream(context, stream).then(reject);
     });
   });
 }
 
 /** Why a stream ended before its reply was whole. */
-export function brokenStream(context: RequestContext, stream: ClientHttp2Stream): GuestError {
-  if (context.http2.destroyed || context.http2.closed) return context.lostError();
-  return protocolError(context, `a stream was reset (code ${stream.rstCode})`);
+export async function brokenStream(
+  context: RequestContext,
+  stream: ClientHttp2Stream,
+): Promise<GuestError> {
+  if (context.http2.destroyed || context.http2.closed) {
+    await context.closed; // Node closes the streams first, and names the reason last
+    return context.lostError();
+  }
+  return protocolError(context, `a reply broke off (${http2ErrorName(stream.rstCode)})`);
 }
 
 /** An error that says what the agent did wrong. */

@@ -58,7 +58,7 @@ export class GuestSession implements AsyncDisposable {
     const dialed = await dial(target, o);
     const wire = new Wire(dialed, o.vmId);
     try {
-      const timeoutMs = Math.max(1, deadline - performance.now());
+      const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const reply = await request(wire, 'GET', '/ping', undefined, { signal: o.signal, timeoutMs });
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';

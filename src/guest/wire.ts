@@ -4,15 +4,12 @@ import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
 } from 'node:http2';
-import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
-import {
-  GUEST_WINDOW_BYTES,
-  HOST_WINDOW_BYTES,
-  HTTP2_OPTIONS,
-} from '../../guest-agent/protocol.ts';
+import { BREAK_TAIL_BYTES, isWireBreak } from '../../guest-agent/preamble.ts';
+import { HOST_WINDOW_BYTES, HTTP2_OPTIONS } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import type { Dialed } from './dial.ts';
+import { EagerSocket } from './eager-socket.ts';
+import { GoawayWatch, http2ErrorName, NO_ERROR } from './http2-errors.ts';
 import { protocolError, type RequestContext } from './request.ts';
 import { TrafficBudget } from './traffic-budget.ts';
 
@@ -20,8 +17,11 @@ import { TrafficBudget } from './traffic-budget.ts';
 export class Wire implements RequestContext {
   readonly http2: ClientHttp2Session;
   readonly vmId: string;
-  readonly closed: Promise<Error | undefined>;
+  readonly closed: Promise<GuestError | undefined>;
   readonly budget: TrafficBudget;
+  readonly #channel: EagerSocket;
+  /** The last bytes that came. */
+  #tail: Buffer = Buffer.alloc(0);
   #reason: GuestError | undefined;
   #byUs = false;
   #streams = 0;
@@ -31,22 +31,30 @@ export class Wire implements RequestContext {
     this.budget = new TrafficBudget(() => {
       this.fail(protocolError(this, 'it floods the channel with what nobody asked for'));
     });
+    const goaway = new GoawayWatch((code) => this.#gaveUp(code));
+    this.#channel = new EagerSocket(socket, {
+      received: (chunk) => {
+        this.budget.received(chunk.length);
+        this.#tail = lastBytes(this.#tail, chunk, BREAK_TAIL_BYTES);
+      },
+      sent: (chunk) => goaway.push(chunk),
+    });
     this.http2 = http2Connect('http://guest', {
       ...HTTP2_OPTIONS,
-      createConnection: () => new EagerSocket(socket, (bytes) => this.budget.received(bytes)),
+      createConnection: () => this.#channel,
     });
     this.http2.setLocalWindowSize(HOST_WINDOW_BYTES);
     this.http2.on('error', (error: NodeJS.ErrnoException) => {
       const broken = error.code?.startsWith('ERR_HTTP2') === true;
-      this.#reason ??= broken ? protocolError(this, error.message) : this.#lost(error);
+      this.#reason ??= broken ? this.#broken(error.message) : this.#lost(error);
     });
-    this.http2.on('goaway', (code) =>
-      this.fail(protocolError(this, `it said goodbye (code ${code})`)),
+    this.http2.on('goaway', (code: number) =>
+      this.fail(protocolError(this, `it said goodbye (${http2ErrorName(code)})`)),
     );
     this.http2.on('stream', (stream) => stream.close()); // pushed: never asked for
     this.closed = new Promise((resolve) => {
       this.http2.once('close', () => {
-        socket.destroy();
+        this.#channel.destroy();
         resolve(this.#byUs ? undefined : this.lostError());
       });
     });
@@ -56,6 +64,8 @@ export class Wire implements RequestContext {
     this.#streams += 1;
     this.budget.opened();
     stream.once('close', () => (this.#streams -= 1));
+    // The agent has no interim replies, and a guest could send them without end.
+    stream.once('headers', () => this.fail(protocolError(this, 'a reply has several heads')));
   }
 
   /** Whether nobody waits for anything. */
@@ -70,77 +80,45 @@ export class Wire implements RequestContext {
 
   fail(error: GuestError): void {
     this.#reason ??= error;
-    this.http2.destroy();
+    this.#destroy();
   }
 
   close(): void {
     this.#byUs = true;
+    this.#destroy();
+  }
+
+  /** The channel too: after a goodbye HTTP/2 would wait for the guest to close it. */
+  #destroy(): void {
     this.http2.destroy();
+    this.#channel.destroy();
+  }
+
+  /** Our own end of HTTP/2 found the guest's frames wrong. Off its stack, as it is about to send. */
+  #gaveUp(code: number): void {
+    if (code === NO_ERROR || this.http2.destroyed) return;
+    this.#reason ??= this.#broken(`it broke HTTP/2 (${http2ErrorName(code)})`);
+    setImmediate(() => this.#destroy());
+  }
+
+  /** What came was no HTTP/2: sent by a guest that is mad or bad, or by the next agent. */
+  #broken(what: string): GuestError {
+    return isWireBreak(this.#tail) ? this.#lost(undefined) : protocolError(this, what);
   }
 
   #lost(cause: unknown): GuestError {
     const text = this.#byUs
       ? 'the session was closed'
-      : 'the connection to the guest agent was lost';
+      : isWireBreak(this.#tail)
+        ? 'the guest agent was restarted'
+        : 'the connection to the guest agent was lost';
     const hint = 'Connect again; the guest may have restarted its agent, or be gone.';
     return new GuestDisconnectedError(text, { vmId: this.vmId, hint, cause });
   }
 }
 
-/**
- * What waits for the socket, at most. Beyond what an honest guest allows us to send, with room for
- * frame heads, so that only a guest that lies about its window ever meets it.
- */
-const MAX_QUEUED_BYTES = 2 * GUEST_WINDOW_BYTES;
-
-/**
- * A socket that says "written" as soon as it has the bytes. Node's HTTP/2 stops reading as long as a
- * write is under way; a guest that waits for us to read before it reads would then wait for ever.
- */
-export class EagerSocket extends Duplex {
-  readonly #socket: Socket;
-
-  /** @param onRead told how many bytes came, before they are passed on */
-  constructor(socket: Socket, onRead: (bytes: number) => void) {
-    super({ allowHalfOpen: false });
-    this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      onRead(chunk.length);
-      if (!this.push(chunk)) socket.pause();
-    });
-    socket.pause(); // until somebody reads
-    socket.once('end', () => this.push(null));
-    socket.once('error', (error) => this.destroy(error));
-    socket.once('close', () => this.destroy());
-  }
-
-  override _read(): void {
-    this.#socket.resume();
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error) => void): void {
-    this.#socket.write(chunk);
-    this.#taken(done);
-  }
-
-  override _writev(chunks: { chunk: unknown }[], done: (error?: Error) => void): void {
-    this.#socket.cork();
-    for (const { chunk } of chunks) this.#socket.write(chunk as Buffer);
-    this.#socket.uncork();
-    this.#taken(done);
-  }
-
-  override _final(done: () => void): void {
-    this.#socket.end(done);
-  }
-
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#socket.destroy();
-    done(error);
-  }
-
-  #taken(done: (error?: Error) => void): void {
-    if (this.#socket.writableLength <= MAX_QUEUED_BYTES) done();
-    else this.#socket.once('drain', () => done());
-  }
+/** The end of what came: a copy, as a part of the piece would keep all of it. */
+function lastBytes(before: Buffer, piece: Buffer, count: number): Buffer {
+  if (piece.length >= count) return Buffer.from(piece.subarray(-count));
+  return Buffer.concat([before, piece]).subarray(-count);
 }

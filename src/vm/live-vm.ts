@@ -104,11 +104,7 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const notedEnd = async () => {
-      const state = (await readRecord(paths))?.state;
-      return state === 'stopping' || state === 'stopped' ? ('shutdown' as const) : undefined;
-    };
-    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd });
+    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd: endNotedIn(paths) });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
     return new LiveVm({ id, paths, run, process, watch, qmp });
   }
@@ -149,7 +145,8 @@ export class LiveVm {
       logPath: paths.qemuLogPath,
       detached: config.persistent,
     });
-    const watch = new VmWatch({ vmId: id, process, ...logs });
+    const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
+    const watch = new VmWatch({ vmId: id, process, ...logs, notedEnd });
     try {
       const run: VmRun = {
         starter: ownIdentity(),
@@ -222,6 +219,14 @@ export class LiveVm {
         .finally(() => (asking = false));
     }, STATUS_POLL_MS).unref();
   }
+}
+
+/** Whether somebody had it shut down: he wrote so before he did. */
+function endNotedIn(paths: VmPaths): () => Promise<'shutdown' | undefined> {
+  return async () => {
+    const state = (await readRecord(paths))?.state;
+    return state === 'stopping' || state === 'stopped' ? 'shutdown' : undefined;
+  };
 }
 
 /** The logs of a VM. */

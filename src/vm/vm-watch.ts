@@ -32,7 +32,7 @@ export interface WatchTarget {
   readonly process: QemuProcess;
   readonly consoleLog: BoundedLog;
   readonly qemuLog: BoundedLog;
-  /** Of a QEMU that is not our child: what whoever ended it wrote down about that. */
+  /** Where others may end it: what whoever did so wrote down about that. */
   readonly notedEnd?: (() => Promise<'shutdown' | undefined>) | undefined;
 }
 

@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll } from 'vitest';
 import { events, type SystemEvent } from '../../../src/events.ts';
-import type { StatePaths, VmCreateOptions } from '../../../src/vm/api.ts';
+import type { StatePaths, VmCreateOptions, VmInfo } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import type { Sandbox } from '../../integration/cli/command.ts';
 import { expectNothingLeft, vmSandbox } from '../cli/host.ts';
@@ -80,6 +80,13 @@ export function statePaths(box: Sandbox): StatePaths {
     runtimeDir: join(box.dir, 'run'),
     cacheDir: box.env['QMP_AGENT_STATE_CACHE_DIR'] ?? join(box.dir, 'cache'),
   };
+}
+
+/** pid of a VM's QEMU. */
+export async function qemuPid(vm: { info(): Promise<VmInfo> }): Promise<number> {
+  const { pid } = await vm.info();
+  if (pid === undefined) throw new Error('the VM does not run');
+  return pid;
 }
 
 /** What a promise rejects with; fails where it resolves. */

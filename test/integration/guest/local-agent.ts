@@ -1,20 +1,28 @@
 /** The real agent, bundled as for a guest, as a process on this host behind a unix socket. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { agentFiles } from '../../../guest-agent/bundle.ts';
-import { GuestSession } from '../../../src/guest/index.ts';
+import { agentFiles, type AgentFiles } from '../../../guest-agent/bundle.ts';
+import type { ExecExit } from '../../../guest-agent/protocol.ts';
+import { GuestSession, type ChannelTarget, type GuestExec } from '../../../src/guest/index.ts';
+import type { ConnectOptions } from '../../../src/guest/session.ts';
+
+/** Deadlines of the tests' own are multiplied by this. */
+export const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 
 export class LocalAgent implements AsyncDisposable {
   readonly dir: string;
-  readonly path: string;
+  readonly target: ChannelTarget & { kind: 'unix' };
   readonly process: ChildProcess;
 
-  static async start(): Promise<LocalAgent> {
+  /** @param program what runs; default: the agent */
+  static async start(program?: AgentFiles): Promise<LocalAgent> {
     const dir = await mkdtemp(join(tmpdir(), 'qmp-agent-test-'));
-    for (const { name, mode, data } of (await agentFiles()).files) {
+    for (const { name, mode, data } of (program ?? (await agentFiles())).files) {
       await writeFile(join(dir, name), data, { mode });
     }
     const path = join(dir, 'agent.sock');
@@ -26,15 +34,26 @@ export class LocalAgent implements AsyncDisposable {
 
   private constructor(dir: string, path: string, child: ChildProcess) {
     this.dir = dir;
-    this.path = path;
+    this.target = { kind: 'unix', path };
     this.process = child;
   }
 
-  connect(): Promise<GuestSession> {
-    return GuestSession.connect(
-      { kind: 'unix', path: this.path },
-      { vmId: 'local', timeoutMs: 20_000 },
-    );
+  connect(o: Partial<ConnectOptions> = {}): Promise<GuestSession> {
+    return GuestSession.connect(this.target, { vmId: 'local', timeoutMs: 20_000 * scale, ...o });
+  }
+
+  /** A bare connection, for what no session would send. */
+  async dial(): Promise<Socket> {
+    await (await this.connect()).close(); // it listens
+    const socket = connect(this.target.path);
+    await once(socket, 'connect');
+    return socket;
+  }
+
+  /** The agent's resident set. */
+  rssMib(): number {
+    const status = readFileSync(`/proc/${this.process.pid}/status`, 'latin1');
+    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)![1]) / 1024;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -44,4 +63,22 @@ export class LocalAgent implements AsyncDisposable {
     }
     await rm(this.dir, { recursive: true, force: true });
   }
+}
+
+/** All that an exec printed, and how it ended. */
+export interface Result extends ExecExit {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly truncatedBytes: number;
+}
+
+/** Reads an exec to its end. */
+export async function resultOf(exec: GuestExec): Promise<Result> {
+  const text = { stdout: '', stderr: '' };
+  let truncatedBytes = 0;
+  for await (const piece of exec.output) {
+    if ('truncatedBytes' in piece) truncatedBytes += piece.truncatedBytes;
+    else text[piece.stream] += piece.data.toString('latin1');
+  }
+  return { ...text, truncatedBytes, ...(await exec.exit) };
 }
