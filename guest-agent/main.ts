@@ -14,10 +14,10 @@ import {
   virtioPorts,
   type Serve,
 } from './channels.ts';
-import type { Duplex } from 'node:stream';
 import { setFlagsFromString } from 'node:v8';
 import { PortStream } from './port-stream.ts';
 import { serveSession, type ServeHttp2 } from './session.ts';
+import { SocketDuplex } from './socket-duplex.ts';
 
 function main(): void {
   // Each virtio-serial port that waits for its host takes a thread. Before the pool's first use.
@@ -30,16 +30,17 @@ function main(): void {
   const at = process.argv.indexOf('--listen-unix');
   const path = at < 0 ? undefined : process.argv[at + 1];
   let http2: Promise<ServeHttp2> | undefined;
-  const serve = (connection: Duplex) =>
+  const serve = (connection: SocketDuplex) =>
     serveSession(connection, () => (http2 ??= loadServer(path === undefined)));
+  const serveSocket: Serve = (socket) => serve(new SocketDuplex(socket));
   if (path !== undefined) {
-    serveUnix(path, serve);
+    serveUnix(path, serveSocket);
     return;
   }
   const ports = virtioPorts();
   const servePort: Serve = (socket) => serve(new PortStream(socket));
   for (const port of ports) void serveVirtioPort(port, servePort);
-  if (hasVsock()) serveVsock(serve).catch((error: unknown) => complain('vsock', error));
+  if (hasVsock()) serveVsock(serveSocket).catch((error: unknown) => complain('vsock', error));
   else if (ports.length === 0) die('neither a vsock device nor a virtio-serial port of ours');
 }
 

@@ -1,8 +1,7 @@
 /** A virtio-serial port as a stream that costs few system calls. */
 import { readSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { Duplex } from 'node:stream';
 import { descriptorOf } from './handles.ts';
+import { SocketDuplex, type Done } from './socket-duplex.ts';
 
 /** What one read gives at most: a page (`port_fops_read` in Linux's drivers/char/virtio_console.c). */
 const PAGE_BYTES = 4096;
@@ -14,26 +13,11 @@ const GATHER_BYTES = 64 * 1024;
  * come is read here, before HTTP/2 is bothered with it. And a port knows no vectored writes: each
  * piece would be a write of its own that stops the guest to notify the host; so pieces are joined.
  */
-export class PortStream extends Duplex {
-  readonly #socket: Socket;
-
-  /** @param socket from `socketFromDevice`; taken over */
-  constructor(socket: Socket) {
-    super({ allowHalfOpen: false });
-    this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      // What the socket held back during a pause comes before what is still in the port.
-      const more = chunk.length === PAGE_BYTES && socket.readableLength === 0;
-      if (!this.push(more ? this.#readOn(chunk) : chunk)) socket.pause();
-    });
-    socket.pause(); // until somebody reads
-    socket.once('end', () => this.push(null));
-    socket.once('error', (error) => this.destroy(error));
-    socket.once('close', () => this.destroy());
-  }
-
-  #readOn(first: Buffer): Buffer {
-    const fd = descriptorOf(this.#socket);
+export class PortStream extends SocketDuplex {
+  protected override readOn(first: Buffer): Buffer {
+    // What the socket held back during a pause comes before what is still in the port.
+    if (first.length < PAGE_BYTES || this.socket.readableLength > 0) return first;
+    const fd = descriptorOf(this.socket);
     const bytes = Buffer.allocUnsafeSlow(GATHER_BYTES);
     let length = first.copy(bytes);
     try {
@@ -48,24 +32,9 @@ export class PortStream extends Duplex {
     return bytes.subarray(0, length);
   }
 
-  override _read(): void {
-    this.#socket.resume();
-  }
-
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    this.#socket.write(chunk, done);
-  }
-
-  override _writev(chunks: { chunk: unknown }[], done: (error?: Error | null) => void): void {
-    this.#socket.write(Buffer.concat(chunks.map(({ chunk }) => chunk as Buffer)), done);
-  }
-
-  override _final(done: () => void): void {
-    this.#socket.end(done);
-  }
-
-  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#socket.destroy();
-    done(error);
+  override _writev(chunks: { chunk: unknown }[], done: Done): void {
+    const bytes = Buffer.concat(chunks.map(({ chunk }) => chunk as Buffer));
+    this.onSent?.(bytes);
+    this.socket.write(bytes, done);
   }
 }

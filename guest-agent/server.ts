@@ -5,9 +5,10 @@ import {
   type IncomingHttpHeaders,
   type ServerHttp2Stream,
 } from 'node:http2';
-import { setDefaultHighWaterMark, type Duplex } from 'node:stream';
+import { setDefaultHighWaterMark } from 'node:stream';
 import { ByteCollector } from './byte-collector.ts';
 import { complain } from './channels.ts';
+import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
 import {
@@ -18,6 +19,7 @@ import {
   type ErrorReply,
 } from './protocol.ts';
 import { RequestError } from './request-error.ts';
+import type { SocketDuplex } from './socket-duplex.ts';
 import type { ServeHttp2 } from './session.ts';
 import { parseNumber, parseObject, parseSignalRequest } from './spec.ts';
 import { addEntropy, pingReply, poweroff, setClock, setHostname, status } from './system.ts';
@@ -28,9 +30,13 @@ const STREAM_BUFFER_BYTES = 256 * 1024;
 /** A server of HTTP/2 on connections, over the given execs. */
 export function http2Server(execs: Execs): ServeHttp2 {
   setDefaultHighWaterMark(false, STREAM_BUFFER_BYTES);
-  return (connection: Duplex) =>
+  return (connection: SocketDuplex) =>
     new Promise((resolve) => {
       const session = performServerHandshake(connection, HTTP2_OPTIONS);
+      const goaway = new GoawayWatch(0, (code) => {
+        if (code !== NO_ERROR) setImmediate(() => session.destroy()); // it is about to send
+      });
+      connection.onSent = (chunk) => goaway.push(chunk);
       session.setLocalWindowSize(GUEST_WINDOW_BYTES);
       session.on('stream', (stream, headers) => void answer(execs, stream, headers));
       session.on('error', () => session.destroy());

@@ -1,11 +1,11 @@
 /** One connection in the guest: the preamble, then HTTP/2. */
-import type { Duplex } from 'node:stream';
 import { guestPreamble, GuestPreambleReader } from './preamble.ts';
 import { HELLO_TIMEOUT_MS } from './protocol.ts';
+import type { SocketDuplex } from './socket-duplex.ts';
 import { AGENT_VERSION } from './version.ts';
 
 /** Serves HTTP/2 on a connection whose next bytes are the client's preface; resolves when it is over. */
-export type ServeHttp2 = (connection: Duplex) => Promise<void>;
+export type ServeHttp2 = (connection: SocketDuplex) => Promise<void>;
 
 /**
  * Serves a connection to its end. A preamble in the midst of HTTP/2 (the host started anew on a wire
@@ -15,7 +15,7 @@ export type ServeHttp2 = (connection: Duplex) => Promise<void>;
  * @param http2 loads the server; only called when a host is there, since loading takes time
  */
 export async function serveSession(
-  connection: Duplex,
+  connection: SocketDuplex,
   http2: () => Promise<ServeHttp2>,
 ): Promise<void> {
   connection.on('error', () => undefined); // 'close' follows and is what counts
@@ -25,7 +25,7 @@ export async function serveSession(
 }
 
 /** Answers preambles; false where the connection ended before HTTP/2 began. */
-function shakeHands(connection: Duplex): Promise<boolean> {
+function shakeHands(connection: SocketDuplex): Promise<boolean> {
   const reader = new GuestPreambleReader();
   return new Promise((resolve) => {
     const deadline = setTimeout(() => connection.destroy(), HELLO_TIMEOUT_MS);

@@ -7,7 +7,13 @@ import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import { parseExit, parseStarted } from './replies.ts';
-import { brokenStream, protocolError, refusal, type RequestContext } from './request.ts';
+import {
+  brokenStream,
+  DEFAULT_CALL_TIMEOUT_MS,
+  protocolError,
+  refusal,
+  type RequestContext,
+} from './request.ts';
 
 /** A piece of an exec's output, or the mark of a gap in it. */
 export type GuestOutput =
@@ -111,6 +117,21 @@ export class ExecStream implements GuestExec {
   async kill(signal = 'SIGKILL'): Promise<void> {
     this.killed = true;
     await this.#kill(this.id, signal);
+  }
+
+  /**
+   * Whoever asked for it gave up before it had a name, by which anybody could end it later: so it ends
+   * as soon as it has one.
+   */
+  abandon(): void {
+    this.#detached = true;
+    const giveUp = setTimeout(() => void this.detach(), DEFAULT_CALL_TIMEOUT_MS);
+    giveUp.unref();
+    this.#stream.once('close', () => clearTimeout(giveUp));
+    this.#started = {
+      resolve: () => void this.kill().catch(() => undefined),
+      reject: () => undefined,
+    };
   }
 
   detach(): Promise<void> {

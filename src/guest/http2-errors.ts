@@ -1,4 +1,4 @@
-/** How HTTP/2 names what went wrong, and how Node is made to tell. */
+/** How HTTP/2 names what went wrong. */
 
 /** RFC 9113, 7, in the order of their codes. */
 const NAMES = [
@@ -19,68 +19,9 @@ const NAMES = [
 ];
 
 /** RFC 9113, 7. */
-export const NO_ERROR = 0;
-/** RFC 9113, 7. */
 export const CANCEL = 8;
 
 /** The RFC's name of an error code. */
 export function http2ErrorName(code: number | undefined): string {
-  return NAMES[code ?? NO_ERROR] ?? `code ${code}`;
-}
-
-/** `PRI * HTTP/2.0 … SM …` (RFC 9113, 3.4). */
-const PREFACE_BYTES = 24;
-const FRAME_HEAD_BYTES = 9;
-const GOAWAY = 7;
-/** Last stream's id, error code. */
-const GOAWAY_BYTES = 8;
-
-/**
- * Reads what our own end sends, for a GOAWAY. That is how nghttp2 gives up on a peer that breaks the
- * protocol, and then it reads nothing any more; but Node neither tells nor closes the session, so that
- * every call would wait for its deadline.
- */
-export class GoawayWatch {
-  readonly #onGoaway: (code: number) => void;
-  readonly #bytes = Buffer.alloc(FRAME_HEAD_BYTES + GOAWAY_BYTES);
-  #fill = 0;
-  #skip = PREFACE_BYTES;
-
-  /** @param onGoaway told of its error code */
-  constructor(onGoaway: (code: number) => void) {
-    this.#onGoaway = onGoaway;
-  }
-
-  /** Takes what is sent, all of it and in its order. */
-  push(chunk: Buffer): void {
-    let at = 0;
-    while (at < chunk.length) {
-      if (this.#skip > 0) {
-        const skipped = Math.min(this.#skip, chunk.length - at);
-        this.#skip -= skipped;
-        at += skipped;
-        continue;
-      }
-      const isGoaway = this.#fill >= FRAME_HEAD_BYTES && this.#bytes[3] === GOAWAY;
-      const wanted = FRAME_HEAD_BYTES + (isGoaway ? GOAWAY_BYTES : 0);
-      const end = Math.min(chunk.length, at + wanted - this.#fill);
-      chunk.copy(this.#bytes, this.#fill, at, end);
-      this.#fill += end - at;
-      at = end;
-      if (this.#fill === wanted) this.#read(isGoaway);
-    }
-  }
-
-  #read(isGoaway: boolean): void {
-    const length = this.#bytes.readUIntBE(0, 3);
-    if (isGoaway) {
-      this.#onGoaway(this.#bytes.readUInt32BE(FRAME_HEAD_BYTES + 4));
-      this.#skip = length - GOAWAY_BYTES;
-    } else if (this.#bytes[3] === GOAWAY) {
-      return; // its code comes next
-    } else {
-      this.#skip = length;
-    }
-    this.#fill = 0;
-  }
+  return NAMES[code ?? 0] ?? `code ${code}`;
 }

@@ -138,7 +138,7 @@ export class GuestSession implements AsyncDisposable {
     } else {
       stream.end(first);
     }
-    await this.#started(exec, 'exec', o);
+    await this.#started(exec, 'exec', o, () => exec.abandon());
     announceExec(this.#wire.vmId, spec, exec);
     return exec;
   }
@@ -147,7 +147,7 @@ export class GuestSession implements AsyncDisposable {
   async attach(execId: string, o: CallOptions = {}): Promise<GuestExec> {
     const path = `/execs/${encodeURIComponent(execId)}/output`;
     const exec = this.#execStream(openStream(this.#wire, 'GET', path, true));
-    return this.#started(exec, `attach to exec ${execId}`, o);
+    return this.#started(exec, `attach to exec ${execId}`, o, () => void exec.detach());
   }
 
   /** Execs that run, and those that ended lately. */
@@ -217,12 +217,16 @@ export class GuestSession implements AsyncDisposable {
     });
   }
 
-  async #started(exec: ExecStream, operation: string, o: CallOptions): Promise<GuestExec> {
+  async #started(
+    exec: ExecStream,
+    operation: string,
+    o: CallOptions,
+    giveUp: () => void,
+  ): Promise<GuestExec> {
     const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
     const { vmId } = this.#wire;
-    return withDeadline(exec.started(), { operation, vmId, signal: o.signal, timeoutMs }, () => {
-      void exec.detach();
-    });
+    const bounds = { operation, vmId, signal: o.signal, timeoutMs };
+    return withDeadline(exec.started(), bounds, giveUp);
   }
 
   async #post(path: string, body: object, o?: CallOptions): Promise<void> {

@@ -4,12 +4,13 @@ import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
 } from 'node:http2';
+import { GoawayWatch, NO_ERROR, PREFACE_BYTES } from '../../guest-agent/goaway-watch.ts';
 import { BREAK_TAIL_BYTES, isWireBreak } from '../../guest-agent/preamble.ts';
 import { HOST_WINDOW_BYTES, HTTP2_OPTIONS } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import type { Dialed } from './dial.ts';
 import { EagerSocket } from './eager-socket.ts';
-import { GoawayWatch, http2ErrorName, NO_ERROR } from './http2-errors.ts';
+import { http2ErrorName } from './http2-errors.ts';
 import { protocolError, type RequestContext } from './request.ts';
 import { TrafficBudget } from './traffic-budget.ts';
 
@@ -31,14 +32,13 @@ export class Wire implements RequestContext {
     this.budget = new TrafficBudget(() => {
       this.fail(protocolError(this, 'it floods the channel with what nobody asked for'));
     });
-    const goaway = new GoawayWatch((code) => this.#gaveUp(code));
-    this.#channel = new EagerSocket(socket, {
-      received: (chunk) => {
-        this.budget.received(chunk.length);
-        this.#tail = lastBytes(this.#tail, chunk, BREAK_TAIL_BYTES);
-      },
-      sent: (chunk) => goaway.push(chunk),
-    });
+    const goaway = new GoawayWatch(PREFACE_BYTES, (code) => this.#gaveUp(code));
+    this.#channel = new EagerSocket(socket);
+    this.#channel.onReceived = (chunk) => {
+      this.budget.received(chunk.length);
+      this.#tail = lastBytes(this.#tail, chunk, BREAK_TAIL_BYTES);
+    };
+    this.#channel.onSent = (chunk) => goaway.push(chunk);
     this.http2 = http2Connect('http://guest', {
       ...HTTP2_OPTIONS,
       createConnection: () => this.#channel,

