@@ -78,13 +78,13 @@ export async function ensureBootKit(options: KitOptions): Promise<BootKit> {
 }
 
 async function assemble(
-  { work, out }: { work: string; out: string },
+  { debs, closure, work, out }: { debs: string; closure: string; work: string; out: string },
   options: KitOptions,
 ): Promise<{ version: string; facts: KitFacts }> {
   const tree = path.join(work, 'tree');
   const tools = path.join(work, 'tools');
-  await extractDebs(path.join(work, 'debs'), tree, options);
-  await extractDebs(path.join(work, 'closure'), tools, options);
+  await extractDebs(debs, tree, options);
+  await extractDebs(closure, tools, options);
   const modulesBase = await firstExisting(STEP, [
     path.join(tree, 'usr/lib/modules'),
     path.join(tree, 'lib/modules'),

@@ -15,8 +15,10 @@ import { scrubUrls } from './host-apt.ts';
 const QUOTED_LINES = 12;
 /** Longest line kept; a progress bar without newlines can be endless. */
 const MAX_LINE = 4096;
-/** What programs say when the disk is full (strerror(ENOSPC), and EDQUOT). */
-const DISK_FULL = /No space left on device|Disk quota exceeded|Could not allocate block/i;
+/** What programs say when the host's disk is full (strerror(3) of ENOSPC and EDQUOT) … */
+const DISK_FULL = /No space left on device|Disk quota exceeded/i;
+/** … and mke2fs when the image's own is. */
+const IMAGE_FULL = /Could not allocate (block|inode) in ext2 filesystem/;
 /** Search path of every program of a build; users' own PATHs often lack sbin. */
 export const BUILD_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -150,8 +152,14 @@ function describeFailure(
       hint: `Free some space, or point state.dataDir to a larger disk; the log is ${command.log.path}.`,
     });
   }
+  const code = command.errorCode ?? 'ERR_IMAGE_BUILD';
+  if (tail.some((line) => IMAGE_FULL.test(line))) {
+    const message = `step "${step}": the files do not fit on the image's disk`;
+    const hint = `Raise sizeMib in the recipe; the log is ${command.log.path}.`;
+    return new ImageError(code, message, { step, logPath: command.log.path, hint });
+  }
   return new ImageError(
-    command.errorCode ?? 'ERR_IMAGE_BUILD',
+    code,
     `step "${step}" failed (${reason})${quoted === '' ? '' : `; its last lines:\n${quoted}`}`,
     { step, logPath: command.log.path, hint: `Read the whole log: ${command.log.path}` },
   );

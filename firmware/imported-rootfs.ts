@@ -1,12 +1,18 @@
 /** Makes a bootable root file system of a foreign one, which comes as a tar archive that we wrote. */
-import { chmod, copyFile, mkdir, readFile } from 'node:fs/promises';
+import { chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { assetPath } from './assets.ts';
 import type { BootKit } from './boot-kit.ts';
 import { runBuildCommand, type BuildLog } from './build-process.ts';
-import { STEP_MARK, UNSHARE_HELPER, type BuildMode } from './mmdebstrap.ts';
+import {
+  hookOutput,
+  openToHooks,
+  STEP_MARK,
+  UNSHARE_HELPER,
+  type BuildMode,
+} from './mmdebstrap.ts';
 import type { NodeKit } from './node-kit.ts';
-import { createSparse, stagePrepare, type Rootfs } from './rootfs.ts';
+import { stagePrepare, type Rootfs } from './rootfs.ts';
 
 /** One import of a root file system. */
 export interface ImportedRootfsOptions {
@@ -42,13 +48,8 @@ export async function importRootfs(options: ImportedRootfsOptions): Promise<Root
     await copyFile(assetPath(`hooks/${hook}`), path.join(workDir, hook));
     await chmod(path.join(workDir, hook), 0o755);
   }
-  const rawPath = path.join(workDir, 'rootfs.raw');
-  const out = path.join(workDir, 'out');
-  await createSparse(rawPath, options.virtualBytes);
-  await mkdir(out);
-  if (mode === 'unshare') {
-    await Promise.all([chmod(workDir, 0o777), chmod(out, 0o777), chmod(rawPath, 0o666)]);
-  }
+  await writeFile(path.join(workDir, 'size'), String(options.virtualBytes));
+  await openToHooks(workDir, mode);
   await runBuildCommand({
     step: 'unpack',
     argv: [...(mode === 'unshare' ? UNSHARE_HELPER : []), path.join(workDir, 'import'), workDir],
@@ -64,6 +65,8 @@ export async function importRootfs(options: ImportedRootfsOptions): Promise<Root
       return step;
     },
   });
+  const out = hookOutput(workDir);
   const packages = (await readFile(path.join(out, 'packages'), 'utf8')).trim();
+  const rawPath = path.join(out, 'rootfs.raw');
   return { rawPath, packages: packages === '' ? [] : packages.split('\n').sort() };
 }

@@ -20,7 +20,7 @@ import { ImageError } from '../src/errors.ts';
 import { assetPath } from './assets.ts';
 import { runBuildCommand, type BuildLog } from './build-process.ts';
 import type { HostSettings } from './host-apt.ts';
-import { removeTree, runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import { hookOutput, removeTree, runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
 
 /** What making a kit needs. */
 export interface KitOptions {
@@ -45,9 +45,14 @@ export interface KitKind<K extends { readonly schema: number }> {
   readonly packages: readonly string[];
   /** … and these with all that they depend on. */
   readonly closures: readonly string[];
-  /** Fills `out`; the packages are in `work`'s `debs` and `closure`. Returns the version and the facts. */
+  /** Fills `out`; the packages are in `debs` and `closure`. Returns the version and the facts. */
   readonly assemble: (
-    dirs: { readonly work: string; readonly out: string },
+    dirs: {
+      readonly debs: string;
+      readonly closure: string;
+      readonly work: string;
+      readonly out: string;
+    },
     options: KitOptions,
   ) => Promise<{ readonly version: string; readonly facts: K }>;
 }
@@ -126,7 +131,9 @@ async function makeKit<K extends { readonly schema: number }>(
     await fetchPackages(kind, work, options);
     options.onStep?.(kind.step);
     await mkdir(out);
-    const { version, facts } = await kind.assemble({ work, out }, options);
+    const fetched = hookOutput(work);
+    const [debs, closure] = [path.join(fetched, 'debs'), path.join(fetched, 'closure')];
+    const { version, facts } = await kind.assemble({ debs, closure, work, out }, options);
     await writeFile(path.join(out, FACTS), JSON.stringify(facts));
     const target = path.join(kitsDir, `${version}-${kind.schema}`);
     const now = new Date();
@@ -149,7 +156,6 @@ async function fetchPackages(
   await chmod(hook, 0o755);
   await writeFile(path.join(work, 'packages'), kind.packages.map((name) => `${name}\n`).join(''));
   await writeFile(path.join(work, 'closures'), kind.closures.map((name) => `${name}\n`).join(''));
-  if (options.mode === 'unshare') await chmod(work, 0o777);
   await runMmdebstrap({
     ...options,
     suite: KIT_SUITE,

@@ -54,32 +54,55 @@ const STEPS: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
+ * Lets hooks read a work directory and write below its `tmp`. Without root they run as another user
+ * id; `tmp` is sticky, so that no third user can replace what they make.
+ */
+export async function openToHooks(workDir: string, mode: BuildMode): Promise<void> {
+  const tmp = path.join(workDir, 'tmp');
+  await mkdir(tmp, { recursive: true });
+  await showToHooks(workDir, mode);
+  if (mode === 'unshare') await chmod(tmp, 0o1777);
+}
+
+/** Lets hooks read a directory whatever our umask is. */
+export async function showToHooks(dir: string, mode: BuildMode): Promise<void> {
+  if (mode === 'unshare') await execa('chmod', ['-R', 'a+rX', dir]);
+}
+
+/** Where hooks leave what they make; it belongs to their user id. */
+export function hookOutput(workDir: string): string {
+  return path.join(workDir, 'tmp', 'out');
+}
+
+/**
  * Runs mmdebstrap without an output of its own: the hooks take what they need from the rootfs.
  * @throws {ImageError} ERR_IMAGE_BUILD naming the step
  * @throws {HostError} a program or a key is missing, or the disk is full
  */
 export async function runMmdebstrap(options: MmdebstrapOptions): Promise<void> {
   const { workDir, host } = options;
-  const tmp = path.join(workDir, 'tmp');
-  await mkdir(tmp, { recursive: true });
-  // In unshare mode another user id must get in; the work directory's own name is not guessable.
-  if (options.mode === 'unshare') await Promise.all([chmod(workDir, 0o755), chmod(tmp, 0o1777)]);
-  const mode = options.mode === 'unshare' ? 0o644 : 0o600;
+  await mkdir(workDir, { recursive: true });
   const aptConf = path.join(workDir, 'apt.conf');
-  await writeFile(aptConf, host.aptConf, { mode });
+  await writeFile(aptConf, host.aptConf, { mode: 0o600 });
   const sources = path.join(workDir, SOURCES_FILE);
   if (host.mirror !== undefined) {
     // A file, because a mirror's password has no place in a process list.
     const keyring = await debianKeyring();
-    await writeFile(sources, sourcesList(options.suite, host.mirror, keyring), { mode });
+    await writeFile(sources, sourcesList(options.suite, host.mirror, keyring), { mode: 0o600 });
   }
+  await openToHooks(workDir, options.mode);
   await runBuildCommand({
     step: 'start',
     argv: mmdebstrapArgv(options, {
       aptConf: host.aptConf === '' ? undefined : aptConf,
       sources: host.mirror === undefined ? undefined : sources,
     }),
-    env: { TMPDIR: tmp, HOME: '/root', DEBIAN_FRONTEND: 'noninteractive', ...host.proxyEnv },
+    env: {
+      TMPDIR: path.join(workDir, 'tmp'),
+      HOME: '/root',
+      DEBIAN_FRONTEND: 'noninteractive',
+      ...host.proxyEnv,
+    },
     log: options.log,
     signal: options.signal,
     isolate: options.mode === 'root',

@@ -67,11 +67,11 @@ export async function ensureNodeKit(options: KitOptions): Promise<NodeKit> {
 }
 
 async function assemble(
-  { work, out }: { work: string; out: string },
+  { closure, work, out }: { closure: string; work: string; out: string },
   options: KitOptions,
 ): Promise<{ version: string; facts: NodeFacts }> {
   const tree = path.join(work, 'tree');
-  await extractDebs(path.join(work, 'closure'), tree, options);
+  await extractDebs(closure, tree, options);
   const parts = path.join(work, 'parts');
   for (const name of ['bin', 'lib', 'share'])
     await mkdir(path.join(parts, name), { recursive: true });
@@ -87,7 +87,7 @@ async function assemble(
     await mkdir(path.dirname(to), { recursive: true });
     await copyFile(path.join(tree, NODE_SHARE, name), to);
   }
-  const version = await packageVersion(path.join(work, 'closure'));
+  const version = await packageVersion(closure);
   await runBuildCommand({
     step: STEP,
     argv: [

@@ -2,7 +2,7 @@
  * Builds a root file system: stages what the hooks need beside them, runs mmdebstrap, leaves an ext4
  * image. Nothing is mounted outside the build's own namespace.
  */
-import { chmod, copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { assetPath } from './assets.ts';
 import { MINIMAL_PACKAGES } from './base-recipe.ts';
@@ -10,7 +10,7 @@ import type { BootKit } from './boot-kit.ts';
 import type { BuildLog } from './build-process.ts';
 import type { HostSettings } from './host-apt.ts';
 import { sourcesList } from './host-mirror.ts';
-import { runMmdebstrap, type BuildMode } from './mmdebstrap.ts';
+import { hookOutput, runMmdebstrap, showToHooks, type BuildMode } from './mmdebstrap.ts';
 import { BUNDLED_NODE, OWN_NODE, type NodeKit } from './node-kit.ts';
 import type { Recipe } from './recipe.ts';
 
@@ -76,13 +76,7 @@ export const ROOTFS_STEPS: readonly string[] = [
 export async function buildRootfs(options: RootfsOptions): Promise<Rootfs & { trash: string }> {
   const { workDir, recipe } = options;
   await stageBuild(options);
-  const rawPath = path.join(workDir, 'rootfs.raw');
-  await createSparse(rawPath, recipe.sizeMib * 1024 * 1024);
-  const out = path.join(workDir, 'out');
-  await mkdir(out);
-  if (options.mode === 'unshare') {
-    await Promise.all([chmod(workDir, 0o777), chmod(out, 0o777), chmod(rawPath, 0o666)]);
-  }
+  await writeFile(path.join(workDir, 'size'), String(recipe.sizeMib * 1024 * 1024));
   const failed = new AbortController();
   const staging = stageKits(options).catch((error: unknown) => {
     failed.abort(error);
@@ -102,15 +96,17 @@ export async function buildRootfs(options: RootfsOptions): Promise<Rootfs & { tr
   // Both have ended before this does: neither works on in a directory that is being removed.
   const results = await Promise.allSettled([installing, staging]);
   for (const result of results) if (result.status === 'rejected') throw result.reason;
+  const out = hookOutput(workDir);
   const packages = await readFile(path.join(out, 'packages'), 'utf8');
-  const trash = path.join(workDir, 'trash');
+  const [rawPath, trash] = [path.join(out, 'rootfs.raw'), path.join(out, 'trash')];
   return { rawPath, packages: packages.trim().split('\n').sort(), trash };
 }
 
-async function stageKits({ workDir, recipe, kits }: RootfsOptions): Promise<void> {
+async function stageKits({ workDir, recipe, kits, mode }: RootfsOptions): Promise<void> {
   const stage = path.join(workDir, 'stage');
   const { name: hostname, environment } = recipe;
   await stagePrepare(stage, { ...(await kits), hostname, environment });
+  await showToHooks(stage, mode);
   await writeFile(path.join(stage, 'complete'), ''); // hooks/customize waits for it
 }
 
@@ -200,15 +196,5 @@ async function stageFiles({ workDir, recipe, files }: RootfsOptions): Promise<vo
     const name = path.join(dir, String(index).padStart(5, '0'));
     await writeFile(name, files[index] ?? Buffer.alloc(0));
     await writeFile(`${name}.meta`, `${file.mode.toString(8)}\n${file.owner}\n${file.to}\n`);
-  }
-}
-
-/** An empty file of this size that takes no space. */
-export async function createSparse(file: string, sizeBytes: number): Promise<void> {
-  const handle = await open(file, 'wx', 0o600);
-  try {
-    await handle.truncate(sizeBytes);
-  } finally {
-    await handle.close();
   }
 }

@@ -18,7 +18,8 @@ import { ConfigError } from '../errors.ts';
 import { publishImage, PUBLISH_STEPS } from './publish.ts';
 import type { StepReporter } from './progress.ts';
 import type { Image } from './types.ts';
-import { withLock, type StorePaths, type Workshop } from './workshop.ts';
+import { withLock } from './lock.ts';
+import type { StorePaths, Workshop } from './workshop.ts';
 
 /** Raised when a build of the same recipe would yield something else. */
 const BUILDER_VERSION = '1';

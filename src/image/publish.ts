@@ -59,7 +59,8 @@ export async function publishImage(options: PublishOptions): Promise<Image> {
     log,
     signal,
   });
-  await rm(options.rawPath);
+  // For its space; without root it is another user's, and goes with the work directory.
+  await rm(options.rawPath).catch(() => undefined);
   await shareFile(kit.kernelPath, path.join(stage, path.basename(kit.kernelPath)));
   await shareFile(kit.bootCpioPath, path.join(stage, BOOT_CPIO));
   options.onStep?.('checksums');

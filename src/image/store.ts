@@ -13,7 +13,7 @@ import { corrupt, openImage, verifyImage } from './manifest.ts';
 import { StepReporter } from './progress.ts';
 import { CURRENT, oldVersions } from './publish.ts';
 import type { BootFiles, Image, ImageProgress } from './types.ts';
-import { imageLock, inWorkshop, withLock, type StorePaths } from './workshop.ts';
+import { inWorkshop, withImageLock, type StorePaths } from './workshop.ts';
 
 /** Where a store keeps things. */
 export interface ImageStoreOptions {
@@ -176,7 +176,7 @@ export class ImageStore {
     },
   ): Promise<T> {
     const mode = await detectBuildMode();
-    return withLock(imageLock(this.#paths, name), signal, async () => {
+    return withImageLock(this.#paths, name, signal, async () => {
       const made = await work.made?.();
       if (made !== undefined) return made;
       const reporter = new StepReporter(name, steps, onProgress);
@@ -211,7 +211,7 @@ export class ImageStore {
    */
   async remove(name: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     const imageDir = this.#imageDir(name);
-    await withLock(imageLock(this.#paths, name), options.signal, async () => {
+    await withImageLock(this.#paths, name, options.signal, async () => {
       if (!(await this.#names()).includes(name)) await this.get(name); // throws NotFoundError
       const entries = await readdir(imageDir);
       const users = new Set<string>();

@@ -1,6 +1,6 @@
 /** Where builds and imports happen: a lock per image, a temporary directory, a log. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { BuildLog } from '../../firmware/build-process.ts';
 import { removeTree } from '../../firmware/mmdebstrap.ts';
@@ -27,9 +27,18 @@ const TEMPORARY = '.tmp-';
 /** Logs of builds that are kept. */
 const MAX_LOGS = 50;
 
-/** The lock under which an image is built, imported, removed. */
-export function imageLock(paths: StorePaths, name: string): string {
-  return path.join(paths.imagesDir, '.locks', name);
+/** Runs `work` under the lock under which an image is built, imported, removed. */
+export async function withImageLock<T>(
+  paths: StorePaths,
+  name: string,
+  signal: AbortSignal | undefined,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await withLock(path.join(paths.imagesDir, '.locks', name), signal, work);
+  } catch (error) {
+    throw asHostError(error, paths.imagesDir);
+  }
 }
 
 /** Runs `work` in a fresh directory under the image's directory, which must be locked. */
@@ -57,6 +66,7 @@ export async function inWorkshop<T>(
     throw asHostError(error, imageDir);
   } finally {
     await removeTree(workDir);
+    await rmdir(imageDir).catch(() => undefined); // empty where a first build has failed
   }
 }
 
@@ -87,7 +97,7 @@ export function asHostError(error: unknown, dir: string): unknown {
       hint: 'Free some space, or point state.dataDir to a larger disk.',
     });
   }
-  if (code === 'EROFS' || code === 'EACCES' || code === 'EPERM') {
+  if (code !== undefined && ['EROFS', 'EACCES', 'EPERM', 'ENOTDIR'].includes(code)) {
     return new StateDirError(`cannot write to ${dir}`, {
       path: dir,
       cause: error,
@@ -96,5 +106,3 @@ export function asHostError(error: unknown, dir: string): unknown {
   }
   return error;
 }
-
-export { withLock };

@@ -21,9 +21,15 @@ export async function* readRange(range: FileRange, signal?: AbortSignal): AsyncG
     end,
     highWaterMark: CHUNK_BYTES,
   });
-  for await (const chunk of stream) {
+  try {
+    for await (const chunk of stream) {
+      signal?.throwIfAborted();
+      yield chunk as Buffer;
+    }
+  } catch (error) {
     signal?.throwIfAborted();
-    yield chunk as Buffer;
+    const why = (error as Error).message;
+    throw importError(`cannot read ${range.path}: ${why}`, 'See that you may read it.', error);
   }
 }
 
