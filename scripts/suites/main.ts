@@ -59,7 +59,7 @@ async function runSuite(suite: Suite): Promise<Outcome> {
   const records = join(RESULTS, `${suite.name}.ndjson`);
   const end = await run(suite.name, suite.argv, suite.timeoutMs, {
     QMP_AGENT_TEST_RECORDS: join(process.cwd(), records),
-    ...suite.env,
+    ...(suite.needsBuild ? { QMP_AGENT_TEST_BUILT: 'yes' } : {}),
   });
   let text = '';
   try {

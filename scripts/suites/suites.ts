@@ -4,7 +4,6 @@ import { join } from 'node:path';
 export interface Suite {
   name: string;
   argv: readonly string[];
-  env?: Record<string, string>;
   timeoutMs: number;
   /** Where its records end up, when not where QMP_AGENT_TEST_RECORDS says. */
   recordsPath?: string;
@@ -14,8 +13,6 @@ export interface Suite {
 }
 
 const MINUTE = 60_000;
-/** In the lab every instruction is emulated, the test runner's too. */
-const LAB_TIMEOUT_SCALE = 6;
 const LAB_TIMEOUT_MS = 35 * MINUTE;
 
 /** Command line of one vitest run over `projects`. */
@@ -82,8 +79,6 @@ function allSuites(resultsDir: string): Suite[] {
         String(LAB_TIMEOUT_MS / 1000 - 30),
         '--results',
         lab,
-        '--env',
-        `QMP_AGENT_TEST_TIMEOUT_SCALE=${LAB_TIMEOUT_SCALE}`,
         '--env',
         'QMP_AGENT_TEST_RECORDS=/results/records.ndjson',
         '--',

@@ -1,11 +1,12 @@
 /** A state directory of its own on the host's images, and a look for what is left behind. */
 import { mkdir, readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ResultPromise } from 'execa';
 import { expect, vi } from 'vitest';
 import { resolvePaths } from '../../../src/config/paths.ts';
 import { sandbox, type Sandbox } from '../../integration/cli/command.ts';
+import { SCALE } from '../../scale.ts';
 
-const SCALE = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 /** The kernel's clean-up of a killed QEMU, and ours of its files, may take a moment. */
 const REAP_MS = 10_000 * SCALE;
 /** What a state directory holds besides VMs. */
@@ -18,6 +19,21 @@ export async function vmSandbox(): Promise<Sandbox> {
   await mkdir(join(box.dir, 'data'), { recursive: true });
   await symlink(join(host.dataDir, 'images'), join(box.dir, 'data/images'));
   return { ...box, env: { ...box.env, QMP_AGENT_STATE_CACHE_DIR: host.cacheDir } };
+}
+
+/** Waits until a command of `startQmpAgent` has printed `ready`; rejects where it ends before. */
+export function started(command: ResultPromise): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let seen = '';
+    const onData = (chunk: Buffer): void => {
+      seen += chunk.toString();
+      if (!seen.includes('ready')) return;
+      command.stdout!.off('data', onData);
+      resolve();
+    };
+    command.stdout!.on('data', onData);
+    void command.then((result) => reject(new Error(`ended early: ${String(result.stderr)}`)));
+  });
 }
 
 /** Processes whose command line names the sandbox, as `pid: command line`. */

@@ -6,6 +6,7 @@ import {
   type Sandbox,
 } from '../../integration/cli/command.ts';
 import type { VmInfo } from '../../../src/vm/api.ts';
+import { describeExec } from './exec.ts';
 import { expectNothingLeft, vmSandbox } from './host.ts';
 
 let box: Sandbox;
@@ -47,11 +48,9 @@ describe('a VM that stays', () => {
     }
   });
 
-  it('runs commands, several at once', async () => {
-    expect(await ok(['exec', 'box', '--', 'sh', '-c', 'cat; echo $0'], { input: 'in\n' })).toBe(
-      'in\nsh',
-    );
-    expect((await cli(['exec', 'box', 'sh', '-c', 'exit 9'])).exitCode).toBe(9);
+  describeExec(() => box);
+
+  it('runs several commands at once', async () => {
     const words = ['a', 'b', 'c'];
     const outputs = await Promise.all(
       words.map((word) => ok(['exec', 'box', 'sh', '-c', `sleep 1; echo ${word}`])),
@@ -88,21 +87,16 @@ describe('a VM that stays', () => {
     expect(await ok(['exec', '--user', 'root', 'box', 'cat', '/root/note'])).toBe('kept');
   });
 
-  it('follows the console until the VM is gone', async () => {
+  it('is removed, by force where it runs; who follows its console is told', async () => {
     const follow = startQmpAgent(['logs', '--follow', 'box'], { env: box.env });
     await new Promise((resolve) => follow.stdout!.once('data', resolve));
-    await ok(['kill', 'box']);
-    expect((await follow).exitCode).toBe(0);
-  });
-
-  it('is removed, by force where it runs', async () => {
-    await ok(['start', 'box']);
     const refused = await cli(['remove', 'box', '--json']);
     expect(refused.exitCode).toBe(1);
     expect(JSON.parse(String(refused.stdout))).toMatchObject([
       { vm: 'box', ok: false, error: { code: 'ERR_STATE' } },
     ]);
     expect(await ok(['rm', '-f', 'box', 'no-such-vm'])).toBe('box');
+    expect((await follow).exitCode).toBe(0);
     expect(await list('--all')).toEqual([]);
     const gone = await cli(['exec', 'box', 'true']);
     expect(gone.exitCode).toBe(125);

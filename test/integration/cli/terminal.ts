@@ -1,8 +1,9 @@
 /** The command on a terminal of its own, for what only happens on one. */
 import { execa } from 'execa';
 import { NODE_ARGS } from './command.ts';
+import { SCALE } from '../../scale.ts';
 
-const DEADLINE_MS = 30_000 * Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+const DEADLINE_MS = 30_000 * SCALE;
 
 /** Runs a command line on a terminal. */
 const onTerminal = (line: string, env: Record<string, string>) =>
