@@ -14,6 +14,7 @@ const tsc = join(root, 'node_modules/typescript/bin/tsc');
 execFileSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], {
   stdio: 'inherit',
 });
+await finishImports(dist);
 
 const manifest = await readFile(join(root, 'package.json'), 'utf8');
 const { version } = JSON.parse(manifest) as { version: string };
@@ -28,6 +29,20 @@ for (const [source, built] of [
 }
 await copyAssets();
 await makeCommand(join(dist, 'src/cli/main.js'));
+
+/**
+ * tsc 6.0 leaves the extension in `import('./x.ts')` where the function has an `await using` that it
+ * compiles down (`rewriteRelativeImportExtensions` sees the code before that).
+ */
+async function finishImports(dir: string): Promise<void> {
+  for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile() || !entry.name.endsWith('.js')) continue;
+    const path = join(entry.parentPath, entry.name);
+    const code = await readFile(path, 'utf8');
+    const finished = code.replaceAll(/\bimport\('(\.{1,2}\/[^']+)\.ts'\)/g, "import('$1.js')");
+    if (finished !== code) await writeFile(path, finished);
+  }
+}
 
 /** What `firmware/` holds besides TypeScript: the init, hooks of image builds. */
 async function copyAssets(): Promise<void> {

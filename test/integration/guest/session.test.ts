@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { events, type SystemEvent } from '../../../src/events.ts';
+import type { GuestError } from '../../../src/errors.ts';
 import type { GuestExec, GuestOutput, GuestSession } from '../../../src/guest/index.ts';
 import { LocalAgent, resultOf, scale } from './local-agent.ts';
 
@@ -107,7 +108,7 @@ describe('an exec belongs to the agent', () => {
   });
 
   it('goes on when its reader is gone, however much it prints', async () => {
-    const bytes = 32 * 1024 * 1024;
+    const bytes = 128 * 1024 * 1024;
     const exec = await session.exec({
       ...sh(`head -c ${bytes} /dev/zero; echo end`),
       replayBytes: 100_000,
@@ -128,7 +129,7 @@ describe('an exec belongs to the agent', () => {
     expect(stdout.length).toBeLessThanOrEqual(100_000);
     expect(stdout).toMatch(/^\0*end\n$/);
     expect(exitCode).toBe(0);
-    expect(agent.rssMib() - before).toBeLessThan(32);
+    expect(agent.rssMib() - before).toBeLessThan(64);
   });
 
   it('tells several who listen the same, in the same order', async () => {
@@ -181,12 +182,12 @@ describe('a session', () => {
     const unsubscribe = events.subscribe((event) => seen.push(event));
     const own = await agent.connect({ vmId: 'closing' });
     const exec = await own.exec({ argv: ['sleep', '600'], onDisconnect: 'kill' });
-    const [output, status] = [resultOf(exec), own.ping()];
-    await own.close();
-    await expect(output).rejects.toMatchObject({ code: 'ERR_GUEST_DISCONNECTED' });
-    await status.catch((error: unknown) =>
-      expect(error).toMatchObject({ code: 'ERR_GUEST_DISCONNECTED' }),
+    const [output, ping] = [resultOf(exec), own.ping()].map((call) =>
+      call.then(String, (error: GuestError) => error.code),
     );
+    await own.close();
+    expect(await output).toBe('ERR_GUEST_DISCONNECTED');
+    expect(await ping).toMatch(/^(ERR_GUEST_DISCONNECTED|[\d.]+)$/); // it may be answered in time
     await expect(own.closed).resolves.toBeUndefined();
     await expect(own.list()).rejects.toMatchObject({ code: 'ERR_GUEST_DISCONNECTED' });
     await own.close();

@@ -1,5 +1,5 @@
 /** The package as a user gets it: packed, installed in an empty project, run. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -68,6 +68,19 @@ describe('npm package', () => {
       paths.filter((path) => /guest-agent\/.*(?:bundle|agent)[^/]*\.(?:c|m)?js$/.test(path)),
     ).not.toEqual([]);
     expect(paths.filter((path) => /firmware\/(?:.*\/)?init/.test(path))).not.toEqual([]);
+  });
+
+  test('holds all modules that its modules load', async () => {
+    const home = join(dir, 'node_modules/qmp-agent');
+    const missing: string[] = [];
+    for (const { path } of packed.files.filter((file) => file.path.endsWith('.js'))) {
+      const code = await readFile(join(home, path), 'utf8');
+      for (const [, target = ''] of code.matchAll(/(?:from |import\()'(\.{1,2}\/[^']+)'/g)) {
+        const loaded = join(home, path, '..', target);
+        await access(loaded).catch(() => missing.push(`${path}: ${target}`));
+      }
+    }
+    expect(missing).toEqual([]);
   });
 
   test('the command says its version', async () => {

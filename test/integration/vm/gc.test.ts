@@ -15,7 +15,7 @@ import {
 } from '../../../src/vm/process-identity.ts';
 import { writeRecord, type VmRecord } from '../../../src/vm/record.ts';
 import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
-import { vmPaths } from '../../../src/vm/vm-paths.ts';
+import { vmPaths, vmsDir } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 
 const ID = 'aaaaaaaaaaaa';
@@ -47,12 +47,21 @@ function started(child: ChildProcess): ProcessIdentity {
 const bystander = () => started(spawn('sleep', ['600'], { stdio: 'ignore' }));
 
 /** A QEMU without a guest, named as that of a VM. */
-function qemu(id: string, vmsDir = join(paths.dataDir, 'vms')): ProcessIdentity {
-  const log = `file,id=c,path=/dev/null,logfile=${vmsDir}/${id}/console.log`;
+function qemu(id: string, dir = vmsDir(paths)): ProcessIdentity {
+  const log = `file,id=c,path=/dev/null,logfile=${dir}/${id}/console.log`;
   const argv = ['-nodefaults', '-display', 'none', '-machine', 'none', '-S'];
   const name = ['-name', `qmp-agent-${id}`];
   const words = [...argv, ...name, '-chardev', log];
   return started(spawn('qemu-system-x86_64', words, { stdio: 'ignore' }));
+}
+
+/** One whose VM's directory is gone. QEMU needs it only until its log is open. */
+async function qemuWithoutVm(dir: string): Promise<ProcessIdentity> {
+  await mkdir(join(dir, ID), { recursive: true });
+  const identity = qemu(ID, dir);
+  await expect.poll(() => readdir(join(dir, ID))).toEqual(['console.log']);
+  await rm(join(dir, ID), { recursive: true });
+  return identity;
 }
 
 /** One that is no more: its pid is another's now. */
@@ -209,9 +218,10 @@ describe('what has no record', () => {
   });
 
   it('a QEMU of ours without a VM; one of another state directory is not ours', async () => {
-    const ours = qemu(ID);
-    const theirs = qemu(ID, '/var/lib/another/vms');
-    await expect.poll(() => findQemus(ID)).toHaveLength(2);
+    const another = join(paths.dataDir, '..', 'another', 'vms');
+    const ours = await qemuWithoutVm(vmsDir(paths));
+    const theirs = await qemuWithoutVm(another);
+    expect(await findQemus(ID)).toHaveLength(2);
     expect(await Vm.gc({ paths })).toEqual([{ kind: 'process', path: `pid ${ours.pid}` }]);
     expect(isAlive(theirs)).toBe(true);
   });

@@ -23,6 +23,8 @@ import {
 /** What an attack works with. */
 export interface Victim {
   readonly wire: Duplex;
+  /** Aborted when the next attack was chosen. */
+  readonly over: AbortSignal;
   /** Sends pieces for ever, as fast as the host takes them. */
   flood(piece: Buffer): Promise<void>;
   /** Sends pieces for ever, one each `ms`. */
@@ -228,7 +230,7 @@ export function attack(name: string, victim: Victim, nonce: string): void {
   victim.wire.write(guestPreamble(nonce, VERSION));
   victim.wire.write(frame(TYPE.settings, 0, 0));
   const target = phase === 'connect' ? PING_STREAM : PING_STREAM + 2;
-  onClientFrame(victim.wire, ({ type, flags, streamId }) => {
+  onClientFrame(victim, ({ type, flags, streamId }) => {
     if (type === TYPE.settings && !(flags & FLAG.ack)) {
       victim.wire.write(frame(TYPE.settings, FLAG.ack, 0));
     } else if (type === TYPE.headers && streamId === target) {
@@ -240,10 +242,10 @@ export function attack(name: string, victim: Victim, nonce: string): void {
 }
 
 /** The preface is not the first that comes: the host repeats its preamble until it is answered. */
-function onClientFrame(wire: Duplex, handle: (frame: ClientFrame) => void): void {
+function onClientFrame({ wire, over }: Victim, handle: (frame: ClientFrame) => void): void {
   const reader = new ClientReader();
   let before: Buffer | undefined = Buffer.alloc(0);
-  wire.on('data', (chunk: Buffer) => {
+  const onData = (chunk: Buffer) => {
     let bytes = chunk;
     if (before) {
       before = Buffer.concat([before, chunk]);
@@ -253,5 +255,7 @@ function onClientFrame(wire: Duplex, handle: (frame: ClientFrame) => void): void
       before = undefined;
     }
     for (const each of reader.push(bytes)) handle(each);
-  });
+  };
+  wire.on('data', onData);
+  over.addEventListener('abort', () => wire.off('data', onData));
 }

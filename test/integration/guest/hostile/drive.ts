@@ -1,6 +1,7 @@
 /** The host's side of an attack: what is asked of the hostile agent, and what it costs. */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { SCALE } from '../../../scale.ts';
 import { GuestSession, openChannel, type ChannelTarget } from '../../../../src/guest/index.ts';
 
 /** How an attack ended on the host. */
@@ -12,7 +13,8 @@ export interface Outcome {
   readonly grewMib: number;
 }
 
-const CHOICE_TIMEOUT_MS = 30_000;
+/** A guest may still be booting. */
+const CHOICE_TIMEOUT_MS = 60_000 * SCALE;
 const CHOICE_REPEAT_MS = 200;
 const SAMPLE_MS = 10;
 const VM_ID = 'hostile';

@@ -20,38 +20,44 @@ const PREAMBLE = /QMPAGENT 1 ([0-9a-f]{32})\n/;
 /** Enough for stale bytes of a session before, and for the line. */
 const KEPT_CHARS = 64 * 1024;
 
+/**
+ * A virtio-serial port may lose its host and get another one between two reads: so a choice counts in
+ * the midst of an attack too, and ends it.
+ */
 function serve(socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     socket.on('error', () => undefined);
     socket.once('end', () => socket.destroy());
     socket.once('close', () => resolve());
     let text = '';
-    const onData = (chunk: Buffer) => {
+    let attacked: AbortController | undefined;
+    socket.on('data', (chunk: Buffer) => {
       text = (text + chunk.toString('latin1')).slice(-KEPT_CHARS);
       const choice = CHOICE.exec(text);
+      const nonce = PREAMBLE.exec(text)?.[1];
       if (choice) {
         chosen = choice[2]!;
         text = '';
+        attacked?.abort();
+        attacked = undefined;
         socket.write(`CHOSEN ${choice[1]}\n`);
-        return;
+      } else if (nonce !== undefined && !attacked) {
+        attacked = new AbortController();
+        attack(chosen, victimOn(socket, attacked.signal), nonce);
       }
-      const nonce = PREAMBLE.exec(text)?.[1];
-      if (nonce === undefined) return;
-      socket.off('data', onData);
-      attack(chosen, victimOn(socket), nonce);
-    };
-    socket.on('data', onData);
+    });
   });
 }
 
-function victimOn(wire: Socket): Victim {
+function victimOn(wire: Socket, over: AbortSignal): Victim {
   return {
     wire,
+    over,
     async flood(piece) {
       let goOn: () => void = () => undefined;
-      wire.on('drain', () => goOn());
-      wire.on('close', () => goOn());
-      while (!wire.destroyed) {
+      for (const event of ['drain', 'close']) wire.on(event, () => goOn());
+      over.addEventListener('abort', () => goOn());
+      while (!wire.destroyed && !over.aborted) {
         const isTaken = wire.write(piece);
         await new Promise<void>((resolve) => {
           goOn = resolve;
@@ -61,7 +67,8 @@ function victimOn(wire: Socket): Victim {
     },
     drip(piece, ms) {
       const timer = setInterval(() => wire.write(piece), ms);
-      wire.once('close', () => clearInterval(timer));
+      for (const event of ['close', 'end']) wire.once(event, () => clearInterval(timer));
+      over.addEventListener('abort', () => clearInterval(timer));
     },
   };
 }
