@@ -14,6 +14,7 @@ import {
   refusal,
   type RequestContext,
 } from './request.ts';
+import { traceAgent } from './transcript.ts';
 
 /** A piece of an exec's output, or the mark of a gap in it. */
 export type GuestOutput =
@@ -184,9 +185,11 @@ export class ExecStream implements GuestExec {
     if (this.#emptyFrames > MAX_EMPTY_FRAMES) throw new FrameError('empty frames without end');
     if (type === FRAME.stdout) this.stdoutBytes += data.length;
     else this.stderrBytes += data.length;
+    const name = type === FRAME.stdout ? 'stdout' : 'stderr';
+    traceAgent(this.#context.vmId, 'in', () => `exec ${this.id} ${name} (${data.length} bytes)`);
     if (this.#detached || data.length === 0) return;
     const own = data.length < SMALL_PIECE_BYTES ? Buffer.from(data) : data;
-    this.#enqueue({ stream: type === FRAME.stdout ? 'stdout' : 'stderr', data: own }, data.length);
+    this.#enqueue({ stream: name, data: own }, data.length);
   }
 
   #enqueue(item: GuestOutput, bytes: number): void {
@@ -200,6 +203,7 @@ export class ExecStream implements GuestExec {
     if (type === FRAME.started) {
       if (this.id !== '') throw new FrameError('the exec was started twice');
       ({ id: this.id, pid: this.pid } = parseStarted(payload));
+      traceAgent(this.#context.vmId, 'in', () => `exec ${this.id} started, pid ${this.pid}`);
       this.#started?.resolve();
       this.#started = undefined;
     } else if (this.id === '' || this.#result) {
@@ -221,6 +225,7 @@ export class ExecStream implements GuestExec {
 
   /** The exec's end came; nothing is waited for any more, whether the guest ends the stream or not. */
   #finished(exit: ExecExit): void {
+    traceAgent(this.#context.vmId, 'in', () => `exec ${this.id} ended ${JSON.stringify(exit)}`);
     this.#result = exit;
     this.#over = true;
     this.#settleExit?.resolve(exit);
@@ -278,6 +283,7 @@ function requestBody(context: RequestContext, stream: ClientHttp2Stream): Writab
         return;
       }
       context.budget.sent(chunk.length);
+      traceAgent(context.vmId, 'out', () => `stdin (${chunk.length} bytes)`);
       stream.write(chunk, () => done());
     },
     final(done) {

@@ -3,9 +3,9 @@ import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 
 import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestProtocolError, GuestRequestError, TimeoutError, type GuestError } from '../errors.ts';
-
 import { CANCEL, http2ErrorName } from './http2-errors.ts';
 import type { TrafficBudget } from './traffic-budget.ts';
+import { bodyText, traceAgent } from './transcript.ts';
 
 /** What every call takes. */
 export interface CallOptions {
@@ -50,27 +50,32 @@ export function openStream(
 
 /**
  * Sends a request and reads its reply; undefined for a reply without a body.
+ * @param body text is JSON, and stands in transcripts; bytes are the user's
  * @throws GuestRequestError where the agent refused, else GuestError, TimeoutError or the signal's reason
  */
 export async function request(
   context: RequestContext,
   method: 'GET' | 'POST',
   path: string,
-  body: Uint8Array | undefined,
+  body: string | Uint8Array | undefined,
   o: CallOptions = {},
 ): Promise<unknown> {
   const timeoutMs = o.timeoutMs ?? DEFAULT_CALL_TIMEOUT_MS;
   o.signal?.throwIfAborted();
   const stream = openStream(context, method, path, body === undefined);
+  traceAgent(context.vmId, 'out', () => `${method} ${path}${bodyText(body)}`);
   if (body !== undefined) {
-    context.budget.sent(body.length);
-    stream.end(body);
+    const bytes = Buffer.from(body);
+    context.budget.sent(bytes.length);
+    stream.end(bytes);
   }
   const { status, bytes } = await withDeadline(
     readReply(context, stream),
     { operation: `${method} ${path}`, vmId: context.vmId, signal: o.signal, timeoutMs },
     () => stream.close(CANCEL),
   );
+  const text = () => `${status} to ${method} ${path}${bodyText(printable(bytes.toString('utf8')))}`;
+  traceAgent(context.vmId, 'in', text);
   const value = bytes.length === 0 ? undefined : parseJson(context, path, bytes);
   if (status >= 200 && status < 300) return value;
   throw refusal(context, value, `${method} ${path}`);

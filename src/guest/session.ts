@@ -22,6 +22,7 @@ import {
   type CallOptions,
   type RequestContext,
 } from './request.ts';
+import { specText, traceAgent } from './transcript.ts';
 import { Wire } from './wire.ts';
 
 /** How a session is opened. `timeoutMs` is until the agent must have answered, boot time included. */
@@ -130,6 +131,7 @@ export class GuestSession implements AsyncDisposable {
     const head = Buffer.alloc(4);
     head.writeUInt32BE(json.length);
     const stream = openStream(this.#wire, 'POST', '/execs', false);
+    traceAgent(this.#wire.vmId, 'out', () => `POST /execs ${specText(spec)}`);
     const exec = this.#execStream(stream);
     const first = Buffer.concat([head, json]);
     if (spec.stdin) {
@@ -146,6 +148,7 @@ export class GuestSession implements AsyncDisposable {
   /** Listens to an exec: what the agent kept of its output, then what comes. */
   async attach(execId: string, o: CallOptions = {}): Promise<GuestExec> {
     const path = `/execs/${encodeURIComponent(execId)}/output`;
+    traceAgent(this.#wire.vmId, 'out', () => `GET ${path}`);
     const exec = this.#execStream(openStream(this.#wire, 'GET', path, true));
     return this.#started(exec, `attach to exec ${execId}`, o, () => void exec.detach());
   }
@@ -230,7 +233,7 @@ export class GuestSession implements AsyncDisposable {
   }
 
   async #post(path: string, body: object, o?: CallOptions): Promise<void> {
-    await request(this.#wire, 'POST', path, Buffer.from(JSON.stringify(body)), o);
+    await request(this.#wire, 'POST', path, JSON.stringify(body), o);
   }
 
   /** A guest that hangs, or a wire that leads nowhere, is noticed while somebody waits for an exec. */
