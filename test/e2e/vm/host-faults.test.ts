@@ -232,8 +232,12 @@ describe('the state directory', () => {
     await execa('touch', ['-d', '1 hour ago', dir]);
     expect(await Vm.list(state)).toMatchObject([{ id, state: 'broken' }]);
     expect(await Vm.gc(state)).toEqual([]);
-    for (const call of [Vm.connect, Vm.kill, Vm.inspect]) {
-      const error = await failureOf(call(id, state));
+    for (const call of [
+      () => Vm.connect(id, state),
+      () => Vm.kill(id, state),
+      () => Vm.inspect(id, state),
+    ]) {
+      const error = await failureOf(call());
       expect(error).toMatchObject({ name: 'StateDirError', vmId: id });
       expect((error as StateDirError).hint).toContain('Upgrade');
     }
