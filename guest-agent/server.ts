@@ -40,7 +40,8 @@ export function http2Server(execs: Execs): ServeHttp2 {
       session.setLocalWindowSize(GUEST_WINDOW_BYTES);
       session.on('stream', (stream, headers) => void answer(execs, stream, headers));
       session.on('error', () => session.destroy());
-      session.on('goaway', () => undefined);
+      // The host takes its leave. On a wire that does not end, Node would wait for its end for ever.
+      session.on('goaway', () => connection.destroy());
       session.once('close', () => {
         connection.destroy();
         resolve();

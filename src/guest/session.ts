@@ -204,6 +204,13 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/poweroff', {}, o);
   }
 
+  /** Ends the session because its agent is known to be gone; what waits is told. */
+  agentGone(): void {
+    const hint = 'The guest starts its agent again; connect again. Its console says how it ended.';
+    const { vmId } = this.#wire;
+    this.#wire.fail(new GuestDisconnectedError('the guest agent ended', { vmId, hint }));
+  }
+
   /** Ends the session; execs go by their `onDisconnect`. */
   async close(): Promise<void> {
     this.#wire.close();

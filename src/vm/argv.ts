@@ -186,6 +186,16 @@ function entropy(config: MachineConfig): string[] {
   ];
 }
 
+/** `id` of a virtio-serial channel's chardev. */
+export function chardevOfChannel(index: number): string {
+  return `ch${index}`;
+}
+
+/** `id` of a virtio-serial channel's port. */
+export function portOfChannel(index: number): string {
+  return `port${index}`;
+}
+
 function channel(config: MachineConfig): string[] {
   const { channel } = config;
   if (channel.kind === 'vsock') {
@@ -199,8 +209,9 @@ function channel(config: MachineConfig): string[] {
   return [
     ...['-device', controller],
     ...channel.socketPaths.flatMap((path, index) => {
-      const id = `ch${index}`;
+      const id = chardevOfChannel(index);
       const port = optionList('virtserialport', {
+        id: portOfChannel(index), // without one, QEMU tells nobody when the guest closes it
         bus: 'channels.0',
         nr: index + 1,
         chardev: id,

@@ -31,6 +31,7 @@ export class GuestLink {
   readonly #target: LinkTarget;
   readonly #isPaused: () => boolean;
   #session: GuestSession | undefined;
+  #channel: number | undefined;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
@@ -46,6 +47,11 @@ export class GuestLink {
   /** The session that is open now. */
   get current(): GuestSession | undefined {
     return this.#session;
+  }
+
+  /** The virtio-serial channel of the session that is open now; undefined where there is none, or on vsock. */
+  get channel(): number | undefined {
+    return this.#session === undefined ? undefined : this.#channel;
   }
 
   /** Whether somebody talks to the guest, or is about to. */
@@ -98,7 +104,7 @@ export class GuestLink {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
-    const { target, lock } = await this.#takeChannel(deadline, timeoutMs, signal);
+    const { target, channel, lock } = await this.#takeChannel(deadline, timeoutMs, signal);
     try {
       const session = await GuestSession.connect(target, {
         vmId: this.#vmId,
@@ -108,6 +114,7 @@ export class GuestLink {
         isPaused: this.#isPaused,
       });
       this.#session = session;
+      this.#channel = channel;
       this.#released = session.closed.then(async () => {
         if (this.#session === session) this.#session = undefined;
         await lock?.release();
@@ -123,7 +130,7 @@ export class GuestLink {
     deadline: number,
     timeoutMs: number,
     signal: AbortSignal,
-  ): Promise<{ target: ChannelTarget; lock?: FileLock }> {
+  ): Promise<{ target: ChannelTarget; channel?: number; lock?: FileLock }> {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
     }
@@ -132,7 +139,8 @@ export class GuestLink {
       for (let index = 0; index < this.#target.ports; index += 1) {
         const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
         if (lock === undefined) continue;
-        return { target: { kind: 'unix', path: this.#paths.channelSocketPath(index) }, lock };
+        const path = this.#paths.channelSocketPath(index);
+        return { target: { kind: 'unix', path }, channel: index, lock };
       }
       if (performance.now() >= deadline) {
         throw new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {

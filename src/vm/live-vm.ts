@@ -9,7 +9,7 @@ import { events } from '../events.ts';
 import type { BootFiles } from '../image/index.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
-import { buildArgv, type MachineConfig } from './argv.ts';
+import { buildArgv, chardevOfChannel, type MachineConfig } from './argv.ts';
 import { BoundedLog } from './bounded-log.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
@@ -180,18 +180,35 @@ export class LiveVm {
 
   async #followEvents(client: QmpClient): Promise<void> {
     try {
-      const names = ['BLOCK_IO_ERROR', 'GUEST_PANICKED', 'STOP', 'RESUME'] as const;
+      const names = [
+        ...(['BLOCK_IO_ERROR', 'GUEST_PANICKED', 'STOP', 'RESUME', 'VSERPORT_CHANGE'] as const),
+      ];
       for await (const event of client.events({ names })) {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
           this.watch.raiseDiskFull();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
         if (event.event === 'STOP') this.#paused(true);
         if (event.event === 'RESUME') this.#paused(false);
+        if (event.event === 'VSERPORT_CHANGE' && !event.data.open) {
+          void this.#checkAgent(client).catch(() => undefined);
+        }
       }
     } catch {
       // The connection ends with QEMU, and the watch knows of that; or by a QEMU gone mad, and the
       // next command says so.
     }
+  }
+
+  /**
+   * The wire of a virtio-serial port stands whether the agent lives or not. But an agent keeps its end
+   * open as long as there is a session, and the kernel closes that of one that died; QEMU knows.
+   */
+  async #checkAgent(client: QmpClient): Promise<void> {
+    const { current: session, channel } = this.link;
+    if (session === undefined || channel === undefined) return;
+    const chardevs = await client.execute('query-chardev');
+    const own = chardevs.find(({ label }) => label === chardevOfChannel(channel));
+    if (own?.['frontend-open'] === false) session.agentGone();
   }
 
   #paused(paused: boolean): void {
@@ -208,7 +225,13 @@ export class LiveVm {
       if (asking || !(fault.aborted ? isDiskFull : this.link.isWanted)) return;
       asking = true;
       void this.qmp
-        .use((client) => client.execute('query-status'), { timeoutMs: STATUS_POLL_MS })
+        .use(
+          async (client) => {
+            await this.#checkAgent(client);
+            return client.execute('query-status');
+          },
+          { timeoutMs: STATUS_POLL_MS },
+        )
         .then(({ status }) => {
           if (status === 'io-error') this.watch.raiseDiskFull();
           if (status === 'guest-panicked') void this.watch.raisePanic();

@@ -11,7 +11,7 @@ import {
 import { Vm } from '../../../src/vm/vm.ts';
 import { startQmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft } from '../cli/host.ts';
-import { BOOT_MS, failureOf, qemuPid, SCALE, useTestState } from './state.ts';
+import { BOOT_MS, failureOf, onlyQemuPid, qemuPid, SCALE, useTestState } from './state.ts';
 
 /** From a death to the error of whatever waits. */
 const AT_ONCE_MS = 3_000 * SCALE;
@@ -74,7 +74,7 @@ describe('a guest', () => {
     // What the dead agent ran has no owner any more.
     const sleeps = 'cat /proc/[0-9]*/comm 2>/dev/null | grep -cx sleep; true';
     expect((await vm.commands.run(sleeps)).stdout).toBe('0\n');
-    expect(await vm.logs()).toContain('the agent ended, starts again');
+    await expect.poll(() => vm.logs()).toContain('the agent ended, starts again');
   });
 
   it('that has lost its agent: who gives up waiting for the next does not end others’ wait', async () => {
@@ -203,8 +203,7 @@ describe('qmp-agent run', () => {
 
   it('ends with 125 where QEMU is killed, and leaves nothing', async () => {
     const result = await interrupted('echo ready; exec sleep 702', async () => {
-      const [info] = await Vm.list(state);
-      process.kill(info?.pid ?? 0, 'SIGKILL');
+      process.kill(await onlyQemuPid(state), 'SIGKILL');
     });
     expect(result.exitCode).toBe(125);
     expect(result.stderr).toMatch(/qmp-agent: VM \w+ is gone: QEMU was ended by SIGKILL/);

@@ -22,6 +22,9 @@ const SOON_MS = 5_000 * SCALE;
 /** One command line, from Node's start to its end. */
 const COMMAND_MS = 20_000 * SCALE;
 
+/** Who has no event stream asks QEMU every two seconds. */
+const AGENT_GONE_MS = 6_000 * SCALE;
+
 const state = useTestState();
 let vm: Vm;
 beforeAll(async () => {
@@ -73,6 +76,18 @@ describe('several processes', () => {
     expect(await other.commands.list()).toMatchObject([{ pid: handle.pid, user: 'agent' }]);
     expect(await other.commands.kill(handle.pid)).toBe(true);
     expect(await handle.wait({ reject: false })).toMatchObject({ signal: 'SIGKILL' });
+  });
+
+  it('are told when its agent dies, and find the next', async () => {
+    const pending = failureOf(vm.commands.run('sleep 902', { timeoutMs: 0 }));
+    await expect.poll(() => vm.commands.list(), { timeout: SOON_MS }).toHaveLength(1);
+    const startedAt = performance.now();
+    await vm.commands.run('kill -9 $(pgrep -x qmp-agent)', { user: 'root', reject: false }).catch(
+      () => undefined, // it dies while it carries that out
+    );
+    expect(await pending).toMatchObject({ code: 'ERR_GUEST_DISCONNECTED', vmId: vm.id });
+    expect(performance.now() - startedAt).toBeLessThan(AGENT_GONE_MS);
+    expect((await vm.commands.run('echo back')).stdout).toBe('back\n');
   });
 
   it('pause and resume it', async () => {

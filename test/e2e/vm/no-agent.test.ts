@@ -5,7 +5,7 @@ import type { VmCreateOptions } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent, startQmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft, processesOf } from '../cli/host.ts';
-import { failureOf, SCALE, useTestState } from './state.ts';
+import { failureOf, onlyQemuPid, SCALE, useTestState } from './state.ts';
 
 /** Until the kernel has printed something, and well past it. */
 const DEADLINE_MS = 8_000 * SCALE;
@@ -55,7 +55,7 @@ describe('a guest without an agent', () => {
   it('whose QEMU is killed meanwhile', async () => {
     const onProgress = (step: string) => {
       if (step !== 'boot') return;
-      void Vm.list(state).then(([info]) => process.kill(info?.pid ?? 0, 'SIGKILL'));
+      void onlyQemuPid(state).then((pid) => process.kill(pid, 'SIGKILL'));
     };
     const error = await failedBoot({ kernelArgs: NO_AGENT, onProgress }, DEADLINE_MS);
     expect(error).toBeInstanceOf(VmDiedError);

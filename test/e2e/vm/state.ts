@@ -89,6 +89,14 @@ export async function qemuPid(vm: { info(): Promise<VmInfo> }): Promise<number> 
   return pid;
 }
 
+/** pid of the QEMU of the only VM there is: for tests that kill it, and nothing else. */
+export async function onlyQemuPid(state: TestState): Promise<number> {
+  const vms = await Vm.list(state);
+  const pid = vms[0]?.pid;
+  if (vms.length !== 1 || pid === undefined) throw new Error(`not one VM: ${JSON.stringify(vms)}`);
+  return pid;
+}
+
 /** What a promise rejects with; fails where it resolves. */
 export async function failureOf(promise: Promise<unknown>): Promise<Error> {
   let value: unknown;

@@ -83,7 +83,7 @@ describe('buildArgv', () => {
       '-chardev',
       'socket,id=ch0,path=/run/1/ch0.sock,server=on,wait=off',
       '-device',
-      'virtserialport,bus=channels.0,nr=1,chardev=ch0,name=org.qmp-agent.channel.0',
+      'virtserialport,id=port0,bus=channels.0,nr=1,chardev=ch0,name=org.qmp-agent.channel.0',
       '-device',
       'pvpanic-pci',
       '-device',
