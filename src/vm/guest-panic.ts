@@ -6,6 +6,8 @@ const MARK = 'Kernel panic - not syncing';
 const END_MARK = `---[ end ${MARK}`;
 /** What our init says before it ends, and the kernel panics for want of an init. */
 const INIT_MARK = 'qmp-agent init: ';
+/** How the kernel calls that: kernel/exit.c. Of any other panic the init is not the cause. */
+const INIT_ENDED = 'Attempted to kill init';
 /** Longest panic text that is kept: the message, registers and call trace. */
 const MAX_PANIC_CHARS = 4_096;
 /** Lines of the console before the panic in which our init's last words are looked for. */
@@ -37,7 +39,9 @@ export function extractPanic(consoleText: string): string | undefined {
   if (start === -1) return undefined;
   const panic = printable(consoleText.slice(start, start + MAX_PANIC_CHARS)).trimEnd();
   const before = consoleText.slice(0, start).split('\n').slice(-INIT_LINES);
-  const words = before.findLast((line) => line.includes(INIT_MARK));
+  const words = panic.includes(INIT_ENDED)
+    ? before.findLast((line) => line.includes(INIT_MARK))
+    : undefined;
   const cause =
     words === undefined ? '' : `${printable(words.slice(words.indexOf(INIT_MARK))).trim()}\n`;
   return `${cause}${panic}`;

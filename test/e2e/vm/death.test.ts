@@ -1,5 +1,6 @@
 /** Deaths: of QEMU, of the guest's kernel, of its agent. What waits is told at once, by name. */
 import { access } from 'node:fs/promises';
+import type { Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   CommandExitError,
@@ -185,15 +186,16 @@ describe('QEMU', () => {
 
 describe('qmp-agent run', () => {
   /** Runs a command until it has printed `ready`, then whatever is to happen. */
-  async function interrupted(script: string, then: () => Promise<unknown>) {
+  async function interrupted(script: string, then: (stdin: Writable) => Promise<unknown>) {
     const args = ['run', '--user', 'root', '--log-level', 'error', '--', 'sh', '-c', script];
-    const command = startQmpAgent(args, { env: state.box.env, timeoutMs: BOOT_MS });
+    const o = { env: state.box.env, timeoutMs: BOOT_MS, stdin: 'pipe' as const };
+    const command = startQmpAgent(args, o);
     await new Promise<void>((resolve, reject) => {
       command.stdout!.once('data', () => resolve());
       void command.then((result) => reject(new Error(String(result.stderr))));
     });
     const startedAt = performance.now();
-    await then();
+    await then(command.stdin!);
     const result = await command;
     expect(performance.now() - startedAt).toBeLessThan(AT_ONCE_MS + 2_000 * SCALE);
     return result;
@@ -212,8 +214,8 @@ describe('qmp-agent run', () => {
   });
 
   it('ends with 125 and the panic where the kernel panics, and leaves nothing', async () => {
-    const script = 'echo ready; echo c > /proc/sysrq-trigger';
-    const result = await interrupted(script, () => Promise.resolve());
+    const script = 'echo ready; read -r line; echo c > /proc/sysrq-trigger';
+    const result = await interrupted(script, (stdin) => Promise.resolve(stdin.end('go\n')));
     expect(result.exitCode).toBe(125);
     expect(result.stderr).toMatch(/kernel panicked: Kernel panic - not syncing: sysrq/);
     await expectNothingLeft(state.box);

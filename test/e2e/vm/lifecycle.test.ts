@@ -133,12 +133,14 @@ describe('a VM that does not run', () => {
       () => vm.console(),
     ]) {
       const error = await failureOf(call());
-      expect(error).toBeInstanceOf(StateError);
-      expect(error).toMatchObject({ actual: 'stopped', hint: expect.stringContaining('start') });
+      expect(error).toMatchObject({
+        code: expect.stringMatching(/^ERR_(STATE|VM_DIED)$/),
+        hint: expect.stringContaining('start'),
+      });
     }
     expect(performance.now() - startedAt).toBeLessThan(SOON_MS);
     expect(vm.fault.aborted).toBe(true);
-    expect(vm.fault.reason).toBeInstanceOf(StateError);
+    expect(vm.fault.reason).toBeInstanceOf(VmDiedError);
     await vm.stop();
     await vm.kill();
   });
@@ -196,20 +198,19 @@ describe('its QEMU', () => {
     expect(result.exitCode).toBe(125);
     expect(result.stderr).toMatch(/is gone: QEMU ended/);
     expect(await vm.info()).toMatchObject({ state: 'stopped', stateDetail: 'QEMU is gone' });
-    expect(await failureOf(vm.commands.run('true'))).toBeInstanceOf(StateError);
+    expect(await failureOf(vm.commands.run('true'))).toMatchObject({ code: 'ERR_VM_DIED' });
   });
 
   it('that outlives its record is found, and ended by gc', async () => {
     await vm.start({ timeoutMs: BOOT_MS });
     const pid = await qemuPid(vm);
     await rm(files().dir, { recursive: true });
-    expect(await failureOf(vm.commands.run('true', { requestTimeoutMs: 1_000 }))).toBeInstanceOf(
-      NotFoundError,
-    );
-    expect(await vm.waitForState('removed')).toBe('removed');
-    expect(await failureOf(vm.waitForState('running'))).toBeInstanceOf(StateError);
+    const pending = failureOf(vm.commands.run('sleep 904', { timeoutMs: 0 }));
     const reaped = await Vm.gc(state);
     expect(reaped).toContainEqual({ kind: 'process', path: `pid ${pid}` });
+    expect(await pending).toBeInstanceOf(VmDiedError);
+    expect(await vm.waitForState('removed')).toBe('removed');
+    expect(await failureOf(vm.waitForState('running'))).toBeInstanceOf(StateError);
     await rm(join(state.paths.runtimeDir, vm.id), { recursive: true, force: true });
     await expectNothingLeft(state.box);
   });

@@ -51,10 +51,16 @@ describe('extractPanic', () => {
   });
 
   it('puts the init’s last words first, where they are the cause', () => {
-    const console = `qmp-agent init: no root disk (/dev/vda) within 10 s\r\n[ 12.1] ${PANIC}`;
+    const killed = 'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100';
+    const console = `qmp-agent init: no root disk (/dev/vda) within 10 s\r\n[ 12.1] ${killed}`;
     const panic = extractPanic(console) ?? '';
     expect(panicSummary(panic)).toBe('qmp-agent init: no root disk (/dev/vda) within 10 s');
-    expect(panic).toContain('sysrq triggered');
+    expect(panic).toContain('Attempted to kill init');
+  });
+
+  it('does not blame the init for other panics', () => {
+    const console = `qmp-agent init: the agent starts\r\n[ 12.1] ${PANIC}`;
+    expect(panicSummary(extractPanic(console) ?? '')).toMatch(/^Kernel panic.*sysrq/);
   });
 
   it('does not take words of the init from long before', () => {
