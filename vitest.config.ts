@@ -7,17 +7,6 @@ import { defineConfig } from 'vitest/config';
 const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 
 /**
- * Tests that are left out in the lab, where a boot costs half a minute: what they show has nothing to
- * do with KVM, vhost-vsock or QEMU 10.
- */
-const notInLab = {
-  name: 'not-in-lab',
-  description:
-    'shows nothing that KVM, vhost-vsock or QEMU 10 could change, and takes minutes there',
-  skip: process.env['QMP_AGENT_LAB'] === 'yes',
-};
-
-/**
  * One project per level. Integration tests start real QEMU processes; e2e tests boot the `base`
  * image. Both run one file at a time: on two cores, VMs under software emulation that compete for
  * the processor only teach us about scheduling.
@@ -31,7 +20,6 @@ const slow = {
 export default defineConfig({
   test: {
     pool: 'forks',
-    tags: [notInLab],
     coverage: {
       provider: 'v8',
       include: ['{qmp,nft,guest-agent,firmware,src}/**/*.ts'],

@@ -25,10 +25,7 @@ export default class RecordReporter implements Reporter {
       state: result.state,
       ...(durationMs === undefined ? {} : { durationMs: Math.round(durationMs) }),
     };
-    if (result.state === 'skipped') {
-      const reason = result.note ?? reasonOfTag(test);
-      if (reason !== undefined) record.reason = reason;
-    }
+    if (result.state === 'skipped' && result.note !== undefined) record.reason = result.note;
     if (result.state === 'failed') record.errors = result.errors.map(textOf);
     this.#append(record);
   }
@@ -70,12 +67,6 @@ export default class RecordReporter implements Reporter {
   #append(record: RunRecord): void {
     if (this.#path !== undefined) appendFileSync(this.#path, `${JSON.stringify(record)}\n`);
   }
-}
-
-/** What the configuration says of a tag by which it leaves tests out. */
-function reasonOfTag(test: TestCase): string | undefined {
-  const tags = test.project.config.tags.filter(({ name }) => test.tags.includes(name));
-  return tags.find(({ skip }) => skip === true)?.description;
 }
 
 function textOf(error: SerializedError): string {

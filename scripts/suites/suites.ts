@@ -15,6 +15,18 @@ export interface Suite {
 const MINUTE = 60_000;
 const LAB_TIMEOUT_MS = 35 * MINUTE;
 
+/**
+ * The e2e tests that run in the lab too: those whose outcome KVM, vhost-vsock or QEMU 10 could change. A
+ * boot takes a minute there, so the others, which are about files, flags and messages of the host, run
+ * only on this machine.
+ */
+const LAB_E2E = [
+  'test/e2e/vm/commands.test.ts',
+  'test/e2e/vm/death.test.ts',
+  'test/e2e/vm/hostile.test.ts',
+  'test/e2e/cli/qmp.test.ts',
+];
+
 /** Command line of one vitest run over `projects`. */
 function vitest(projects: readonly string[], extra: readonly string[] = []): string[] {
   return [
@@ -83,7 +95,7 @@ function allSuites(resultsDir: string): Suite[] {
         'QMP_AGENT_TEST_RECORDS=/results/records.ndjson',
         '--',
         'node',
-        ...vitest(['lab']).slice(1),
+        ...vitest(['lab', 'e2e'], ['test/lab/', ...LAB_E2E]).slice(1),
       ],
       timeoutMs: LAB_TIMEOUT_MS,
       recordsPath: join(lab, 'records.ndjson'),
