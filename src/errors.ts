@@ -24,6 +24,7 @@
  * │  ├─ GuestVersionError          ERR_GUEST_VERSION      host and agent speak different protocols
  * │  ├─ GuestProtocolError         ERR_GUEST_PROTOCOL     the agent broke the protocol or a limit
  * │  ├─ GuestDisconnectedError     ERR_GUEST_DISCONNECTED the channel closed under a pending call
+ * │  ├─ VmRestoredError            ERR_VM_RESTORED        the VM went back to a snapshot under a pending call
  * │  └─ GuestRequestError          ERR_GUEST_REQUEST      the agent refused (its own code and text)
  * └─ CommandExitError              ERR_COMMAND_EXIT       a command's non-zero exit; carries the result
  * ```
@@ -308,6 +309,11 @@ export class GuestProtocolError extends GuestError {
 /** The channel closed while a call was pending. */
 export class GuestDisconnectedError extends GuestError {
   override readonly code = 'ERR_GUEST_DISCONNECTED';
+}
+
+/** The VM was put back to a snapshot while a call was pending: what the call was about is no more. */
+export class VmRestoredError extends GuestError {
+  override readonly code = 'ERR_VM_RESTORED';
 }
 
 /** The agent refused a request; {@link guestCode} is its reason. */

@@ -41,6 +41,10 @@ export interface EventPayloads {
     stdoutBytes: number;
     stderrBytes: number;
   };
+  'snapshot.created': { name: string; sizeBytes: number; durationMs: number };
+  /** `loadMs`: until memory, devices and disk were back; `durationMs`: until the agent answered, too. */
+  'snapshot.restored': { name: string; loadMs: number; durationMs: number };
+  'snapshot.deleted': { name: string; durationMs: number };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -26,4 +26,5 @@ export {
 export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/index.ts';
 export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';
+export type * from './vm/snapshot-types.ts';
 export { DEFAULT_READY_TIMEOUT_MS, openImageStore, Vm } from './vm/index.ts';

@@ -98,6 +98,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/lifecycle.ts')).registerRemove(p, c),
   },
   {
+    name: 'snapshot',
+    summary: 'put VMs back to where they were',
+    register: async (p, c) => (await import('./commands/snapshot.ts')).registerSnapshot(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

@@ -59,6 +59,11 @@ export interface DialOptions {
    * that is sent while it boots waits in the wire. Default false.
    */
   readonly booting?: boolean | undefined;
+  /**
+   * The guest has just been put back to a snapshot: its agent may stand in the midst of a session that
+   * nobody else remembers, so that is broken first. Default false.
+   */
+  readonly restored?: boolean | undefined;
 }
 
 /**
@@ -158,14 +163,14 @@ function connectFailure(target: ChannelTarget, cause: unknown, vmId: string): Er
 /** The connection, once the agent answered; undefined where it was closed before. */
 async function shakeHands(
   socket: Socket,
-  { vmId, booting = false }: DialOptions,
+  { vmId, booting = false, restored = false }: DialOptions,
   signal: AbortSignal,
 ): Promise<Dialed | undefined> {
   let sent = 0;
   const nonce = randomBytes(16).toString('hex');
   const send = () => {
     if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
-    if (!booting && sent >= FILLER_FROM_ATTEMPT) socket.write(WIRE_BREAK);
+    if (!booting && sent >= (restored ? 0 : FILLER_FROM_ATTEMPT)) socket.write(WIRE_BREAK);
     sent += 1;
     socket.write(hostPreamble(nonce));
   };

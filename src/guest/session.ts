@@ -7,7 +7,12 @@ import {
   type PingReply,
 } from '../../guest-agent/protocol.ts';
 import { FrameError } from '../../guest-agent/frames.ts';
-import { ConfigError, GuestDisconnectedError, GuestProtocolError } from '../errors.ts';
+import {
+  ConfigError,
+  GuestDisconnectedError,
+  GuestProtocolError,
+  VmRestoredError,
+} from '../errors.ts';
 import { events } from '../events.ts';
 import { dial, type ChannelTarget, type DialOptions } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
@@ -209,6 +214,13 @@ export class GuestSession implements AsyncDisposable {
     const hint = 'The guest starts its agent again; connect again. Its console says how it ended.';
     const { vmId } = this.#wire;
     this.#wire.fail(new GuestDisconnectedError('the guest agent ended', { vmId, hint }));
+  }
+
+  /** Ends the session because the guest is put back to a snapshot; what waits is told. */
+  restored(): void {
+    const { vmId } = this.#wire;
+    const hint = 'Start it anew: what it was about is no longer there, or is at an earlier point.';
+    this.#wire.fail(new VmRestoredError(`VM ${vmId} was put back to a snapshot`, { vmId, hint }));
   }
 
   /** Ends the session; execs go by their `onDisconnect`. */

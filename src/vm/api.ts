@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { CommandsApi } from './command-types.ts';
+import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { WaitOptions } from './wait-options.ts';
@@ -172,6 +173,8 @@ export interface GuestAccess {
 export interface VmInstance extends GuestAccess, AsyncDisposable {
   /** Commands in the guest. */
   readonly commands: CommandsApi;
+  /** Snapshots in place. */
+  readonly snapshots: SnapshotsApi;
   readonly name: string | undefined;
   /** State and facts, read from disk and the host now. */
   info(): Promise<VmInfo>;
@@ -191,7 +194,10 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
   remove(o?: WaitOptions & { force?: boolean }): Promise<void>;
   /** Stops the vCPUs (QMP `stop`). @throws StateError */
   pause(o?: WaitOptions): Promise<void>;
-  /** Lets the vCPUs run again (QMP `cont`), also after a full host disk. @throws StateError */
+  /**
+   * Lets the vCPUs run again (QMP `cont`), also after a full host disk or a restore.
+   * @throws StateError, GuestConnectError (after a restore, and the VM is still paused)
+   */
   resume(o?: WaitOptions): Promise<void>;
   /** The last bytes of a log. Default 64 KiB. */
   logs(o?: { kind?: LogKind; tailBytes?: number }): Promise<string>;

@@ -24,6 +24,13 @@ export interface OpenOptions extends WaitOptions {
   booting?: boolean | undefined;
 }
 
+/** A channel, and the lock by which it is ours; vsock needs none. */
+interface Lease {
+  readonly target: ChannelTarget;
+  readonly index?: number;
+  readonly lock?: FileLock;
+}
+
 /** Opens sessions with one VM's agent, one at a time, shared by all who ask. */
 export class GuestLink {
   readonly #vmId: string;
@@ -31,7 +38,11 @@ export class GuestLink {
   readonly #target: LinkTarget;
   readonly #isPaused: () => boolean;
   #session: GuestSession | undefined;
-  #channel: number | undefined;
+  #lease: Lease | undefined;
+  /** The channel is kept between two sessions. */
+  #isReserved = false;
+  /** The guest has been put back to a snapshot since it was last reached. */
+  #isRestored = false;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
@@ -51,7 +62,7 @@ export class GuestLink {
 
   /** The virtio-serial channel of the session that is open now; undefined where there is none, or on vsock. */
   get channel(): number | undefined {
-    return this.#session === undefined ? undefined : this.#channel;
+    return this.#session === undefined ? undefined : this.#lease?.index;
   }
 
   /** Whether somebody talks to the guest, or is about to. */
@@ -87,6 +98,33 @@ export class GuestLink {
     }
   }
 
+  /**
+   * Makes sure of a channel for the session that follows the present one, until it is disposed of.
+   * @throws TimeoutError no free channel
+   */
+  async reserve({
+    signal = this.#over.signal,
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+  }: WaitOptions): Promise<AsyncDisposable> {
+    await this.#opening?.catch(() => undefined);
+    this.#lease ??= await this.#takeChannel(performance.now() + timeoutMs, timeoutMs, signal);
+    this.#isReserved = true;
+    return {
+      [Symbol.asyncDispose]: async () => {
+        this.#isReserved = false;
+        if (!this.isWanted) await this.#giveBack();
+      },
+    };
+  }
+
+  /** The guest is put back to a snapshot: the session that is open is none any more. */
+  async restored(): Promise<void> {
+    this.#isRestored = true;
+    this.#session?.restored();
+    await this.#session?.closed;
+    await this.#released;
+  }
+
   /** Ends the session and gives the channel back. Idempotent. */
   async close(): Promise<void> {
     this.#over.abort(
@@ -104,33 +142,37 @@ export class GuestLink {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
-    const { target, channel, lock } = await this.#takeChannel(deadline, timeoutMs, signal);
+    const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
+    const restored = this.#isRestored;
     try {
-      const session = await GuestSession.connect(target, {
+      const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
         timeoutMs: Math.max(1, deadline - performance.now()),
         signal,
         booting: o.booting,
+        restored,
         isPaused: this.#isPaused,
       });
       this.#session = session;
-      this.#channel = channel;
+      if (restored) this.#isRestored = false;
       this.#released = session.closed.then(async () => {
-        if (this.#session === session) this.#session = undefined;
-        await lock?.release();
+        this.#session = undefined;
+        if (!this.#isReserved) await this.#giveBack();
       });
       return session;
     } catch (error) {
-      await lock?.release();
+      if (!this.#isReserved) await this.#giveBack();
       throw error;
     }
   }
 
-  async #takeChannel(
-    deadline: number,
-    timeoutMs: number,
-    signal: AbortSignal,
-  ): Promise<{ target: ChannelTarget; channel?: number; lock?: FileLock }> {
+  async #giveBack(): Promise<void> {
+    const lease = this.#lease;
+    this.#lease = undefined;
+    await lease?.lock?.release();
+  }
+
+  async #takeChannel(deadline: number, timeoutMs: number, signal: AbortSignal): Promise<Lease> {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
     }
@@ -140,7 +182,7 @@ export class GuestLink {
         const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
         if (lock === undefined) continue;
         const path = this.#paths.channelSocketPath(index);
-        return { target: { kind: 'unix', path }, channel: index, lock };
+        return { target: { kind: 'unix', path }, index, lock };
       }
       if (performance.now() >= deadline) {
         throw new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {

@@ -1,6 +1,7 @@
 /** Virtual machines. */
 export type * from './api.ts';
 export type * from './command-types.ts';
+export type * from './snapshot-types.ts';
 export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
 export { hostTscKhz } from './host-tsc.ts';
 export { openImageStore } from './image-store.ts';

@@ -53,6 +53,9 @@ export class LiveVm {
   readonly link: GuestLink;
   /** Told when somebody else paused or resumed the vCPUs. */
   onPaused: ((paused: boolean) => void) | undefined;
+  /** Snapshots loaded when the session with the guest was opened; see {@link VmRun.restores}. */
+  restores: number;
+  readonly #paths: VmPaths;
   #poll: NodeJS.Timeout | undefined;
   #isPaused = false;
 
@@ -66,6 +69,8 @@ export class LiveVm {
   }) {
     this.process = o.process;
     this.run = o.run;
+    this.restores = o.run.restores ?? 0;
+    this.#paths = o.paths;
     this.watch = o.watch;
     this.qmp = o.qmp;
     const { cid, ports } = o.run;
@@ -188,7 +193,10 @@ export class LiveVm {
           this.watch.raiseDiskFull();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
         if (event.event === 'STOP') this.#paused(true);
-        if (event.event === 'RESUME') this.#paused(false);
+        if (event.event === 'RESUME') {
+          this.#paused(false);
+          void this.#checkRestored().catch(() => undefined);
+        }
         if (event.event === 'VSERPORT_CHANGE' && !event.data.open) {
           void this.#checkAgent(client).catch(() => undefined);
         }
@@ -211,6 +219,14 @@ export class LiveVm {
     if (own?.['frontend-open'] === false) session.agentGone();
   }
 
+  /** Another process may have put the guest back to a snapshot; it wrote so before the vCPUs ran. */
+  async #checkRestored(): Promise<void> {
+    const restores = (await readRecord(this.#paths))?.run?.restores ?? 0;
+    if (restores === this.restores) return;
+    this.restores = restores;
+    await this.link.restored();
+  }
+
   #paused(paused: boolean): void {
     this.#isPaused = paused;
     if (!paused) this.watch.renew();
@@ -227,6 +243,7 @@ export class LiveVm {
       void this.qmp
         .use(
           async (client) => {
+            await this.#checkRestored();
             await this.#checkAgent(client);
             return client.execute('query-status');
           },

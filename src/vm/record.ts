@@ -47,6 +47,13 @@ export interface VmRun {
   readonly cid?: number | undefined;
   /** virtio-serial ports there are; 0 with vsock. */
   readonly ports: number;
+  /** Snapshots loaded so far: a session with the guest from before the last one is void. */
+  readonly restores?: number | undefined;
+  /**
+   * The last snapshot is being loaded, or was (`loaded`) and the guest has not been given fresh entropy
+   * and the time since. Undefined: neither.
+   */
+  readonly restoring?: 'loading' | 'loaded' | undefined;
 }
 
 /** States that are written down; what the host shows besides is added when a record is read. */

@@ -11,6 +11,8 @@ export interface VmPaths {
   readonly dir: string;
   readonly recordPath: string;
   readonly diskPath: string;
+  /** Descriptions of snapshots; missing where none has one. */
+  readonly snapshotsPath: string;
   readonly consoleLogPath: string;
   readonly qemuLogPath: string;
   /** Held around changes of state. */
@@ -39,6 +41,7 @@ export function vmPaths(paths: StatePaths, id: string): VmPaths {
     dir,
     recordPath: join(dir, 'vm.json'),
     diskPath: join(dir, 'disk.qcow2'),
+    snapshotsPath: join(dir, 'snapshots.json'),
     consoleLogPath: join(dir, 'console.log'),
     qemuLogPath: join(dir, 'qemu.log'),
     lockPath: join(dir, 'lock'),

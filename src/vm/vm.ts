@@ -30,15 +30,18 @@ import { discardVm } from './discard.ts';
 import { FileLock } from './file-lock.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
-import { setClock } from './guest-clock.ts';
 import { readArgv } from './launcher.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
 import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
+import { resumeVm } from './resume.ts';
 import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
+import type { SnapshotsApi } from './snapshot-types.ts';
+import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
 import { entryInfo, infoOf, observeState } from './vm-info.ts';
+import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
 
@@ -60,6 +63,7 @@ const KILL_LOCK_MS = 1_000;
 export class Vm implements VmInstance {
   readonly id: string;
   readonly commands = new Commands(this);
+  readonly snapshots: SnapshotsApi;
   readonly #paths: StatePaths;
   readonly #files: VmPaths;
   readonly #owned: boolean;
@@ -67,6 +71,8 @@ export class Vm implements VmInstance {
   #live: LiveVm | undefined;
   #state: VmState;
   #closing: Promise<void> | undefined;
+  /** States in between are nobody's business. */
+  #isChanging = false;
   #cancelExitHook: (() => void) | undefined;
 
   /** {@inheritDoc VmStatics.create} */
@@ -129,6 +135,7 @@ export class Vm implements VmInstance {
     this.#files = vmPaths(paths, record.id);
     this.#record = record;
     this.#owned = owned;
+    this.snapshots = new Snapshots(this.#inside());
     this.#state = observeState(record).state;
     if (live !== undefined) this.#attach(live);
     if (owned)
@@ -272,32 +279,14 @@ export class Vm implements VmInstance {
   }
 
   async pause(o: WaitOptions = {}): Promise<void> {
-    await using _lock = await this.#lock(o);
-    await this.#freshRecord();
-    if (this.#state !== 'running') throw this.#stateError(['running'], this.#state);
-    const live = await this.#takeUp();
-    await this.#explained(
-      live,
-      live.qmp.use((client) => client.execute('stop', {}, o), o),
-    );
-    await this.#note('paused');
+    await this.#exclusively(['running'], o, async (live) => {
+      await live.qmp.use((client) => client.execute('stop', {}, o), o);
+      await this.#note('paused');
+    });
   }
 
   async resume(o: WaitOptions = {}): Promise<void> {
-    await using _lock = await this.#lock(o);
-    await this.#freshRecord();
-    const live = await this.#takeUp();
-    await this.#explained(
-      live,
-      live.qmp.use(async (client) => {
-        const { running } = await client.execute('query-status', {}, o);
-        if (running) throw this.#stateError(['paused'], 'running');
-        await client.execute('cont', {}, o);
-      }, o),
-    );
-    live.watch.renew();
-    await this.#note('running');
-    await setClock(live);
+    await this.#exclusively(undefined, o, (live) => resumeVm(this.#inside(), live, o));
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
@@ -345,7 +334,7 @@ export class Vm implements VmInstance {
   #attach(live: LiveVm): void {
     this.#live = live;
     live.onPaused = (paused) => {
-      if (this.#state === 'running' || this.#state === 'paused')
+      if (!this.#isChanging && (this.#state === 'running' || this.#state === 'paused'))
         this.#setState(paused ? 'paused' : 'running');
     };
     void live.watch.ended.then((end) => {
@@ -435,12 +424,47 @@ export class Vm implements VmInstance {
       );
   }
 
-  async #explained<T>(live: LiveVm, call: Promise<T>): Promise<T> {
+  /** What {@link VmInside} says; without states, any in which QEMU runs. */
+  async #exclusively<T>(
+    states: readonly VmState[] | undefined,
+    o: WaitOptions,
+    work: (live: LiveVm) => Promise<T>,
+  ): Promise<T> {
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    if (states?.includes(this.#state) === false) throw this.#stateError(states, this.#state);
+    const live = await this.#takeUp();
+    this.#isChanging = true;
     try {
-      return await call;
+      return await work(live);
     } catch (error) {
       throw await explainFailure(live, error);
+    } finally {
+      this.#isChanging = false;
     }
+  }
+
+  #inside(): VmInside {
+    const state = () => this.#state;
+    const run = () => this.#record.run;
+    return {
+      id: this.id,
+      files: this.#files,
+      get state() {
+        return state();
+      },
+      get run() {
+        return run();
+      },
+      takeUp: () => this.#takeUp(),
+      exclusively: (states, o, work) => this.#exclusively(states, o, work),
+      note: async (recorded, change) => {
+        const { run: before } = this.#record;
+        if (before !== undefined && change !== undefined)
+          this.#record = { ...this.#record, run: { ...before, ...change } };
+        await this.#note(recorded);
+      },
+    };
   }
 
   #log(kind: LogKind = 'console') {

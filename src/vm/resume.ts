@@ -1,0 +1,81 @@
+/** Letting vCPUs run again, after a pause or a restore. */
+import { randomBytes } from 'node:crypto';
+import { GuestConnectError, StateError } from '../errors.ts';
+import type { WaitOptions } from './api.ts';
+import { wrongState } from './find-vm.ts';
+import { setClock } from './guest-clock.ts';
+import type { LiveVm } from './live-vm.ts';
+import type { VmInside } from './vm-inside.ts';
+
+/** Of a guest that was restored: until its agent has answered and done all that is asked of it. */
+const RENEW_MS = 30_000;
+/** What the guest's random generator gets: twice what it holds. */
+const ENTROPY_BYTES = 64;
+
+/** Resumes a paused VM; inside `exclusively`. @throws StateError it runs, or what it holds is no VM */
+export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
+  requireWhole(inside);
+  if (inside.run?.restoring === 'loaded') return wakeRestored(inside, live, o);
+  await live.qmp.use(async (client) => {
+    const { running } = await client.execute('query-status', {}, o);
+    if (running) throw wrongState(inside.id, ['paused'], 'running');
+    await client.execute('cont', {}, o);
+  }, o);
+  live.watch.renew();
+  await inside.note('running');
+  await setClock(live);
+}
+
+/**
+ * Lets a guest run that was put back to where it was once: it is reached anew, draws random bytes that
+ * it has not drawn before, and knows what time it is. Where that fails it is stopped again, as nobody
+ * could trust its keys.
+ * @throws GuestConnectError it is paused then; the signal's reason, the VM's fault
+ */
+export async function wakeRestored(
+  inside: VmInside,
+  live: LiveVm,
+  { signal, timeoutMs = RENEW_MS }: WaitOptions,
+): Promise<void> {
+  await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
+  try {
+    await renew(live, { signal, timeoutMs });
+  } catch (error) {
+    await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);
+    signal?.throwIfAborted();
+    live.watch.fault.throwIfAborted();
+    throw new GuestConnectError(
+      `VM ${inside.id} was restored and is paused: its agent could not be given fresh entropy and the time`,
+      {
+        vmId: inside.id,
+        cause: error,
+        hint: `Try once more (\`qmp-agent resume ${inside.id}\`), or restore another snapshot.`,
+      },
+    );
+  }
+  await inside.note('running', { restoring: undefined });
+}
+
+/** @throws StateError a restore broke off half-way */
+export function requireWhole(inside: VmInside): void {
+  if (inside.run?.restoring !== 'loading') return;
+  const { id } = inside;
+  throw new StateError(`VM ${id} is between two states: a restore has broken off`, {
+    vmId: id,
+    actual: 'half restored',
+    required: ['running', 'paused'],
+    hint: `Restore a snapshot (\`qmp-agent snapshot restore ${id} NAME\`), or kill the VM.`,
+  });
+}
+
+async function renew(live: LiveVm, o: { signal?: AbortSignal | undefined; timeoutMs: number }) {
+  const deadline = performance.now() + o.timeoutMs;
+  const signal = AbortSignal.any([live.watch.fault, ...(o.signal ? [o.signal] : [])]);
+  const bounds = () => ({
+    signal,
+    timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),
+  });
+  const session = await live.link.open(bounds());
+  await session.addEntropy(randomBytes(ENTROPY_BYTES), bounds());
+  await session.setClock(Date.now(), bounds());
+}

@@ -1,0 +1,198 @@
+/** `vm.snapshots`. */
+import { readFile, statfs } from 'node:fs/promises';
+import type { QmpClient } from '../../qmp/index.ts';
+import { ConfigError, NotFoundError } from '../errors.ts';
+import { events } from '../events.ts';
+import { setClock } from './guest-clock.ts';
+import type { LiveVm } from './live-vm.ts';
+import { requireWhole, wakeRestored } from './resume.ts';
+import {
+  deleteSnapshot,
+  loadSnapshot,
+  noSpace,
+  querySnapshots,
+  saveSnapshot,
+} from './snapshot-jobs.ts';
+import {
+  checkDescription,
+  checkSnapshotName,
+  defaultSnapshotName,
+  describeSnapshots,
+  notesOf,
+  readNotes,
+  writeNotes,
+} from './snapshot-notes.ts';
+import type { SnapshotCreateOptions, SnapshotInfo, SnapshotsApi } from './snapshot-types.ts';
+import type { VmInside } from './vm-inside.ts';
+import type { WaitOptions } from './wait-options.ts';
+
+/** Default of all calls: gigabytes of memory on a slow disk. */
+const TIMEOUT_MS = 120_000;
+/** States in which there is a QEMU to talk to. */
+const ALIVE = ['running', 'paused'] as const;
+
+/** {@link SnapshotsApi} of one VM. */
+export class Snapshots implements SnapshotsApi {
+  readonly #vm: VmInside;
+
+  constructor(vm: VmInside) {
+    this.#vm = vm;
+  }
+
+  async create(
+    name = defaultSnapshotName(new Date()),
+    { description, ...given }: SnapshotCreateOptions = {},
+  ): Promise<SnapshotInfo> {
+    checkSnapshotName(name);
+    if (description !== undefined) checkDescription(description);
+    const o = withDefault(given);
+    const startedAt = performance.now();
+    return this.#vm.exclusively(ALIVE, o, async (live) => {
+      live.watch.fault.throwIfAborted();
+      requireWhole(this.#vm);
+      const wasRunning = this.#vm.state === 'running';
+      const info = await this.#talk(live, o, async (client) => {
+        const before = await querySnapshots(client, o);
+        if (before.some((one) => one.name === name)) throw this.#taken(name);
+        await requireSpace(this.#vm.files.dir, live.process.identity.pid);
+        await saveSnapshot(client, name, o);
+        const saved = (await this.#read(client, o)).find((one) => one.name === name);
+        if (saved === undefined) throw this.#unknown(name);
+        if (description !== undefined) await this.#describe(client, saved, description, o);
+        return { ...saved, description };
+      });
+      if (wasRunning) await setClock(live);
+      const durationMs = since(startedAt);
+      const { sizeBytes } = info;
+      events.emit('snapshot.created', { vmId: this.#vm.id, name, sizeBytes, durationMs });
+      return info;
+    });
+  }
+
+  async restore(name: string, given: WaitOptions = {}): Promise<void> {
+    const o = withDefault(given);
+    const startedAt = performance.now();
+    await this.#vm.exclusively(ALIVE, o, async (live) => {
+      live.watch.fault.throwIfAborted();
+      const wasRunning = this.#vm.state === 'running';
+      // Before anything is touched: who could not talk to the guest afterwards had better not begin.
+      await using _channel = await live.link.reserve(o);
+      await this.#talk(live, o, (client) => this.#load(live, client, name, o));
+      const loadMs = since(startedAt);
+      if (wasRunning) await wakeRestored(this.#vm, live, given);
+      const durationMs = since(startedAt);
+      events.emit('snapshot.restored', { vmId: this.#vm.id, name, loadMs, durationMs });
+    });
+  }
+
+  async list(given: WaitOptions = {}): Promise<SnapshotInfo[]> {
+    const o = withDefault(given);
+    const live = await this.#vm.takeUp();
+    return this.#talk(live, o, (client) => this.#read(client, o));
+  }
+
+  async delete(name: string, given: WaitOptions = {}): Promise<void> {
+    const o = withDefault(given);
+    const startedAt = performance.now();
+    await this.#vm.exclusively(ALIVE, o, async (live) => {
+      await this.#talk(live, o, async (client) => {
+        const before = await this.#read(client, o);
+        const found = before.find((one) => one.name === name);
+        if (found === undefined) throw this.#unknown(name);
+        await deleteSnapshot(client, name, o);
+        const rest = before.filter((one) => one !== found);
+        if (found.description !== undefined)
+          await writeNotes(this.#vm.files.snapshotsPath, notesOf(rest));
+      });
+      const durationMs = since(startedAt);
+      events.emit('snapshot.deleted', { vmId: this.#vm.id, name, durationMs });
+    });
+  }
+
+  /**
+   * Loads a snapshot; the vCPUs stand still afterwards. Each step is written down before it is made, so
+   * that others know what they find if this process dies.
+   */
+  async #load(live: LiveVm, client: QmpClient, name: string, o: WaitOptions): Promise<void> {
+    const known = await querySnapshots(client, o);
+    if (!known.some((one) => one.name === name)) throw this.#unknown(name);
+    const { run } = this.#vm;
+    // A second load before a vCPU ran makes a QEMU with vhost-vsock abort (vhost-vsock-common.c). What
+    // the guest does in that moment is undone by the load.
+    if (run?.restoring !== undefined) await client.execute('cont', {}, o);
+    await client.execute('stop', {}, o);
+    live.restores = (run?.restores ?? 0) + 1;
+    await this.#vm.note('paused', { restoring: 'loading', restores: live.restores });
+    await live.link.restored();
+    await loadSnapshot(client, name, o);
+    await this.#vm.note('paused', { restoring: 'loaded' });
+  }
+
+  async #read(client: QmpClient, o: WaitOptions): Promise<SnapshotInfo[]> {
+    const notes = await readNotes(this.#vm.files.snapshotsPath);
+    return describeSnapshots(await querySnapshots(client, o), notes);
+  }
+
+  /** Writes a description down; a snapshot that cannot have its own is taken back. */
+  async #describe(
+    client: QmpClient,
+    { name, createdAt }: SnapshotInfo,
+    description: string,
+    o: WaitOptions,
+  ): Promise<void> {
+    try {
+      const notes = notesOf(await this.#read(client, o));
+      await writeNotes(this.#vm.files.snapshotsPath, [...notes, { name, createdAt, description }]);
+    } catch (error) {
+      await deleteSnapshot(client, name, o).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** A conversation with QEMU that fits in the caller's bounds. */
+  #talk<T>(live: LiveVm, o: WaitOptions, talk: (client: QmpClient) => Promise<T>): Promise<T> {
+    return live.qmp.use(talk, o);
+  }
+
+  #taken(name: string): ConfigError {
+    const { id } = this.#vm;
+    return new ConfigError(`VM ${id} has a snapshot ${name} already`, {
+      vmId: id,
+      field: 'snapshot.name',
+      value: name,
+      hint: `Choose another name, or delete it first: \`qmp-agent snapshot delete ${id} ${name}\`.`,
+    });
+  }
+
+  #unknown(name: string): NotFoundError {
+    const { id } = this.#vm;
+    return new NotFoundError(`VM ${id} has no snapshot ${JSON.stringify(name)}`, {
+      vmId: id,
+      kind: 'snapshot',
+      query: name,
+      hint: `See what there is with \`qmp-agent snapshot list ${id}\`.`,
+    });
+  }
+}
+
+function withDefault(o: WaitOptions): WaitOptions & { timeoutMs: number } {
+  return { ...o, timeoutMs: o.timeoutMs ?? TIMEOUT_MS };
+}
+
+function since(startedAt: number): number {
+  return Math.round(performance.now() - startedAt);
+}
+
+/**
+ * A snapshot that fails for want of space leaves a disk so full that the guest stops at its next
+ * write. No snapshot holds more memory than QEMU does.
+ * @throws HostError ERR_HOST_DISK_FULL
+ */
+async function requireSpace(dir: string, pid: number): Promise<void> {
+  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+  const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+  const { bavail, bsize } = await statfs(dir);
+  if (bavail * bsize >= needed) return;
+  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  throw noSpace(`it may take ${mib(needed)}, and ${mib(bavail * bsize)} are free`);
+}
