@@ -42,6 +42,8 @@ const RESEND_MS = 200;
  * started: an agent that was restored in the midst of a session takes what comes for a part of it.
  */
 const FILLER_FROM_ATTEMPT = 2;
+/** Last byte of what an agent sends when it has opened a virtio-serial port: `guest-agent/channels.ts`. */
+const PORT_OPENED = 0x0a;
 /** Most attempts that write to one connection: an agent that never reads must not fill our memory. */
 const MAX_PREAMBLES = 600;
 /** Stale bytes before the answer: more than QEMU, the port's ring and the sockets can hold. */
@@ -176,7 +178,7 @@ async function shakeHands(
   };
   const resend = setInterval(send, RESEND_MS);
   try {
-    const answer = readAnswer(socket, nonce, vmId, signal);
+    const answer = readAnswer(socket, { nonce, vmId, signal, onOpened: send });
     send();
     const hello = await answer;
     if (!hello) return undefined;
@@ -193,9 +195,12 @@ async function shakeHands(
 
 function readAnswer(
   socket: Socket,
-  nonce: string,
-  vmId: string,
-  signal: AbortSignal,
+  {
+    nonce,
+    vmId,
+    signal,
+    onOpened,
+  }: { nonce: string; vmId: string; signal: AbortSignal; onOpened: () => void },
 ): Promise<GuestHello | undefined> {
   const reader = new HostPreambleReader(nonce);
   return new Promise((resolve, reject) => {
@@ -212,6 +217,8 @@ function readAnswer(
       const hello = reader.push(chunk);
       if (hello) settle(() => resolve(hello));
       else if (reader.bytes > MAX_STALE_BYTES) settle(() => reject(notAnAgent(vmId)));
+      // What it was sent before was for its earlier session, and is lost.
+      else if (chunk.at(-1) === PORT_OPENED) onOpened();
     };
     socket.on('data', onData);
     socket.once('close', onClose);

@@ -76,6 +76,8 @@ async function renew(live: LiveVm, o: { signal?: AbortSignal | undefined; timeou
     timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),
   });
   const session = await live.link.open(bounds());
-  await session.addEntropy(randomBytes(ENTROPY_BYTES), bounds());
-  await session.setClock(Date.now(), bounds());
+  await Promise.all([
+    session.addEntropy(randomBytes(ENTROPY_BYTES), bounds()),
+    session.setClock(Date.now(), bounds()),
+  ]);
 }

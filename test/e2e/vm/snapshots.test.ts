@@ -129,7 +129,7 @@ describe('a snapshot', () => {
     const elsewhere = failureOf(other.commands.run('sleep 911', { timeoutMs: 0 }));
     const here = failureOf(vm.commands.run('sleep 912', { timeoutMs: 0 }));
     const sleeping = async () =>
-      (await vm.commands.list()).filter(({ args }) => args.join().includes('sleep'));
+      (await vm.commands.list()).filter(({ cmd }) => cmd.startsWith('sleep'));
     await expect.poll(sleeping, { timeout: NOTICED_MS }).toHaveLength(2);
     await vm.snapshots.restore('first');
     expect(await here).toMatchObject({
