@@ -27,10 +27,12 @@ import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
 import { createVm, launchAndBoot } from './create.ts';
 import { discardVm } from './discard.ts';
-import { FileLock } from './file-lock.ts';
+import type { FileLock } from './file-lock.ts';
+import { followLog } from './follow-log.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
 import { readArgv } from './launcher.ts';
+import { lockMachine } from './machine-lock.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
@@ -51,8 +53,6 @@ const WAIT_STATE_MS = 60_000;
 const STATE_POLL_MS = 50;
 /** Default of {@link Vm.guest}. */
 const GUEST_TIMEOUT_MS = 30_000;
-/** Of a timer that does nothing but keep the process alive. */
-const HOLD_MS = 60_000;
 /** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
 const KILL_LOCK_MS = 1_000;
 
@@ -293,18 +293,9 @@ export class Vm implements VmInstance {
     return this.#log(o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
   }
 
-  async *followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
-    const over = new AbortController();
+  followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
     const ended = this.#live?.watch.ended ?? Promise.resolve();
-    void ended.then(() => over.abort());
-    // The waits of the log and the watch hold no process open, but whoever follows a log wants to wait.
-    const hold = setInterval(() => undefined, HOLD_MS);
-    const signal = o.signal ? AbortSignal.any([over.signal, o.signal]) : over.signal;
-    try {
-      yield* this.#log(o.kind).follow({ signal });
-    } finally {
-      clearInterval(hold);
-    }
+    return followLog(this.#log(o.kind), ended, o.signal);
   }
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
@@ -376,17 +367,8 @@ export class Vm implements VmInstance {
     return this.#record;
   }
 
-  /** The machine lock, held around changes of state. @throws NotFoundError it was removed */
-  async #lock(o: WaitOptions): Promise<FileLock> {
-    try {
-      return await FileLock.acquire(this.#files.lockPath, {
-        ...o,
-        operation: `the lock of VM ${this.id}`,
-      });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw goneVm(this.id);
-      throw error;
-    }
+  #lock(o: WaitOptions): Promise<FileLock> {
+    return lockMachine(this.id, this.#files.lockPath, o);
   }
 
   /** Writes a state down; the lock is held. */

@@ -2,7 +2,6 @@
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { events, type SystemEvent } from '../../../src/events.ts';
-import type { CommandResult } from '../../../src/vm/command-types.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
@@ -37,7 +36,7 @@ let secret: string;
 let counted: number;
 
 const out = async (command: string): Promise<string> =>
-  ((await vm.commands.run(command)) as CommandResult).stdout.trim();
+  (await vm.commands.run(command)).stdout.trim();
 const ask = async () => {
   const [count = '', word = ''] = (await out(ASK)).split(' ');
   return { count: Number(count), word };
