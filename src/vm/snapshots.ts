@@ -1,18 +1,11 @@
 /** `vm.snapshots`. */
-import { readFile, statfs } from 'node:fs/promises';
 import type { QmpClient } from '../../qmp/index.ts';
 import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
 import { setClock } from './guest-clock.ts';
 import type { LiveVm } from './live-vm.ts';
 import { requireWhole, wakeRestored } from './resume.ts';
-import {
-  deleteSnapshot,
-  loadSnapshot,
-  noSpace,
-  querySnapshots,
-  saveSnapshot,
-} from './snapshot-jobs.ts';
+import { deleteSnapshot, loadSnapshot, querySnapshots, saveSnapshot } from './snapshot-jobs.ts';
 import {
   checkDescription,
   checkSnapshotName,
@@ -22,12 +15,15 @@ import {
   readNotes,
   writeNotes,
 } from './snapshot-notes.ts';
+import { requireSpace } from './snapshot-space.ts';
 import type { SnapshotCreateOptions, SnapshotInfo, SnapshotsApi } from './snapshot-types.ts';
 import type { VmInside } from './vm-inside.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 /** Default of all calls: gigabytes of memory on a slow disk. */
 const TIMEOUT_MS = 120_000;
+/** For a channel to the guest where other processes have them all. */
+const RESERVE_MS = 10_000;
 /** States in which there is a QEMU to talk to. */
 const ALIVE = ['running', 'paused'] as const;
 
@@ -51,16 +47,19 @@ export class Snapshots implements SnapshotsApi {
       live.watch.fault.throwIfAborted();
       requireWhole(this.#vm);
       const wasRunning = this.#vm.state === 'running';
-      const info = await this.#talk(live, o, async (client) => {
+      const info = await live.qmp.use(async (client) => {
         const before = await querySnapshots(client, o);
         if (before.some((one) => one.name === name)) throw this.#taken(name);
-        await requireSpace(this.#vm.files.dir, live.process.identity.pid);
-        await saveSnapshot(client, name, o);
-        const saved = (await this.#read(client, o)).find((one) => one.name === name);
+        const { dir } = this.#vm.files;
+        await requireSpace(dir, live.process.identity.pid);
+        await saveSnapshot(client, { tag: name, dir }, o);
+        const all = await this.#read(client, o);
+        const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);
-        if (description !== undefined) await this.#describe(client, saved, description, o);
-        return { ...saved, description };
-      });
+        const described = { ...saved, description };
+        if (description !== undefined) await this.#describe(client, [...all, described], name, o);
+        return described;
+      }, o);
       if (wasRunning) await setClock(live);
       const durationMs = since(startedAt);
       const { sizeBytes } = info;
@@ -76,8 +75,9 @@ export class Snapshots implements SnapshotsApi {
       live.watch.fault.throwIfAborted();
       const wasRunning = this.#vm.state === 'running';
       // Before anything is touched: who could not talk to the guest afterwards had better not begin.
-      await using _channel = await live.link.reserve(o);
-      await this.#talk(live, o, (client) => this.#load(live, client, name, o));
+      const timeoutMs = Math.min(o.timeoutMs, RESERVE_MS);
+      await using _channel = await live.link.reserve({ ...o, timeoutMs });
+      await live.qmp.use((client) => this.#load(live, client, name, o), o);
       const loadMs = since(startedAt);
       if (wasRunning) await wakeRestored(this.#vm, live, given);
       const durationMs = since(startedAt);
@@ -88,14 +88,14 @@ export class Snapshots implements SnapshotsApi {
   async list(given: WaitOptions = {}): Promise<SnapshotInfo[]> {
     const o = withDefault(given);
     const live = await this.#vm.takeUp();
-    return this.#talk(live, o, (client) => this.#read(client, o));
+    return live.qmp.use((client) => this.#read(client, o), o);
   }
 
   async delete(name: string, given: WaitOptions = {}): Promise<void> {
     const o = withDefault(given);
     const startedAt = performance.now();
     await this.#vm.exclusively(ALIVE, o, async (live) => {
-      await this.#talk(live, o, async (client) => {
+      await live.qmp.use(async (client) => {
         const before = await this.#read(client, o);
         const found = before.find((one) => one.name === name);
         if (found === undefined) throw this.#unknown(name);
@@ -103,7 +103,7 @@ export class Snapshots implements SnapshotsApi {
         const rest = before.filter((one) => one !== found);
         if (found.description !== undefined)
           await writeNotes(this.#vm.files.snapshotsPath, notesOf(rest));
-      });
+      }, o);
       const durationMs = since(startedAt);
       events.emit('snapshot.deleted', { vmId: this.#vm.id, name, durationMs });
     });
@@ -133,25 +133,19 @@ export class Snapshots implements SnapshotsApi {
     return describeSnapshots(await querySnapshots(client, o), notes);
   }
 
-  /** Writes a description down; a snapshot that cannot have its own is taken back. */
+  /** Writes the descriptions down; a new snapshot that cannot have its own is taken back. */
   async #describe(
     client: QmpClient,
-    { name, createdAt }: SnapshotInfo,
-    description: string,
+    snapshots: readonly SnapshotInfo[],
+    name: string,
     o: WaitOptions,
   ): Promise<void> {
     try {
-      const notes = notesOf(await this.#read(client, o));
-      await writeNotes(this.#vm.files.snapshotsPath, [...notes, { name, createdAt, description }]);
+      await writeNotes(this.#vm.files.snapshotsPath, notesOf(snapshots));
     } catch (error) {
       await deleteSnapshot(client, name, o).catch(() => undefined);
       throw error;
     }
-  }
-
-  /** A conversation with QEMU that fits in the caller's bounds. */
-  #talk<T>(live: LiveVm, o: WaitOptions, talk: (client: QmpClient) => Promise<T>): Promise<T> {
-    return live.qmp.use(talk, o);
   }
 
   #taken(name: string): ConfigError {
@@ -181,18 +175,4 @@ function withDefault(o: WaitOptions): WaitOptions & { timeoutMs: number } {
 
 function since(startedAt: number): number {
   return Math.round(performance.now() - startedAt);
-}
-
-/**
- * A snapshot that fails for want of space leaves a disk so full that the guest stops at its next
- * write. No snapshot holds more memory than QEMU does.
- * @throws HostError ERR_HOST_DISK_FULL
- */
-async function requireSpace(dir: string, pid: number): Promise<void> {
-  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
-  const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
-  const { bavail, bsize } = await statfs(dir);
-  if (bavail * bsize >= needed) return;
-  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-  throw noSpace(`it may take ${mib(needed)}, and ${mib(bavail * bsize)} are free`);
 }

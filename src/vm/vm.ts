@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { resolvePaths } from '../config/paths.ts';
-import { TimeoutError, type StateError } from '../errors.ts';
+import { QmpAgentError, TimeoutError, type StateError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
 import { usedBytes } from '../storage/index.ts';
@@ -420,6 +420,7 @@ export class Vm implements VmInstance {
     try {
       return await work(live);
     } catch (error) {
+      if (error instanceof QmpAgentError) error.vmId ??= this.id;
       throw await explainFailure(live, error);
     } finally {
       this.#isChanging = false;

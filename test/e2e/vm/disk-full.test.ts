@@ -42,6 +42,17 @@ describe.skipIf(obstacle !== undefined)('the owner of a VM', () => {
   });
   afterAll(() => vm.close());
 
+  it('gets no snapshot that would fill the disk, and the guest goes on', async () => {
+    expect(await failureOf(vm.snapshots.create('big'))).toMatchObject({
+      name: 'HostError',
+      code: 'ERR_HOST_DISK_FULL',
+      vmId: vm.id,
+      hint: expect.stringContaining('Free space'),
+    });
+    expect(await vm.snapshots.list()).toEqual([]);
+    expect((await vm.commands.run('echo goes on')).stdout).toBe('goes on\n');
+  });
+
   it('is told, and the guest goes on when there is space again', async () => {
     const writer = await vm.commands.run(FILL, { background: true, user: 'root', timeoutMs: 0 });
     const idle = failureOf(vm.commands.run('sleep 800', { timeoutMs: 0 }));

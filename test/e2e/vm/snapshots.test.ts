@@ -1,6 +1,7 @@
 /** One VM, put back to where it was, again and again. */
 import { execa } from 'execa';
 import { beforeAll, describe, expect, it, vi } from 'vitest';
+import { TimeoutError } from '../../../src/errors.ts';
 import { events, type SystemEvent } from '../../../src/events.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
@@ -11,6 +12,10 @@ import { BOOT_MS, failureOf, SCALE, useTestState } from './state.ts';
 const CLOCK_MS = 2_000 * SCALE;
 /** Others look every two seconds whether the VM was put back. */
 const NOTICED_MS = 15_000 * SCALE;
+/** An agent that says nothing for this long was stopped. */
+const MUTE_MS = 3_000 * SCALE;
+/** Loading a snapshot, and then waiting in vain. */
+const RENEW_MS = 15_000 * SCALE;
 /** Counts in its memory alone, and says how far it is when it is asked. */
 const COUNTER = `
 import os, signal, time
@@ -48,6 +53,10 @@ const cli = (...args: string[]) =>
     env: state.box.env,
     timeoutMs: BOOT_MS,
   });
+const vmStatus = async () => {
+  const { stdout } = await qmpAgent(['qmp', 'snap', 'query-status'], { env: state.box.env });
+  return JSON.parse(String(stdout)) as { running: boolean };
+};
 const restore = async (name: string): Promise<void> => {
   const startedAt = performance.now();
   await vm.snapshots.restore(name);
@@ -208,6 +217,31 @@ describe('a VM that is paused', () => {
     await vm.resume();
     expect(await out('cat /var/tmp/kept')).toBe('paused');
     expect(await guestOffMs()).toBeLessThan(CLOCK_MS);
+  });
+});
+
+describe('a guest that cannot be given fresh entropy', () => {
+  it('is left paused, until another snapshot is restored', async () => {
+    const stopAgent = 'kill -STOP $(pgrep -x qmp-agent)';
+    const handle = await vm.commands.run(stopAgent, { background: true, user: 'root' });
+    expect(await failureOf(handle.wait({ timeoutMs: MUTE_MS }))).toBeInstanceOf(TimeoutError);
+    await vm.snapshots.create('mute');
+    for (const attempt of [
+      () => vm.snapshots.restore('mute', { timeoutMs: RENEW_MS }),
+      () => vm.resume({ timeoutMs: MUTE_MS }),
+    ]) {
+      expect(await failureOf(attempt())).toMatchObject({
+        code: 'ERR_GUEST_CONNECT',
+        message: expect.stringContaining('is paused'),
+        hint: expect.stringContaining('resume'),
+      });
+      expect((await vm.info()).state).toBe('paused');
+      const { running } = await vmStatus();
+      expect(running).toBe(false);
+    }
+    await vm.snapshots.restore('first');
+    await vm.resume();
+    expect((await ask()).word).toBe(secret);
   });
 });
 

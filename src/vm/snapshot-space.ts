@@ -1,0 +1,40 @@
+/** Whether a snapshot finds space on the host's disk. */
+import { readFile, statfs } from 'node:fs/promises';
+import { formatBytes } from '../config/units.ts';
+import { HostError } from '../errors.ts';
+
+/** With less than this free, a write that failed did so for want of space. */
+const NEARLY_FULL_BYTES = 1024 * 1024;
+
+/**
+ * Looks before a snapshot is taken: one that fails half-way leaves a disk so full that the guest stops at
+ * its next write. No snapshot holds more memory than its QEMU does.
+ * @param dir where the VM's disk is
+ * @param pid of its QEMU
+ * @throws HostError ERR_HOST_DISK_FULL
+ */
+export async function requireSpace(dir: string, pid: number): Promise<void> {
+  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+  const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+  const free = await freeBytes(dir);
+  if (free >= needed) return;
+  throw noSpace(`it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`);
+}
+
+/** Why a snapshot could not be saved: of a full disk QEMU says no more than "Input/output error". */
+export async function explainSaveFailure(dir: string, error: unknown): Promise<unknown> {
+  const isFull = (await freeBytes(dir)) < NEARLY_FULL_BYTES;
+  return isFull ? noSpace('the host’s disk is full', error) : error;
+}
+
+async function freeBytes(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
+}
+
+function noSpace(why: string, cause?: unknown): HostError {
+  return new HostError('ERR_HOST_DISK_FULL', `the snapshot cannot be saved: ${why}`, {
+    hint: 'Free space where the VM’s disk is, or delete snapshots you no longer need.',
+    cause,
+  });
+}
