@@ -33,6 +33,12 @@ const BENCHES: readonly BenchEntry[] = [
     runs: 100,
     load: async () => (await import('../../bench/exec.ts')).benchExec,
   },
+  {
+    name: 'reset',
+    description: 'a snapshot restored in place, beside a VM thrown away for a new one',
+    runs: 10,
+    load: async () => (await import('../../bench/reset.ts')).benchReset,
+  },
 ];
 
 /** Most samples of one figure. */
