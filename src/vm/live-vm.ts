@@ -195,7 +195,7 @@ export class LiveVm {
         if (event.event === 'STOP') this.#paused(true);
         if (event.event === 'RESUME') {
           this.#paused(false);
-          void this.#checkRestored().catch(() => undefined);
+          void this.noticeRestore().catch(() => undefined);
         }
         if (event.event === 'VSERPORT_CHANGE' && !event.data.open) {
           void this.#checkAgent(client).catch(() => undefined);
@@ -219,10 +219,14 @@ export class LiveVm {
     if (own?.['frontend-open'] === false) session.agentGone();
   }
 
-  /** Another process may have put the guest back to a snapshot; it wrote so before the vCPUs ran. */
-  async #checkRestored(): Promise<void> {
-    const restores = (await readRecord(this.#paths))?.run?.restores ?? 0;
-    if (restores === this.restores) return;
+  /**
+   * Another process may have put the guest back to a snapshot; it wrote so before the vCPUs ran. The
+   * session is over then.
+   */
+  async noticeRestore(): Promise<void> {
+    const record = await readRecord(this.#paths);
+    const { restores = 0 } = record?.run ?? {};
+    if (record === undefined || restores <= this.restores) return;
     this.restores = restores;
     await this.link.restored();
   }
@@ -243,7 +247,7 @@ export class LiveVm {
       void this.qmp
         .use(
           async (client) => {
-            await this.#checkRestored();
+            await this.noticeRestore();
             await this.#checkAgent(client);
             return client.execute('query-status');
           },

@@ -162,6 +162,8 @@ export class Vm implements VmInstance {
   }
 
   async guest(o: WaitOptions = {}): Promise<GuestSession> {
+    // Who owns the VM is told by QEMU; others must look, lest they talk to a guest of before.
+    if (!this.#owned) await this.#live?.noticeRestore().catch(() => undefined);
     const open = this.#live?.link.current;
     if (open !== undefined && this.#state === 'running' && !this.fault.aborted) return open;
     const live = await this.#takeUp();
