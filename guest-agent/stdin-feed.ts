@@ -51,7 +51,8 @@ export function feed(
   pass(first);
   stream.once('end', () => {
     release();
-    if (eof) stdin.end();
+    // A stream that broke off ends, too; but its exec may be taken up again by somebody else.
+    if (eof && !stream.aborted && !stream.rstCode) stdin.end();
   });
   stream.once('close', () => {
     release();

@@ -63,7 +63,8 @@ async function makeCommand(path: string): Promise<void> {
     throw error;
   });
   if (script === undefined) return;
-  const shebang = '#!/usr/bin/env node\n';
+  // `--`: see there
+  const shebang = '#!/usr/bin/env -S node --\n';
   await writeFile(path, script.startsWith('#!') ? script : shebang + script);
   await chmod(path, 0o755);
 }

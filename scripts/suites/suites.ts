@@ -24,7 +24,6 @@ const LAB_E2E = [
   'test/e2e/vm/commands.test.ts',
   'test/e2e/vm/death.test.ts',
   'test/e2e/vm/hostile.test.ts',
-  'test/e2e/cli/qmp.test.ts',
 ];
 
 /** Command line of one vitest run over `projects`. */

@@ -22,6 +22,8 @@ export function execSpec(
     argv,
     env,
     stdin: flags.stdin,
+    // However we end (second Ctrl-C, grace over, SIGKILL): nobody could reach it from here any more.
+    onDisconnect: 'kill',
     ...(user === undefined ? {} : { user }),
     ...(workdir === undefined ? {} : { cwd: workdir }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),

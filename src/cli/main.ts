@@ -1,5 +1,10 @@
-#!/usr/bin/env node
-/** Entry point of the `qmp-agent` command. */
+#!/usr/bin/env -S node --
+/**
+ * Entry point of the `qmp-agent` command.
+ *
+ * Without the `--` above, Node takes `--env-file` for its own wherever it stands, and what is meant for
+ * the guest changes this process: `NODE_OPTIONS` in a project's file would run its code on the host.
+ */
 import { EXIT, signalExitCode } from './exit-codes.ts';
 import { readVersion } from './version.ts';
 

@@ -24,7 +24,8 @@ export interface ImageStoreOptions {
   /** Default: `logs` beside `imagesDir`. */
   readonly logsDir?: string | undefined;
   /**
-   * Names of the VMs whose disks stand on files in this directory. Their ground is never removed.
+   * Names of the VMs whose disks stand on files in this directory, given by its real path. Their
+   * ground is never removed.
    * Default: nobody.
    */
   readonly inUseBy?: ((imageVersionDir: string) => Promise<readonly string[]>) | undefined;
@@ -69,7 +70,9 @@ export class ImageStore {
       cacheDir: options.cacheDir,
       logsDir: options.logsDir ?? path.join(path.dirname(options.imagesDir), 'logs'),
     };
-    this.#inUseBy = options.inUseBy ?? (() => Promise.resolve([]));
+    const { inUseBy } = options;
+    // A VM knows its image by the real path (see `get`); where a link leads here, ours is another.
+    this.#inUseBy = async (dir) => (await inUseBy?.(await realpath(dir).catch(() => dir))) ?? [];
   }
 
   /**

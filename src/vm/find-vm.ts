@@ -30,11 +30,15 @@ export async function findRecord(idOrName: string, paths: StatePaths): Promise<V
 }
 
 /** What to do about a VM that is in this state, where another is needed. */
-const STATE_HINTS: Partial<Record<VmState, (id: string) => string>> = {
-  stopped: (id) => `Start it: \`qmp-agent start ${id}\`.`,
-  paused: (id) => `Resume it: \`qmp-agent resume ${id}\`.`,
-  running: (id) => `Stop or pause it first: \`qmp-agent stop ${id}\`.`,
-};
+const STATE_HINTS: Partial<Record<VmState, (id: string, required: readonly VmState[]) => string>> =
+  {
+    stopped: (id) => `Start it: \`qmp-agent start ${id}\`.`,
+    paused: (id) => `Resume it: \`qmp-agent resume ${id}\`.`,
+    running: (id, required) =>
+      required.includes('stopped')
+        ? `Stop it first: \`qmp-agent stop ${id}\`.`
+        : 'It runs: there is nothing to resume.',
+  };
 
 /** A VM is in another state than an operation needs. */
 export function wrongState(id: string, required: readonly VmState[], actual: VmState): StateError {
@@ -42,7 +46,7 @@ export function wrongState(id: string, required: readonly VmState[], actual: VmS
     vmId: id,
     actual,
     required,
-    hint: STATE_HINTS[actual]?.(id) ?? 'See `qmp-agent list`.',
+    hint: STATE_HINTS[actual]?.(id, required) ?? 'See `qmp-agent list`.',
   });
 }
 

@@ -1,4 +1,5 @@
 /** Taking away what dead processes left behind. */
+import { existsSync } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -174,12 +175,13 @@ async function removeOrphanRuntimeDirs(paths: StatePaths): Promise<Reaped[]> {
 
 /** QEMUs whose sockets are in our runtime directory, and whose VM is gone. */
 async function killOrphans(paths: StatePaths): Promise<Reaped[]> {
-  const vms = new Set(await listVmIds(paths));
   const ours = `logfile=${vmsDir(paths).replaceAll(',', ',,')}/`;
   const reaped: Reaped[] = [];
   const orphans = await findByArgument((argv) => {
     const id = argv[argv.indexOf('-name') + 1]?.replace(/^qmp-agent-/, '') ?? '';
-    return isVmId(id) && !vms.has(id) && argv.some((word) => word.includes(ours));
+    // Looked for now, not before the scan: a VM that was created meanwhile has its directory first.
+    const isStray = isVmId(id) && !existsSync(vmPaths(paths, id).dir);
+    return isStray && argv.some((word) => word.includes(ours));
   });
   for (const identity of orphans) {
     if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });

@@ -55,6 +55,6 @@ export function panicSummary(panic: string): string {
 /** A guest's text for a person's terminal: no control sequences. */
 export function printable(text: string): string {
   return text
-    .replace(/\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])?/g, '')
+    .replace(/\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[ -/]*[0-Z\\-~])?/g, '')
     .replace(/[^\t\n\x20-\x7e\u00a0-\uffff]/g, '');
 }

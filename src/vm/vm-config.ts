@@ -1,5 +1,6 @@
 /** From what a caller asks to what a VM is made of. */
 import { MACHINE_TYPES } from '../../firmware/machine.ts';
+import { nearest } from '../config/nearest.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
@@ -33,9 +34,44 @@ export interface CheckedOptions {
   readonly persistent: boolean;
 }
 
+/** All of {@link VmCreateOptions}: the type makes sure that none is missing, and none too many. */
+const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
+  image: true,
+  name: true,
+  vcpus: true,
+  memoryMib: true,
+  diskMib: true,
+  accel: true,
+  machine: true,
+  cid: true,
+  channel: true,
+  hostname: true,
+  kernelArgs: true,
+  persistent: true,
+  qemuPath: true,
+  onProgress: true,
+  timeoutMs: true,
+  signal: true,
+  paths: true,
+};
+
+/** A misspelled option that is silently a default is worse than an error. */
+function checkNames(o: VmCreateOptions): void {
+  const names = Object.keys(OPTION_NAMES);
+  const unknown = Object.keys(o).find((name) => !names.includes(name));
+  if (unknown === undefined) return;
+  const meant = nearest(unknown, names);
+  throw new ConfigError(`there is no option ${JSON.stringify(unknown)}`, {
+    field: `vm.${unknown}`,
+    value: (o as Record<string, unknown>)[unknown],
+    hint: meant === undefined ? `There are ${names.join(', ')}.` : `Did you mean ${meant}?`,
+  });
+}
+
 /** Checks all that can be checked without a look at the host. Pure. @throws ConfigError */
 export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const defaults = DEFAULT_CONFIG.vm;
+  checkNames(o);
   if (o.name !== undefined) checkVmName(o.name);
   const kernelArgs = o.kernelArgs ?? [];
   if (

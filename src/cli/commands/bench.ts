@@ -53,12 +53,7 @@ export function registerBench(program: Command, context: CliContext): void {
     const command = bench
       .command(entry.name)
       .description(`Measure ${entry.description}.`)
-      .option(
-        '--runs <n>',
-        `samples of each figure (default: ${entry.runs})`,
-        parseRuns,
-        entry.runs,
-      )
+      .option('--runs <n>', 'samples of each figure', parseRuns, entry.runs)
       .option('--json <file>', 'write the report as JSON to a file, or to stdout with -')
       .action((flags: BenchFlags) => run(context, entry, flags));
     addVmOptions(command);

@@ -16,18 +16,21 @@ export function registerExec(program: Command, context: CliContext): void {
     .argument('<vm>', 'id, unique prefix of an id, or name')
     .argument('<command...>', 'program and arguments, run as they are, without a shell')
     .passThroughOptions()
-    .action((vm: string, argv: string[], flags: ExecFlags) => exec(context, vm, argv, flags));
+    .action((vm: string, words: string[], flags: ExecFlags) => {
+      // `exec VM -- CMD`: the operand before `--` ended the options, so the dashes are still there.
+      const argv = words[0] === '--' ? words.slice(1) : words;
+      if (argv.length === 0) command.error("error: missing required argument 'command'");
+      return exec(context, vm, argv, flags);
+    });
   addExecOptions(command);
 }
 
 async function exec(
   context: CliContext,
   idOrName: string,
-  words: readonly string[],
+  argv: readonly string[],
   flags: ExecFlags,
 ): Promise<void> {
-  // `exec VM -- CMD`: the operand before `--` ended the options, so the dashes are still there.
-  const argv = words[0] === '--' ? words.slice(1) : words;
   const env = await guestEnvironment(flags, context.env);
   const vm = await connectVm(context, idOrName);
   try {

@@ -10,6 +10,7 @@ import {
   type CommandOptions,
   type Sandbox,
 } from '../../integration/cli/command.ts';
+import { SCALE } from '../../scale.ts';
 import { started } from './host.ts';
 
 /** Tests of `exec` in the running VM `box` of a sandbox. */
@@ -86,15 +87,17 @@ export function describeExec(sandbox: () => Sandbox): void {
       expect((await command).exitCode).toBe(130);
     });
 
-    it('ends on a second Ctrl-C, without the VM', async () => {
+    it('ends on a second Ctrl-C with the command, without the VM', async () => {
       const script = 'trap "echo caught" INT; echo ready; while :; do sleep 0.1; done';
-      const command = startQmpAgent(words([], ['bash', '-c', script]), { env: sandbox().env });
+      const argv = ['bash', '-c', script, 'stubborn'];
+      const command = startQmpAgent(words([], argv), { env: sandbox().env });
       await started(command);
       command.kill('SIGINT');
       await once(command.stdout!, 'data');
       command.kill('SIGINT');
       expect((await command).exitCode).toBe(130);
-      expect((await exec(['true'])).exitCode).toBe(0);
+      const isGone = async () => (await exec(['pgrep', '-f', 'stubborn'])).exitCode === 1;
+      await expect.poll(isGone, { timeout: 10_000 * SCALE }).toBe(true);
     });
   });
 }

@@ -36,6 +36,7 @@ describe('the command line', () => {
     [['run'], 125, "missing required argument 'command'", 'usage: qmp-agent run [options]'],
     [['run', '--imge', 'x', 'ls'], 125, "unknown option '--imge'", 'did you mean --image?'],
     [['exec', 'box'], 125, "missing required argument 'command'", 'usage: qmp-agent exec'],
+    [['exec', 'box', '--'], 125, "missing required argument 'command'", 'usage: qmp-agent exec'],
     [['stop'], 2, "missing required argument 'vm'", 'usage: qmp-agent stop'],
     [['list', 'x'], 2, "too many arguments for 'list'", 'usage: qmp-agent list'],
     [['image', 'bild'], 2, "unknown command 'bild'", 'did you mean build?'],

@@ -28,7 +28,8 @@ export async function rawSession(agent: LocalAgent): Promise<ClientHttp2Session 
   return Object.assign(session, {
     async [Symbol.asyncDispose]() {
       session.destroy();
-      if (!socket.closed) await once(socket, 'close');
+      // Not `once` of node:events: the agent may have ended the session with an error, rightly.
+      if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
     },
   });
 }

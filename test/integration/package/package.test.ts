@@ -90,6 +90,17 @@ describe('npm package', () => {
     expect(result.exitCode).toBe(0);
   });
 
+  test('a file of variables for the guest is none for Node on the host', async () => {
+    await writeFile(join(dir, 'host.cjs'), "console.log('ran on the host')\n");
+    await writeFile(join(dir, 'guest.env'), `NODE_OPTIONS=--require=${join(dir, 'host.cjs')}\n`);
+    const command = join(dir, 'node_modules/.bin/qmp-agent');
+    for (const file of ['guest.env', 'missing.env']) {
+      const result = await inProject(command, ['exec', '--env-file', file, 'no-such-vm', 'true']);
+      expect(result).toMatchObject({ exitCode: 125, stdout: '' });
+      expect(result.stderr).toContain('qmp-agent: ');
+    }
+  });
+
   test('doctor runs and speaks JSON', async () => {
     const result = await inProject('npx', ['--no-install', 'qmp-agent', 'doctor', '--json']);
     const report = JSON.parse(result.stdout) as { checks?: unknown[] } | unknown[];

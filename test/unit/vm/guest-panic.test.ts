@@ -83,5 +83,6 @@ describe('printable', () => {
     ['a\r\nb', 'a\nb'],
     ['\x00\x07\x7f\x9b', ''],
     ['\x1b', ''],
+    ['\x1bcSeaBIOS \x1b(B1', 'SeaBIOS 1'],
   ])('%j becomes %j', (text, clean) => expect(printable(text)).toBe(clean));
 });

@@ -21,6 +21,17 @@ describe('checkOptions', () => {
     expect(checkOptions({ diskMib: 4096 }).diskBytes).toBe(4096 * 2 ** 20);
   });
 
+  it('knows its options, and says which one was meant', () => {
+    const misspelt = { memoryMiB: 512 } as VmCreateOptions;
+    expect(() => checkOptions(misspelt)).toThrow(
+      expect.objectContaining({ field: 'vm.memoryMiB', hint: 'Did you mean memoryMib?' }),
+    );
+    const foreign = { fo: 1 } as VmCreateOptions;
+    expect(() => checkOptions(foreign)).toThrow(
+      expect.objectContaining({ hint: expect.stringMatching(/^There are image, name,/) }),
+    );
+  });
+
   it.each<[string, unknown]>([
     ['name', 'a b'],
     ['name', ''],

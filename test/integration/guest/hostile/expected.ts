@@ -29,7 +29,7 @@ const UNANSWERED = new Set([
 ]);
 
 /** Garbage without end: whether its bound or the deadline comes first depends on the machine. */
-const ENDLESS = new Set(['endless preamble', 'endless lines']);
+const ENDLESS = new Set(['endless preamble', 'endless lines', 'endless JSON, byte by byte']);
 
 const TIMEOUT = /^ERR_TIMEOUT$/;
 const PROTOCOL = /^ERR_GUEST_PROTOCOL$/;
