@@ -70,7 +70,8 @@ describe('a guest', () => {
     }
     expect(vm.state).toBe('running');
     const startedAt = performance.now();
-    expect((await vm.commands.run('echo back')).stdout).toBe('back\n');
+    const o = { requestTimeoutMs: NEXT_AGENT_MS };
+    expect((await vm.commands.run('echo back', o)).stdout).toBe('back\n');
     expect(performance.now() - startedAt).toBeLessThan(NEXT_AGENT_MS);
     // What the dead agent ran has no owner any more.
     const sleeps = 'cat /proc/[0-9]*/comm 2>/dev/null | grep -cx sleep; true';
@@ -81,7 +82,7 @@ describe('a guest', () => {
   it('that has lost its agent: who gives up waiting for the next does not end others’ wait', async () => {
     await failureOf(root('kill -9 $(pgrep -x qmp-agent)'));
     const hurried = failureOf(vm.commands.run('true', { signal: AbortSignal.timeout(50) }));
-    const patient = vm.commands.run('echo patient');
+    const patient = vm.commands.run('echo patient', { requestTimeoutMs: 2 * NEXT_AGENT_MS });
     const bounded = failureOf(vm.commands.run('true', { requestTimeoutMs: 60 }));
     expect((await hurried).name).toBe('TimeoutError');
     expect(await bounded).toMatchObject({ code: 'ERR_TIMEOUT' });

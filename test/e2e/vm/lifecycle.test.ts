@@ -87,7 +87,8 @@ describe('several processes', () => {
     );
     expect(await pending).toMatchObject({ code: 'ERR_GUEST_DISCONNECTED', vmId: vm.id });
     expect(performance.now() - startedAt).toBeLessThan(AGENT_GONE_MS);
-    expect((await vm.commands.run('echo back')).stdout).toBe('back\n');
+    const again = await vm.commands.run('echo back', { requestTimeoutMs: BOOT_MS });
+    expect(again.stdout).toBe('back\n');
   });
 
   it('pause and resume it', async () => {
