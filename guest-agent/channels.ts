@@ -13,7 +13,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { descriptorOf, serverFromVsock, socketFromDevice } from './handles.ts';
 import { libc, VMADDR_CID_HOST } from './libc.ts';
-import { WIRE_BREAK } from './preamble.ts';
 import { VIRTIO_PORT_PREFIX, VSOCK_PORT } from './protocol.ts';
 
 /** Serves one connection until it is over; never rejects. */
@@ -45,8 +44,14 @@ export function virtioPorts(dir = PORTS_DIR): string[] {
  * waiting by either would spin. A blocking *write* waits in the kernel until the host connects
  * (`port_fops_write` in Linux's drivers/char/virtio_console.c); it waits in a thread of libuv's pool, and
  * its one byte is one that the host skips. From then on the port is a non-blocking stream.
+ *
+ * @param first is sent once, when the first host has connected
  */
-export async function serveVirtioPort(device: string, serve: Serve): Promise<never> {
+export async function serveVirtioPort(
+  device: string,
+  serve: Serve,
+  first: Buffer = Buffer.alloc(0),
+): Promise<never> {
   for (let isFirst = true; ; isFirst = false) {
     let fd: number | undefined;
     try {
@@ -54,8 +59,7 @@ export async function serveVirtioPort(device: string, serve: Serve): Promise<nev
       await writeOne(fd, '\n');
       const socket = socketFromDevice(fd);
       fd = undefined;
-      // The host is not told when an agent dies on this wire, so the next one tells it.
-      if (isFirst) socket.write(WIRE_BREAK);
+      if (isFirst) socket.write(first);
       await serve(socket);
       await closed(socket);
     } catch (error) {

@@ -16,6 +16,7 @@ import {
 } from './channels.ts';
 import { setFlagsFromString } from 'node:v8';
 import { PortStream } from './port-stream.ts';
+import { WIRE_BREAK } from './preamble.ts';
 import { serveSession, type ServeHttp2 } from './session.ts';
 import { SocketDuplex } from './socket-duplex.ts';
 
@@ -39,7 +40,8 @@ function main(): void {
   }
   const ports = virtioPorts();
   const servePort: Serve = (socket) => serve(new PortStream(socket));
-  for (const port of ports) void serveVirtioPort(port, servePort);
+  // The host is not told when an agent dies on such a wire, so the next one tells it.
+  for (const port of ports) void serveVirtioPort(port, servePort, WIRE_BREAK);
   if (hasVsock()) serveVsock(serveSocket).catch((error: unknown) => complain('vsock', error));
   else if (ports.length === 0) die('neither a vsock device nor a virtio-serial port of ours');
 }
