@@ -126,7 +126,7 @@ class LineScanner {
       const end = chunk.indexOf(NEWLINE, at);
       const piece = chunk.subarray(at, end < 0 ? chunk.length : end);
       // The end of an overlong line is what counts: an answer may follow garbage without a newline.
-      this.#tail = lastBytes(this.#tail, piece);
+      this.#tail = lastBytes(this.#tail, piece, PREAMBLE_LINE_BYTES);
       if (end < 0) return;
       const line = this.#tail.toString('latin1');
       this.#tail = Buffer.alloc(0);
@@ -136,8 +136,9 @@ class LineScanner {
   }
 }
 
-function lastBytes(tail: Buffer, piece: Buffer): Buffer {
-  if (piece.length >= PREAMBLE_LINE_BYTES) return Buffer.from(piece.subarray(-PREAMBLE_LINE_BYTES));
+/** The end of what came: a copy, as a part of the piece would keep all of it. */
+export function lastBytes(tail: Buffer, piece: Buffer, count: number): Buffer {
+  if (piece.length >= count) return Buffer.from(piece.subarray(-count));
   if (tail.length + piece.length === 0) return tail;
-  return Buffer.concat([tail, piece]).subarray(-PREAMBLE_LINE_BYTES);
+  return Buffer.concat([tail, piece]).subarray(-count);
 }

@@ -5,7 +5,7 @@ import {
   type ClientHttp2Stream,
 } from 'node:http2';
 import { GoawayWatch, NO_ERROR, PREFACE_BYTES } from '../../guest-agent/goaway-watch.ts';
-import { BREAK_TAIL_BYTES, isWireBreak } from '../../guest-agent/preamble.ts';
+import { BREAK_TAIL_BYTES, isWireBreak, lastBytes } from '../../guest-agent/preamble.ts';
 import { HOST_WINDOW_BYTES, HTTP2_OPTIONS } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, type GuestError } from '../errors.ts';
 import type { Dialed } from './dial.ts';
@@ -115,10 +115,4 @@ export class Wire implements RequestContext {
     const hint = 'Connect again; the guest may have restarted its agent, or be gone.';
     return new GuestDisconnectedError(text, { vmId: this.vmId, hint, cause });
   }
-}
-
-/** The end of what came: a copy, as a part of the piece would keep all of it. */
-function lastBytes(before: Buffer, piece: Buffer, count: number): Buffer {
-  if (piece.length >= count) return Buffer.from(piece.subarray(-count));
-  return Buffer.concat([before, piece]).subarray(-count);
 }

@@ -186,8 +186,12 @@ export class LiveVm {
   async #followEvents(client: QmpClient): Promise<void> {
     try {
       const names = [
-        ...(['BLOCK_IO_ERROR', 'GUEST_PANICKED', 'STOP', 'RESUME', 'VSERPORT_CHANGE'] as const),
-      ];
+        'BLOCK_IO_ERROR',
+        'GUEST_PANICKED',
+        'STOP',
+        'RESUME',
+        'VSERPORT_CHANGE',
+      ] as const;
       for await (const event of client.events({ names })) {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
           this.watch.raiseDiskFull();

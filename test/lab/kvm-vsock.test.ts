@@ -4,6 +4,7 @@
  */
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { SCALE } from '../scale.ts';
 
 const COMMAND = 'dist/src/cli/main.js';
 const NAME = 'lab-kvm-vsock';
@@ -11,7 +12,6 @@ const NAME = 'lab-kvm-vsock';
 const READY_MS = 360_000;
 /** Emulated SVM loses an interrupt now and then, and a guest hangs: not what is tested here. */
 const ATTEMPTS = 3;
-const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 
 interface Inspected {
   accel: string;
@@ -24,7 +24,7 @@ interface Inspected {
 function qmpAgent(...args: string[]) {
   return execa(process.execPath, [COMMAND, ...args], {
     reject: false,
-    timeout: 120_000 * scale,
+    timeout: 120_000 * SCALE,
     env: { NO_COLOR: '1', QMP_AGENT_VM_READY_TIMEOUT_MS: String(READY_MS) },
   });
 }
@@ -74,7 +74,7 @@ describe('a VM on KVM and vhost-vsock', () => {
         ],
         ...['-device', `vhost-vsock-pci,guest-cid=${vm.cid}`],
       ],
-      { reject: false, timeout: 20_000 * scale },
+      { reject: false, timeout: 20_000 * SCALE },
     );
     expect(second.timedOut).toBe(false);
     expect(second.stderr).toMatch(/guest cid.*in use|Address already in use/i);

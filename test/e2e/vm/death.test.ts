@@ -12,7 +12,8 @@ import {
 import { Vm } from '../../../src/vm/vm.ts';
 import { startQmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft } from '../cli/host.ts';
-import { BOOT_MS, failureOf, onlyQemuPid, qemuPid, SCALE, useTestState } from './state.ts';
+import { BOOT_MS, failureOf, onlyQemuPid, qemuPid, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** From a death to the error of whatever waits. */
 const AT_ONCE_MS = 3_000 * SCALE;

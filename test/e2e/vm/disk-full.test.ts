@@ -8,7 +8,8 @@ import type { StatePaths } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { mountObstacle, mountSmall, type SmallFilesystem } from './mounts.ts';
-import { failureOf, SCALE, useTestState } from './state.ts';
+import { failureOf, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** Space for a boot; a guest that writes fills it soon. */
 const SMALL = '48m';

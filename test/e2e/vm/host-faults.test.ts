@@ -19,7 +19,8 @@ import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft } from '../cli/host.ts';
 import { mountObstacle, mountSmall } from './mounts.ts';
-import { BOOT_MS, failureOf, SCALE, useTestState } from './state.ts';
+import { BOOT_MS, failureOf, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** None of these may wait for a guest. */
 const AT_ONCE_MS = 5_000 * SCALE;

@@ -6,7 +6,8 @@ import type { Vm } from '../../../src/vm/vm.ts';
 import { hostileFiles } from '../../integration/guest/hostile/agent.ts';
 import { choose, meet } from '../../integration/guest/hostile/drive.ts';
 import { ATTACKS } from '../../integration/guest/hostile/expected.ts';
-import { SCALE, useTestState } from './state.ts';
+import { useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** Bounds each call; the keep-alive needs two of it. */
 const CALL_MS = 1_500 * SCALE;

@@ -15,7 +15,8 @@ import { vmPaths } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft } from '../cli/host.ts';
-import { BOOT_MS, failureOf, qemuPid, SCALE, useTestState } from './state.ts';
+import { BOOT_MS, failureOf, qemuPid, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** What needs no guest. */
 const SOON_MS = 5_000 * SCALE;

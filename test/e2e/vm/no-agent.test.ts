@@ -5,7 +5,8 @@ import type { VmCreateOptions } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent, startQmpAgent } from '../../integration/cli/command.ts';
 import { expectNothingLeft, processesOf } from '../cli/host.ts';
-import { failureOf, onlyQemuPid, SCALE, useTestState } from './state.ts';
+import { failureOf, onlyQemuPid, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** Until the kernel has printed something, and well past it. */
 const DEADLINE_MS = 8_000 * SCALE;

@@ -6,7 +6,8 @@ import { events, type SystemEvent } from '../../../src/events.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
-import { BOOT_MS, failureOf, SCALE, useTestState } from './state.ts';
+import { BOOT_MS, failureOf, useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 /** How far a clock may be off that was set right: the way there, on a busy machine. */
 const CLOCK_MS = 2_000 * SCALE;

@@ -7,9 +7,8 @@ import type { StatePaths, VmCreateOptions, VmInfo } from '../../../src/vm/api.ts
 import { Vm } from '../../../src/vm/vm.ts';
 import type { Sandbox } from '../../integration/cli/command.ts';
 import { expectNothingLeft, vmSandbox } from '../cli/host.ts';
+import { SCALE } from '../../scale.ts';
 
-/** Deadlines are multiplied by this: in the lab every instruction is emulated. */
-export const SCALE = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 /** A boot on a busy machine. */
 export const BOOT_MS = 100_000 * SCALE;
 /** Events that are kept for a test that fails; with every transcript, a boot makes some 200. */

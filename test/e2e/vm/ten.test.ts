@@ -2,7 +2,8 @@
 import { afterAll, expect, it } from 'vitest';
 import { Vm } from '../../../src/vm/vm.ts';
 import { expectNothingLeft } from '../cli/host.ts';
-import { SCALE, useTestState } from './state.ts';
+import { useTestState } from './state.ts';
+import { SCALE } from '../../scale.ts';
 
 const VMS = 10;
 const MEMORY_MIB = 320;

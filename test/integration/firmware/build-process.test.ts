@@ -9,8 +9,8 @@ import {
   type BuildCommand,
 } from '../../../firmware/build-process.ts';
 import { HostError, ImageError } from '../../../src/errors.ts';
+import { SCALE } from '../../scale.ts';
 
-const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 let dir: string;
 let log: BuildLog;
 beforeEach(async () => {
@@ -115,9 +115,9 @@ describe('runBuildCommand', () => {
     };
     const script = 'trap "" TERM INT; sleep 600 & echo $$; sleep 600';
     await expect(sh(script, { onLine, signal: controller.signal })).rejects.toBe(reason);
-    await expect.poll(() => alive(group), { timeout: 5000 * scale }).toBe(false);
+    await expect.poll(() => alive(group), { timeout: 5000 * SCALE }).toBe(false);
     const { stdout } = await sh('sleep 600 >/dev/null 2>&1 & echo $$');
-    await expect.poll(() => alive(Number(stdout)), { timeout: 5000 * scale }).toBe(false);
+    await expect.poll(() => alive(Number(stdout)), { timeout: 5000 * SCALE }).toBe(false);
     await expect(sh('true', { signal: controller.signal })).rejects.toBe(reason);
   });
 

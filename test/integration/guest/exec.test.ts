@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { ExecSpec } from '../../../guest-agent/protocol.ts';
 import type { GuestSession } from '../../../src/guest/index.ts';
-import { LocalAgent, resultOf, scale } from './local-agent.ts';
+import { LocalAgent, resultOf } from './local-agent.ts';
+import { SCALE } from '../../scale.ts';
 
 let agent: LocalAgent;
 let session: GuestSession;
@@ -191,7 +192,7 @@ describe('output', () => {
         written = now;
         expect(stands).toBe(true);
       },
-      { interval: 300, timeout: 20_000 * scale },
+      { interval: 300, timeout: 20_000 * SCALE },
     );
     expect(written).toBeLessThan(8 * 1024 * 1024);
     let read = 0;
@@ -244,7 +245,7 @@ describe('the end', () => {
         timedOut: how === 'a timeout',
       });
     }
-    await vi.waitFor(() => expect(isAlive(pid)).toBe(false), { timeout: 5000 * scale });
+    await vi.waitFor(() => expect(isAlive(pid)).toBe(false), { timeout: 5000 * SCALE });
     expect(isAlive(exec.pid)).toBe(false);
   });
 
@@ -288,7 +289,7 @@ describe('the end', () => {
         );
         expect(running).toEqual([]);
       },
-      { timeout: 5000 * scale },
+      { timeout: 5000 * SCALE },
     );
   });
 });
@@ -305,7 +306,7 @@ it('leaves no descriptor, pipe or process behind in the agent', async () => {
     await resultOf(killed);
   }
   await vi.waitFor(() => expect(descriptors()).toBeLessThan(before + 10), {
-    timeout: 5000 * scale,
+    timeout: 5000 * SCALE,
   });
 });
 

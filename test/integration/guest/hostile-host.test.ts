@@ -7,8 +7,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { hostPreamble } from '../../../guest-agent/preamble.ts';
 import { LIMITS } from '../../../guest-agent/protocol.ts';
 import { FLAG, frame, STATUS_200, TYPE, u32 } from './hostile/http2-frames.ts';
-import { LocalAgent, resultOf, scale } from './local-agent.ts';
+import { LocalAgent, resultOf } from './local-agent.ts';
 import { ask, greet, rawSession } from './raw-client.ts';
+import { SCALE } from '../../scale.ts';
 
 const MAX_GROWTH_MIB = 48;
 
@@ -51,7 +52,7 @@ function* repeat(times: number, piece: () => Buffer | string): Generator<Buffer 
 
 async function closed(socket: Socket): Promise<void> {
   socket.resume();
-  if (!socket.closed) await once(socket, 'close', { signal: AbortSignal.timeout(10_000 * scale) });
+  if (!socket.closed) await once(socket, 'close', { signal: AbortSignal.timeout(10_000 * SCALE) });
 }
 
 describe('before HTTP/2', () => {
@@ -212,7 +213,7 @@ describe('requests', () => {
     const last = open.at(-1)!;
     for (const stream of open.slice(0, 45)) stream.end(spec('{"argv":["true"]}'));
     last.end(spec('{"argv":["true"]}'));
-    await once(last, 'response', { signal: AbortSignal.timeout(20_000 * scale) });
+    await once(last, 'response', { signal: AbortSignal.timeout(20_000 * SCALE) });
     for (const stream of open) stream.close(8);
   });
 });

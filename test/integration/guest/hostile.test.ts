@@ -3,12 +3,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hostileFiles } from './hostile/agent.ts';
 import { choose, meet } from './hostile/drive.ts';
 import { ATTACKS } from './hostile/expected.ts';
-import { LocalAgent, scale } from './local-agent.ts';
+import { LocalAgent } from './local-agent.ts';
+import { SCALE } from '../../scale.ts';
 
 /** Bounds each call; the keep-alive needs two of it. */
-const CALL_MS = 1_000 * scale;
+const CALL_MS = 1_000 * SCALE;
 /** Beyond it: our own work, on a busy machine. */
-const SLACK_MS = 2_000 * scale;
+const SLACK_MS = 2_000 * SCALE;
 /** What may wait unread on one session, and the garbage collector's slack. */
 const MAX_GROWTH_MIB = 96;
 

@@ -10,9 +10,7 @@ import { agentFiles, type AgentFiles } from '../../../guest-agent/bundle.ts';
 import type { ExecExit } from '../../../guest-agent/protocol.ts';
 import { GuestSession, type ChannelTarget, type GuestExec } from '../../../src/guest/index.ts';
 import type { ConnectOptions } from '../../../src/guest/session.ts';
-
-/** Deadlines of the tests' own are multiplied by this. */
-export const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+import { SCALE } from '../../scale.ts';
 
 export class LocalAgent implements AsyncDisposable {
   readonly dir: string;
@@ -39,7 +37,7 @@ export class LocalAgent implements AsyncDisposable {
   }
 
   connect(o: Partial<ConnectOptions> = {}): Promise<GuestSession> {
-    return GuestSession.connect(this.target, { vmId: 'local', timeoutMs: 20_000 * scale, ...o });
+    return GuestSession.connect(this.target, { vmId: 'local', timeoutMs: 20_000 * SCALE, ...o });
   }
 
   /** A bare connection, for what no session would send. */

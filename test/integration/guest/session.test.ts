@@ -4,7 +4,8 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { events, type SystemEvent } from '../../../src/events.ts';
 import type { GuestError } from '../../../src/errors.ts';
 import type { GuestExec, GuestOutput, GuestSession } from '../../../src/guest/index.ts';
-import { LocalAgent, resultOf, scale } from './local-agent.ts';
+import { LocalAgent, resultOf } from './local-agent.ts';
+import { SCALE } from '../../scale.ts';
 
 let agent: LocalAgent;
 let session: GuestSession;
@@ -51,7 +52,7 @@ describe('the agent', () => {
     expect(status.disk.totalBytes).toBeGreaterThan(0);
     expect(status.agentRssBytes / 2 ** 20).toBeCloseTo(agent.rssMib(), -2);
     expect(status.processes).toBeGreaterThan(1);
-    expect(Math.abs(status.unixMs - Date.now())).toBeLessThan(10_000 * scale);
+    expect(Math.abs(status.unixMs - Date.now())).toBeLessThan(10_000 * SCALE);
     expect(status).toMatchObject({
       execs: 0,
       load: [expect.any(Number), expect.any(Number), expect.any(Number)],
@@ -121,7 +122,7 @@ describe('an exec belongs to the agent', () => {
         const [info] = (await session.list()).filter(({ id }) => id === exec.id);
         expect(info).toMatchObject({ running: false });
       },
-      { interval: 50, timeout: 20_000 * scale },
+      { interval: 50, timeout: 20_000 * SCALE },
     );
     const { stdout, truncatedBytes, exitCode } = await resultOf(await session.attach(exec.id));
     expect(truncatedBytes + stdout.length).toBe(bytes + 4);
@@ -216,7 +217,7 @@ describe('a session', () => {
   });
 
   it('ends when the agent does not answer any more while somebody waits for an exec', async () => {
-    const own = await agent.connect({ keepAliveMs: 200 * scale });
+    const own = await agent.connect({ keepAliveMs: 200 * SCALE });
     const exec = await own.exec({ argv: ['sleep', '600'], onDisconnect: 'kill' });
     agent.process.kill('SIGSTOP');
     try {

@@ -8,13 +8,8 @@ import type { ImageBuildResult, RecipeInput } from '../../../src/image/index.ts'
 import { NODE_ARGS, qmpAgent, startQmpAgent } from '../cli/command.ts';
 import { DiskContents } from './disk-contents.ts';
 import { ForwardProxy } from './forward-proxy.ts';
-import {
-  buildObstacle,
-  expectNoTraces,
-  imageSandbox,
-  scale,
-  type ImageSandbox,
-} from './image-sandbox.ts';
+import { buildObstacle, expectNoTraces, imageSandbox, type ImageSandbox } from './image-sandbox.ts';
+import { SCALE } from '../../scale.ts';
 
 /** Domain of the public archive. */
 const DEBIAN = 'debian.org';
@@ -69,7 +64,7 @@ async function useMirror(): Promise<void> {
   ];
   await writeFile(path.join(dir, 'apt.conf'), config.join('\n'));
   vi.stubEnv('APT_CONFIG', path.join(dir, 'apt.conf'));
-  await execa('apt-get', ['update'], { timeout: 60_000 * scale });
+  await execa('apt-get', ['update'], { timeout: 60_000 * SCALE });
 }
 
 describe('a recipe', () => {
@@ -101,7 +96,7 @@ describe('a recipe', () => {
     const logs = path.join(box.dir, 'data/logs');
     const texts = (await readdir(logs)).map((name) => readFile(path.join(logs, name), 'utf8'));
     log = (await Promise.all(texts)).join('\n');
-  }, 600_000 * scale);
+  }, 600_000 * SCALE);
   afterAll(async () => {
     vi.unstubAllEnvs();
     await disk[Symbol.asyncDispose]();
@@ -119,7 +114,7 @@ describe('a recipe', () => {
   it('is not built again where nothing changed, and that is known in a second', async () => {
     const again = await box.store.build(recipe, { baseDir: box.dir });
     expect(again.cached).toBe(true);
-    expect(again.durationMs).toBeLessThan(1000 * scale);
+    expect(again.durationMs).toBeLessThan(1000 * SCALE);
   });
 
   it('has its manifest', async () => {
@@ -221,7 +216,7 @@ describe('a build that does not end', () => {
     await writeFile(file, 'name: stopped\npackages: [python3]\n');
     const command = startQmpAgent(['image', 'build', '-f', file, '--json'], {
       env: box.env,
-      timeoutMs: 100_000 * scale,
+      timeoutMs: 100_000 * SCALE,
     });
     await new Promise<void>((resolve, reject) => {
       command.stdout!.on('data', (text: Buffer) => {

@@ -5,10 +5,8 @@ import { expect } from 'vitest';
 import { detectBuildMode } from '../../../firmware/mmdebstrap.ts';
 import { resolvePaths } from '../../../src/config/paths.ts';
 import { ImageStore } from '../../../src/image/index.ts';
+import { SCALE } from '../../scale.ts';
 import { sandbox, type Sandbox } from '../cli/command.ts';
-
-/** Multiplies deadlines of our own. */
-export const scale = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
 
 /** A sandbox with a store in it. Kernels and Node come from the host's cache, or go there. */
 export interface ImageSandbox extends Sandbox {
@@ -45,7 +43,7 @@ export async function buildObstacle(): Promise<string | undefined> {
 
 /** Nothing of builds and imports is left but images: no process, no temporary directory, no mount. */
 export async function expectNoTraces(box: ImageSandbox, images: readonly string[]): Promise<void> {
-  await expect.poll(() => processesIn(box.dir), { timeout: 10_000 * scale }).toEqual([]);
+  await expect.poll(() => processesIn(box.dir), { timeout: 10_000 * SCALE }).toEqual([]);
   expect(await readFile('/proc/self/mountinfo', 'utf8')).not.toContain(box.dir);
   const root = path.join(box.dir, 'data/images');
   const found = (await readdir(root).catch(() => [])).filter((name) => name !== '.locks');

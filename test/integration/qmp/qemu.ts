@@ -9,9 +9,7 @@ import { expect } from 'vitest';
 import { QmpClient } from '../../../qmp/index.ts';
 import type { QmpConnectOptions } from '../../../qmp/index.ts';
 import { QmpConnectError } from '../../../src/errors.ts';
-
-/** In the lab every instruction is emulated. */
-export const SCALE = Number(process.env['QMP_AGENT_TEST_TIMEOUT_SCALE'] ?? 1);
+import { SCALE } from '../../scale.ts';
 
 const CONNECT_TRIES = 200 * SCALE;
 const CONNECT_PAUSE_MS = 50;

@@ -14,7 +14,8 @@ import {
 } from '../../../src/vm/snapshot-jobs.ts';
 import { mountObstacle, mountSmall, type SmallFilesystem } from '../../e2e/vm/mounts.ts';
 import { failureOf } from '../../e2e/vm/state.ts';
-import { SCALE, TestQemu } from '../qmp/qemu.ts';
+import { TestQemu } from '../qmp/qemu.ts';
+import { SCALE } from '../../scale.ts';
 
 const obstacle = mountObstacle();
 const o = { timeoutMs: 20_000 * SCALE };

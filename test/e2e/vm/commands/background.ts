@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigError, NotFoundError, StateError, TimeoutError } from '../../../../src/errors.ts';
-import { failureOf, SCALE } from '../state.ts';
+import { failureOf } from '../state.ts';
 import { SOON_MS, type VmOfTest } from './guest.ts';
+import { SCALE } from '../../../scale.ts';
 
 /** Handles on commands that run in the background. */
 export function describeBackground(vm: VmOfTest): void {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { CommandExitError } from '../../../../src/errors.ts';
-import { failureOf, SCALE } from '../state.ts';
+import { failureOf } from '../state.ts';
 import { SOON_MS, countOf, run, type VmOfTest } from './guest.ts';
+import { SCALE } from '../../../scale.ts';
 
 /** How a command ends before it would by itself. */
 export function describeEnd(vm: VmOfTest): void {

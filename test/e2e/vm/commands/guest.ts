@@ -5,7 +5,7 @@ import type {
   CommandResult,
 } from '../../../../src/vm/command-types.ts';
 import type { Vm } from '../../../../src/vm/vm.ts';
-import { SCALE } from '../state.ts';
+import { SCALE } from '../../../scale.ts';
 
 /** The VM of the file, once it is up. */
 export type VmOfTest = () => Vm;

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { failureOf, SCALE } from '../state.ts';
+import { failureOf } from '../state.ts';
 import { SOON_MS, run, type VmOfTest } from './guest.ts';
+import { SCALE } from '../../../scale.ts';
 
 /** Commands of a VM whose vCPUs stand still for a while. */
 export function describePause(vm: VmOfTest): void {

@@ -1,4 +1,5 @@
 /** HTTP/2 by hand (RFC 9113), as far as it takes to break it. For the hostile agent only. */
+import { PREFACE_BYTES } from '../../../../guest-agent/goaway-watch.ts';
 
 export const TYPE = {
   data: 0,
@@ -19,8 +20,6 @@ export const STATUS_200 = Buffer.from([0x88]);
 export const STATUS_100 = Buffer.from([0x08, 3, 0x31, 0x30, 0x30]);
 
 const HEAD_BYTES = 9;
-/** `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` */
-const PREFACE_BYTES = 24;
 
 export function frame(
   type: number,
