@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
+import type { VmCloneOptions } from './template/types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { WaitOptions } from './wait-options.ts';
@@ -225,6 +226,14 @@ export interface VmStatics {
    *   VmDiedError, GuestPanicError, TimeoutError; whatever was taken has been released then.
    */
   create(options?: VmCreateOptions): Promise<VmInstance>;
+  /**
+   * A new VM that goes on from where a template stands: its memory is the template's, copied when it is
+   * written to, its disk a new overlay. It is a machine of its own (host name, ids, random numbers,
+   * clock) before anything that was started in the template goes on.
+   * @throws NotFoundError, TemplateError, ConfigError, HostError, LaunchError, VmDiedError, GuestError,
+   *   TimeoutError; nothing is left of it then
+   */
+  fromTemplate(template: string, options?: VmCloneOptions): Promise<VmInstance>;
   /**
    * Takes up a VM by id, name, or unique prefix of an id; running or not.
    * @throws NotFoundError

@@ -42,6 +42,9 @@ import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
+import { cloneVm } from './template/clone.ts';
+import { freezeVm, type Frozen } from './template/freeze.ts';
+import type { VmCloneOptions } from './template/types.ts';
 import { entryInfo, infoOf, observeState } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
@@ -78,6 +81,12 @@ export class Vm implements VmInstance {
   /** {@inheritDoc VmStatics.create} */
   static async create(options: VmCreateOptions = {}): Promise<Vm> {
     const { paths, record, live } = await createVm(options);
+    return new Vm(paths, record, live, !record.config.persistent);
+  }
+
+  /** {@inheritDoc VmStatics.fromTemplate} */
+  static async fromTemplate(template: string, options: VmCloneOptions = {}): Promise<Vm> {
+    const { paths, record, live } = await cloneVm(template, options);
     return new Vm(paths, record, live, !record.config.persistent);
   }
 
@@ -225,13 +234,13 @@ export class Vm implements VmInstance {
     await this.#detach();
     // Of a start whose process died before it could write the pid down.
     for (const stray of await findQemus(this.id)) await killProcess(stray);
-    const boot = await bootFilesOf(this.#paths, record.config);
+    const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
       const started = await launchAndBoot({
         paths: this.#paths,
         record,
-        boot,
+        from,
         deadline,
         signal: o.signal,
       });
@@ -305,6 +314,15 @@ export class Vm implements VmInstance {
     if (this.#state === 'stopped')
       throw this.#stateError(['running', 'paused', 'starting'], this.#state);
     return attachConsole(this.id, this.#files, o);
+  }
+
+  /**
+   * Writes memory, devices and disk to a directory, as templates are made of; the VM stands still
+   * afterwards.
+   * @internal
+   */
+  freeze(dir: string, o: WaitOptions = {}): Promise<Frozen> {
+    return freezeVm(this.#inside(), dir, o);
   }
 
   close(): Promise<void> {
@@ -435,6 +453,7 @@ export class Vm implements VmInstance {
     return {
       id: this.id,
       files: this.#files,
+      config: this.#record.config,
       get state() {
         return state();
       },
