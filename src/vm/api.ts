@@ -6,7 +6,6 @@ import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
-import type { VmCloneOptions } from './template/types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { WaitOptions } from './wait-options.ts';
@@ -69,6 +68,21 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   onProgress?: ((step: CreateStep) => void) | undefined;
   /** ms from the call to the agent's first answer. Default {@link DEFAULT_READY_TIMEOUT_MS}. */
   timeoutMs?: number | undefined;
+}
+
+/** What a clone may have of its own. All of it is optional. */
+export interface VmCloneOptions extends StateOptions, WaitOptions {
+  /** As `VmCreateOptions.name`. */
+  name?: string | undefined;
+  /** Guest hostname. Default: the name, else the id. */
+  hostname?: string | undefined;
+  /** As `VmCreateOptions.persistent`. Default false. */
+  persistent?: boolean | undefined;
+  /** As `VmCreateOptions.cid`. Default: random. */
+  cid?: number | undefined;
+  /** QEMU's program. Default: the one in PATH; it must be of the template's version. */
+  qemuPath?: string | undefined;
+  onProgress?: ((step: CreateStep) => void) | undefined;
 }
 
 /** Default of {@link VmCreateOptions.timeoutMs}: minutes, as software emulation on a busy host is slow. */

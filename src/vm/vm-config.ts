@@ -4,11 +4,10 @@ import { nearest } from '../config/nearest.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
-import type { VmCreateOptions } from './api.ts';
+import type { VmCloneOptions, VmCreateOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
 import { checkVmName } from './ids.ts';
 import type { VmConfig } from './record.ts';
-import type { VmCloneOptions } from './template/types.ts';
 
 const MIB = 2 ** 20;
 /** A host name by RFC 1123, which the kernel's command line takes as one word. */

@@ -6,7 +6,6 @@ import { resolvePaths } from '../config/paths.ts';
 import { QmpAgentError, TimeoutError, type StateError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
-import { usedBytes } from '../storage/index.ts';
 import {
   DEFAULT_READY_TIMEOUT_MS,
   type LogKind,
@@ -14,6 +13,7 @@ import {
   type StateOptions,
   type StatePaths,
   type StopOptions,
+  type VmCloneOptions,
   type VmCreateOptions,
   type VmInfo,
   type VmInstance,
@@ -31,7 +31,6 @@ import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
-import { readArgv } from './launcher.ts';
 import { lockMachine } from './machine-lock.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
@@ -44,8 +43,7 @@ import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
 import { cloneVm } from './template/clone.ts';
 import { freezeVm, type Frozen } from './template/freeze.ts';
-import type { VmCloneOptions } from './template/types.ts';
-import { entryInfo, infoOf, observeState } from './vm-info.ts';
+import { entryInfo, infoOf, inspectVm, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
@@ -111,9 +109,7 @@ export class Vm implements VmInstance {
   /** {@inheritDoc VmStatics.inspect} */
   static async inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
     const paths = o.paths ?? resolvePaths();
-    const info = infoOf(paths, await findRecord(idOrName, paths));
-    const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
-    return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
+    return inspectVm(paths, await findRecord(idOrName, paths));
   }
 
   /** {@inheritDoc VmStatics.kill} */
@@ -200,7 +196,7 @@ export class Vm implements VmInstance {
       return { ...infoOf(this.#paths, this.#record), state: 'removed', pid: undefined };
     }
     this.#record = record;
-    const info = this.#seen(infoOf(this.#paths, record));
+    const info = seenBy(this.#live?.watch, infoOf(this.#paths, record));
     this.#setState(info.state);
     return info;
   }
@@ -396,12 +392,6 @@ export class Vm implements VmInstance {
     this.#record = { ...this.#record, state, detail };
     this.#setState(state);
     await writeRecord(this.#files, this.#record);
-  }
-
-  /** Nobody writes down that the host's disk is full: there may be no space for it. */
-  #seen(info: VmInfo): VmInfo {
-    if (info.state !== 'running' || this.#live?.watch.isDiskFull !== true) return info;
-    return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
   }
 
   /** QEMU is gone: its sockets go too. */

@@ -5,7 +5,7 @@ import { GuestConnectError, TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
-import type { StatePaths } from '../api.ts';
+import type { StatePaths, VmCloneOptions } from '../api.ts';
 import { enterVm, launchAndBoot, Releaser, type CreatedVm } from '../create.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import { newVmId } from '../ids.ts';
@@ -19,7 +19,6 @@ import { checkSocketPaths, vmPaths } from '../vm-paths.ts';
 import { hostCpu } from './host-cpu.ts';
 import { templateFiles } from './manifest.ts';
 import { TemplateStore, type Template } from './store.ts';
-import type { VmCloneOptions } from './types.ts';
 
 /** A clone answers within a second; a host that swaps may take long. */
 const TIMEOUT_MS = 30_000;

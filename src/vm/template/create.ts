@@ -1,11 +1,11 @@
 /** Making a template: a VM that boots once, is provisioned and warmed up, and is frozen then. */
-import { rm, mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { resolvePaths } from '../../config/paths.ts';
 import { events } from '../../events.ts';
 import type { CreateStep, VmCreateOptions } from '../api.ts';
 import { newVmId } from '../ids.ts';
 import { readRecord } from '../record.ts';
-import { ensureStateDirs, STATE_SCHEMA, stateFault, writeWhole } from '../state-dir.ts';
+import { ensureStateDirs, STATE_SCHEMA, writeWhole } from '../state-dir.ts';
 import { Vm } from '../vm.ts';
 import { vmPaths } from '../vm-paths.ts';
 import type { Frozen } from './freeze.ts';
@@ -43,66 +43,36 @@ export async function createTemplate(
 ): Promise<TemplateInfo> {
   const startedAt = performance.now();
   const { provision, warm, replace = false, onProgress, onOutput, ...vmOptions } = o;
+  const print = { onStdout: onOutput, onStderr: onOutput, signal: o.signal, timeoutMs: 0 };
   const paths = o.paths ?? resolvePaths();
   const store = new TemplateStore(paths);
   store.dirOf(name);
   if (!replace) await store.requireFree(name);
   await ensureStateDirs(paths);
   const id = newVmId();
-  const workshop = store.workshopOf(id);
-  try {
-    await using vm = await Vm.create({ ...vmOptions, onProgress });
-    if (provision !== undefined) {
-      onProgress?.('provision');
-      await runIn(vm, ['/bin/sh', '-e', '-s'], { user: 'root', stdin: provision, o });
-    }
-    onProgress?.('warm');
-    if (warm !== undefined) await runIn(vm, warm, { o });
-    await runIn(vm, ['true'], { o }); // what every command needs is in memory then
-    onProgress?.('freeze');
-    await makeWorkshop(workshop, store);
-    const frozen = await vm.freeze(workshop, { signal: o.signal });
-    await writeManifest({ workshop, name, id, frozen, files: vmPaths(paths, vm.id) });
-    await store.publish(name, workshop, { signal: o.signal, replace });
-    const info = await store.inspect(name);
-    const durationMs = Math.round(performance.now() - startedAt);
-    const { pausedMs } = frozen;
-    events.emit('template.created', {
-      template: name,
-      usedBytes: info.usedBytes,
-      durationMs,
-      pausedMs,
-    });
-    return info;
-  } finally {
-    await rm(workshop, { recursive: true, force: true });
+  await using vm = await Vm.create({ ...vmOptions, onProgress });
+  if (provision !== undefined) {
+    onProgress?.('provision');
+    await vm.commands.run(['/bin/sh', '-e', '-s'], { ...print, user: 'root', stdin: provision });
   }
-}
-
-async function runIn(
-  vm: Vm,
-  command: string | readonly string[],
-  { user, stdin, o }: { user?: string; stdin?: string; o: TemplateCreateOptions },
-): Promise<void> {
-  await vm.commands.run(command, {
-    user,
-    stdin,
-    signal: o.signal,
-    timeoutMs: 0,
-    onStdout: o.onOutput,
-    onStderr: o.onOutput,
-  });
-}
-
-async function makeWorkshop(workshop: string, store: TemplateStore): Promise<void> {
-  await (await store.lock()).release(); // makes the directory above
-  await mkdir(workshop, { mode: 0o700 }).catch((error: unknown) => {
-    throw stateFault(error, workshop);
-  });
+  onProgress?.('warm');
+  if (warm !== undefined) await vm.commands.run(warm, print);
+  await vm.commands.run(['true'], print); // what every command needs is in memory then
+  onProgress?.('freeze');
+  await using workshop = await store.openWorkshop(id);
+  const frozen = await vm.freeze(workshop.dir, { signal: o.signal });
+  await writeManifest({ dir: workshop.dir, name, id, frozen, files: vmPaths(paths, vm.id) });
+  await store.publish(name, workshop.dir, { signal: o.signal, replace });
+  const info = await store.inspect(name);
+  const durationMs = Math.round(performance.now() - startedAt);
+  const { pausedMs } = frozen;
+  const { usedBytes } = info;
+  events.emit('template.created', { template: name, usedBytes, durationMs, pausedMs });
+  return info;
 }
 
 async function writeManifest(o: {
-  workshop: string;
+  dir: string;
   name: string;
   id: string;
   frozen: Frozen;
@@ -111,7 +81,7 @@ async function writeManifest(o: {
   const record = await readRecord(o.files);
   if (record === undefined) throw new Error(`VM record ${o.files.recordPath} is gone`);
   const { accel, ports, qemuVersion, cpu, backingPaths, memoryBytes } = o.frozen;
-  const files = templateFiles(o.workshop);
+  const files = templateFiles(o.dir);
   const manifest: TemplateManifest = {
     schema: STATE_SCHEMA,
     ...{ name: o.name, id: o.id, createdAt: new Date().toISOString(), config: record.config },

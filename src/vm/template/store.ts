@@ -1,6 +1,6 @@
 /** The templates of a state directory. */
-import { readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { ConfigError, NotFoundError, TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { usedBytes } from '../../storage/index.ts';
@@ -8,9 +8,18 @@ import type { StatePaths, WaitOptions } from '../api.ts';
 import { FileLock } from '../file-lock.ts';
 import { isVmName } from '../ids.ts';
 import { readAllRecords } from '../record.ts';
-import { makeDir } from '../state-dir.ts';
+import { makeDir, stateFault } from '../state-dir.ts';
 import { readManifest, templateFiles, type TemplateManifest } from './manifest.ts';
 import type { TemplateInfo } from './types.ts';
+
+const WORKSHOP = /^\.[0-9a-f]{12}\.tmp$/;
+/** In a workshop: held by its maker. */
+const WORKSHOP_LOCK = 'lock';
+
+/** Where a template is being made. */
+export interface Workshop extends AsyncDisposable {
+  readonly dir: string;
+}
 
 /** A template that is there. */
 export interface Template {
@@ -93,6 +102,15 @@ export class TemplateStore {
       await rm(dir, { recursive: true, force: true });
     }
     await rename(from, dir);
+    await rm(join(dir, WORKSHOP_LOCK), { force: true });
+  }
+
+  /** Names of the templates whose disks stand on files in this directory of an image. */
+  async onImage(imageVersionDir: string): Promise<string[]> {
+    const found = await this.#manifests();
+    return found.flatMap(({ name, config }) =>
+      dirname(config.rootfsPath) === imageVersionDir ? [name] : [],
+    );
   }
 
   /** @throws ConfigError the name is taken, or none */
@@ -118,9 +136,39 @@ export class TemplateStore {
     });
   }
 
-  /** Directory in which a template is made before it gets its name. */
-  workshopOf(id: string): string {
-    return join(this.#dir, `.${id}.tmp`);
+  /**
+   * A directory in which a template is made before it gets its name; removed with all that is in it
+   * unless it was published. The lock says that its maker lives.
+   */
+  async openWorkshop(id: string): Promise<Workshop> {
+    await makeDir(this.#dir);
+    const dir = join(this.#dir, `.${id}.tmp`);
+    await mkdir(dir, { mode: 0o700 }).catch((error: unknown) => {
+      throw stateFault(error, dir);
+    });
+    const lock = await FileLock.acquire(join(dir, WORKSHOP_LOCK));
+    return {
+      dir,
+      [Symbol.asyncDispose]: async () => {
+        await lock.release();
+        await rm(dir, { recursive: true, force: true });
+      },
+    };
+  }
+
+  /** Removes what dead processes left half made. @returns the directories */
+  async removeAbandoned(): Promise<string[]> {
+    const removed: string[] = [];
+    for (const name of await readdir(this.#dir).catch(() => [])) {
+      if (!WORKSHOP.test(name)) continue;
+      const dir = join(this.#dir, name);
+      const lock = await FileLock.tryAcquire(join(dir, WORKSHOP_LOCK)).catch(() => undefined);
+      if (lock === undefined) continue;
+      await using _held = lock;
+      await rm(dir, { recursive: true, force: true });
+      removed.push(dir);
+    }
+    return removed;
   }
 
   async #requireUnused(name: string, dir: string): Promise<void> {
@@ -141,13 +189,18 @@ export class TemplateStore {
         ? [record.name ?? record.id]
         : [],
     );
-    const others = await Promise.all(
-      (await this.#names()).map(async (name) => {
-        const manifest = await readManifest(join(this.#dir, name)).catch(() => undefined);
-        return manifest?.backingPaths.includes(diskPath) === true ? [`template ${name}`] : [];
-      }),
+    const others = (await this.#manifests()).filter((one) => one.backingPaths.includes(diskPath));
+    return [...vms, ...others.map(({ name }) => `template ${name}`)];
+  }
+
+  /** Of all templates that can be read. */
+  async #manifests(): Promise<TemplateManifest[]> {
+    const found = await Promise.all(
+      (await this.#names()).map((name) =>
+        readManifest(join(this.#dir, name)).catch(() => undefined),
+      ),
     );
-    return [...vms, ...others.flat()];
+    return found.filter((manifest) => manifest !== undefined);
   }
 
   #taken(name: string): ConfigError {

@@ -1,6 +1,6 @@
 /** What templates are. Types only. */
 import type { MachineType } from '../../../firmware/machine.ts';
-import type { Accel, CreateStep, StateOptions, WaitOptions } from '../api.ts';
+import type { Accel } from '../api.ts';
 
 /** A template: memory, devices and disk of a machine at one instant, which clones go on from. */
 export interface TemplateInfo {
@@ -25,19 +25,4 @@ export interface TemplateInfo {
   /** Names or ids of the VMs that stand on it. */
   readonly usedBy: readonly string[];
   readonly dir: string;
-}
-
-/** What a clone may have of its own. All of it is optional. */
-export interface VmCloneOptions extends StateOptions, WaitOptions {
-  /** As `VmCreateOptions.name`. */
-  name?: string | undefined;
-  /** Guest hostname. Default: the name, else the id. */
-  hostname?: string | undefined;
-  /** As `VmCreateOptions.persistent`. Default false. */
-  persistent?: boolean | undefined;
-  /** As `VmCreateOptions.cid`. Default: random. */
-  cid?: number | undefined;
-  /** QEMU's program. Default: the one in PATH; it must be of the template's version. */
-  qemuPath?: string | undefined;
-  onProgress?: ((step: CreateStep) => void) | undefined;
 }
