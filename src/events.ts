@@ -45,6 +45,11 @@ export interface EventPayloads {
   /** `loadMs`: until memory, devices and disk were back; `durationMs`: until the agent answered, too. */
   'snapshot.restored': { name: string; loadMs: number; durationMs: number };
   'snapshot.deleted': { name: string; durationMs: number };
+  /** `pausedMs`: how long the vCPUs of the VM that was frozen stood still. */
+  'template.created': { template: string; usedBytes: number; durationMs: number; pausedMs: number };
+  'template.removed': { template: string };
+  /** `readyMs`: from the call until it was a machine of its own. */
+  'vm.cloned': { template: string; readyMs: number };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -6,7 +6,6 @@ import { resolvePaths } from '../config/paths.ts';
 import { QmpAgentError, TimeoutError, type StateError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
-import { usedBytes } from '../storage/index.ts';
 import {
   DEFAULT_READY_TIMEOUT_MS,
   type LogKind,
@@ -14,6 +13,7 @@ import {
   type StateOptions,
   type StatePaths,
   type StopOptions,
+  type VmCloneOptions,
   type VmCreateOptions,
   type VmInfo,
   type VmInstance,
@@ -31,7 +31,6 @@ import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
-import { readArgv } from './launcher.ts';
 import { lockMachine } from './machine-lock.ts';
 import { LiveVm, logsOf } from './live-vm.ts';
 import { dieWithProcess } from './process-exit.ts';
@@ -42,7 +41,9 @@ import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
-import { entryInfo, infoOf, observeState } from './vm-info.ts';
+import { cloneVm } from './template/clone.ts';
+import { freezeVm, type Frozen } from './template/freeze.ts';
+import { entryInfo, infoOf, inspectVm, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
@@ -81,6 +82,12 @@ export class Vm implements VmInstance {
     return new Vm(paths, record, live, !record.config.persistent);
   }
 
+  /** {@inheritDoc VmStatics.fromTemplate} */
+  static async fromTemplate(template: string, options: VmCloneOptions = {}): Promise<Vm> {
+    const { paths, record, live } = await cloneVm(template, options);
+    return new Vm(paths, record, live, !record.config.persistent);
+  }
+
   /** {@inheritDoc VmStatics.connect} */
   static async connect(idOrName: string, o: StateOptions & WaitOptions = {}): Promise<Vm> {
     const paths = o.paths ?? resolvePaths();
@@ -102,9 +109,7 @@ export class Vm implements VmInstance {
   /** {@inheritDoc VmStatics.inspect} */
   static async inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
     const paths = o.paths ?? resolvePaths();
-    const info = infoOf(paths, await findRecord(idOrName, paths));
-    const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
-    return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
+    return inspectVm(paths, await findRecord(idOrName, paths));
   }
 
   /** {@inheritDoc VmStatics.kill} */
@@ -191,7 +196,7 @@ export class Vm implements VmInstance {
       return { ...infoOf(this.#paths, this.#record), state: 'removed', pid: undefined };
     }
     this.#record = record;
-    const info = this.#seen(infoOf(this.#paths, record));
+    const info = seenBy(this.#live?.watch, infoOf(this.#paths, record));
     this.#setState(info.state);
     return info;
   }
@@ -225,13 +230,13 @@ export class Vm implements VmInstance {
     await this.#detach();
     // Of a start whose process died before it could write the pid down.
     for (const stray of await findQemus(this.id)) await killProcess(stray);
-    const boot = await bootFilesOf(this.#paths, record.config);
+    const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
       const started = await launchAndBoot({
         paths: this.#paths,
         record,
-        boot,
+        from,
         deadline,
         signal: o.signal,
       });
@@ -307,6 +312,15 @@ export class Vm implements VmInstance {
     return attachConsole(this.id, this.#files, o);
   }
 
+  /**
+   * Writes memory, devices and disk to a directory, as templates are made of; the VM stands still
+   * afterwards.
+   * @internal
+   */
+  freeze(dir: string, o: WaitOptions = {}): Promise<Frozen> {
+    return freezeVm(this.#inside(), dir, o);
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#owned ? this.#discard() : this.#detach();
     return this.#closing;
@@ -380,12 +394,6 @@ export class Vm implements VmInstance {
     await writeRecord(this.#files, this.#record);
   }
 
-  /** Nobody writes down that the host's disk is full: there may be no space for it. */
-  #seen(info: VmInfo): VmInfo {
-    if (info.state !== 'running' || this.#live?.watch.isDiskFull !== true) return info;
-    return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
-  }
-
   /** QEMU is gone: its sockets go too. */
   async #down(): Promise<void> {
     await this.#detach();
@@ -435,6 +443,7 @@ export class Vm implements VmInstance {
     return {
       id: this.id,
       files: this.#files,
+      config: this.#record.config,
       get state() {
         return state();
       },
