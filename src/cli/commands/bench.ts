@@ -39,6 +39,12 @@ const BENCHES: readonly BenchEntry[] = [
     runs: 10,
     load: async () => (await import('../../bench/reset.ts')).benchReset,
   },
+  {
+    name: 'clone',
+    description: 'a clone of a template, beside a cold boot and a QEMU with nothing in it',
+    runs: 10,
+    load: async () => (await import('../../bench/clone.ts')).benchClone,
+  },
 ];
 
 /** Most samples of one figure. */
