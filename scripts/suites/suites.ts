@@ -21,6 +21,7 @@ const LAB_TIMEOUT_MS = 35 * MINUTE;
  * only on this machine.
  */
 const LAB_E2E = [
+  'test/e2e/vm/clones.test.ts',
   'test/e2e/vm/commands.test.ts',
   'test/e2e/vm/death.test.ts',
   'test/e2e/vm/hostile.test.ts',
