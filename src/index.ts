@@ -6,6 +6,7 @@ export {
   type EventPayloads,
   type EventStream,
   type EventType,
+  type PoolRemovalReason,
   type SystemEvent,
   type TraceKind,
 } from './events.ts';
@@ -28,3 +29,5 @@ export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';
 export type * from './vm/snapshot-types.ts';
 export { DEFAULT_READY_TIMEOUT_MS, openImageStore, Vm } from './vm/index.ts';
+export { VmPool } from './pool/index.ts';
+export type * from './pool/types.ts';

@@ -295,6 +295,11 @@ export class Vm implements VmInstance {
     return this.#log(o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
   }
 
+  async clearLogs(): Promise<void> {
+    const { consoleLog, qemuLog } = logsOf(this.#files);
+    await Promise.all([consoleLog.clear(), qemuLog.clear()]);
+  }
+
   followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
     const ended = this.#live?.watch.ended ?? Promise.resolve();
     return followLog(this.#log(o.kind), ended, o.signal);
