@@ -15,7 +15,7 @@ import type { VmSource } from './types.ts';
 const TICK_MS = 1_000;
 /** VMs that were made together do not expire together: by so much of `maxAgeMs` they differ. */
 const AGE_SPREAD = 0.1;
-/** A successor is made ahead for a VM that expires within the time this takes, at most this part of its age. */
+/** A VM's successor is made ahead of its expiry, but not before so much of its life is left. */
 const MAX_LEAD_OF_AGE = 0.25;
 
 /** Whom a stock serves. */
@@ -44,7 +44,7 @@ export class Stock {
   readonly #tasks = new Set<Promise<void>>();
   /** `draining`: only those who wait already get VMs. */
   #state: 'open' | 'draining' | 'closed' = 'open';
-  #isPlanning = false;
+  #planned: NodeJS.Immediate | undefined;
   #tick: NodeJS.Timeout | undefined;
   #checkedAt = performance.now();
   #isChecking = false;
@@ -122,10 +122,9 @@ export class Stock {
 
   /** Plans anew, but not on the caller's path: a plan starts processes. */
   planSoon(): void {
-    if (this.#isPlanning) return;
-    this.#isPlanning = true;
-    setImmediate(() => {
-      this.#isPlanning = false;
+    if (this.#state === 'closed') return;
+    this.#planned ??= setImmediate(() => {
+      this.#planned = undefined;
       this.#plan();
     });
   }
@@ -134,6 +133,7 @@ export class Stock {
   async close(why: Error): Promise<void> {
     this.#state = 'closed';
     clearInterval(this.#tick);
+    clearImmediate(this.#planned);
     this.#over.abort(why);
     for (const member of this.roster.all) {
       if (member.state !== 'leaving') void this.#retire(member, 'closed');
@@ -164,15 +164,16 @@ export class Stock {
     for (const member of [...roster.idle]) {
       if (!member.isFit(now)) void this.#retire(member, whyUnfit(member, now));
     }
-    const present = () => roster.size - roster.count('leaving') + this.making;
+    const present = () => roster.size - roster.count('leaving');
     const restMs = this.#state === 'open' ? idleTimeoutMs : 0;
-    for (const member of [...roster.idle]) {
-      if (present() <= wanted || now - member.idleSince < restMs) break;
-      void this.#retire(member, 'surplus');
+    // Those that would have to be replaced next go first.
+    for (const member of roster.idle.toSorted((a, b) => a.expiresAt - b.expiresAt)) {
+      if (present() > wanted && now - member.idleSince >= restMs)
+        void this.#retire(member, 'surplus');
     }
-    const leaveSoon = Math.min(leadMs, maxAgeMs * MAX_LEAD_OF_AGE);
+    const leaveSoon = Math.min(2 * leadMs + TICK_MS, maxAgeMs * MAX_LEAD_OF_AGE);
     const expiring = roster.idle.filter(({ expiresAt }) => expiresAt - now < leaveSoon).length;
-    const missing = wanted - (present() - expiring);
+    const missing = wanted - (present() + this.making - expiring);
     this.#refill.begin(Math.min(missing, maxSize - roster.size - this.making));
     this.#o.onChange();
   }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { PoolOptions } from '../../../src/pool/types.ts';
 import { checkPoolOptions } from '../../../src/pool/options.ts';
 
 describe('options of a pool', () => {
@@ -28,7 +29,7 @@ describe('options of a pool', () => {
     [{ healthIntervalMs: 2 ** 31 }, 'pool.healthIntervalMs', /to 2147483647/],
     [{ maxsize: 3 }, 'pool.maxsize', /mean maxSize/],
   ])('that cannot be are refused: %j', (options, field, hint) => {
-    expect(() => checkPoolOptions(options)).toThrow(
+    expect(() => checkPoolOptions(options as PoolOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_CONFIG', field, hint: expect.stringMatching(hint) }),
     );
   });
