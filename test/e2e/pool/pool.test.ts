@@ -2,12 +2,14 @@
 import { randomBytes } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { execa, type ResultPromise } from 'execa';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { QmpClient } from '../../../qmp/index.ts';
 import { events, type EventOf, type SystemEvent } from '../../../src/events.ts';
 import { VmPool, type VmLease } from '../../../src/pool/index.ts';
 import { Vm } from '../../../src/vm/vm.ts';
-import { expectNothingLeft } from '../cli/host.ts';
+import { expectNothingLeft, processesOf, started } from '../cli/host.ts';
 import { BOOT_MS, failureOf, qemuPid, useTestState } from '../vm/state.ts';
 
 const MEMORY_MIB = 512;
@@ -188,6 +190,18 @@ describe('a pool whose VMs are reset in place', () => {
     await Promise.all([first.release(), second.release()]);
   });
 
+  it('leaves other pools the memory that it was not promised', async () => {
+    const tooMany = failureOf(
+      VmPool.create({ vm: { ...vmOptions(), memoryMib: 8_192 }, maxSize: 1_000 }),
+    );
+    expect(await tooMany).toMatchObject({
+      code: 'ERR_POOL_MEMORY',
+      field: 'pool.maxSize',
+      value: 1_000,
+      hint: expect.stringMatching(/^(Lower maxSize to \d+|Free memory)/),
+    });
+  });
+
   it('is drained: who has a VM may end, nobody else gets one, and nothing is left', async () => {
     await idle(2);
     const lease = await pool.acquire();
@@ -221,6 +235,31 @@ describe('a pool whose VMs are used once', () => {
     expect(pool.close()).toBe(closing);
     await closing;
     expect(await interrupted).toMatchObject({ vmId: second.vm.id });
+    await expectNothingLeft(state.box);
+  });
+});
+
+describe('a pool whose process is killed', () => {
+  it('leaves no QEMU, and the next look at the VMs takes its files away', async () => {
+    const [index, tsx] = ['src/index.ts', 'node_modules/tsx/dist/esm/index.mjs'].map((path) =>
+      fileURLToPath(new URL(`../../../${path}`, import.meta.url)),
+    );
+    const program = `
+      import { VmPool } from ${JSON.stringify(index)};
+      const pool = await VmPool.create({ vm: ${JSON.stringify(vmOptions())}, maxSize: 2 });
+      await pool.acquire();
+      console.log('ready');
+      setInterval(() => undefined, 1_000);
+    `;
+    const args = ['--import', tsx!, '--input-type=module', '--eval', program];
+    const owner = execa(process.execPath, args, { reject: false, stdin: 'ignore' });
+    await started(owner as unknown as ResultPromise);
+    const vms = await Vm.list(state);
+    expect(vms.map(({ ownerPid }) => ownerPid)).toContain(owner.pid);
+    owner.kill('SIGKILL');
+    await owner;
+    await vi.waitFor(async () => expect(await processesOf(state.box)).toEqual([]), WAIT);
+    expect(await Vm.list(state)).toEqual([]);
     await expectNothingLeft(state.box);
   });
 });
