@@ -26,6 +26,7 @@ const CLOCK_REALTIME = 0;
 const RNDADDENTROPY = 0x4008_5203; // linux/random.h
 const RNDRESEEDCRNG = 0x5207;
 const F_SETPIPE_SZ = 1031; // linux/fcntl.h
+const MS_BIND = 4096; // linux/mount.h
 
 /** A libc call failed; `code` is the errno's name where it is one of those we tell apart. */
 export class LibcError extends Error {
@@ -86,6 +87,8 @@ export interface Libc {
   readonly setClock: (unixMs: number) => void;
   /** Mixes bytes into the kernel's pool, credits them, and reseeds the generator at once. */
   readonly addEntropy: (fd: number, bytes: Uint8Array) => void;
+  /** Lays one file over another: mount(2) with MS_BIND. */
+  readonly bindMount: (source: string, target: string) => void;
   readonly close: (fd: number) => void;
 }
 
@@ -154,6 +157,10 @@ function bindings(ffi: typeof Ffi): Libc {
   return {
     flock: (fd, operation) => void call('flock', fd, operation),
     close: (fd) => void call('close', fd),
+    bindMount(source, target) {
+      const none = cString('');
+      call('mount', cString(source), cString(target), none, MS_BIND, none);
+    },
     pipe(sizeBytes) {
       const fds = Buffer.alloc(8);
       call('pipe2', fds, CLOEXEC);
@@ -212,6 +219,10 @@ function bindings(ffi: typeof Ffi): Libc {
       call('ioctl', fd, RNDRESEEDCRNG, 0);
     },
   };
+}
+
+function cString(text: string): Buffer {
+  return Buffer.from(`${text}\0`);
 }
 
 /** `struct sockaddr_vm`: family u16, reserved u16, port u32, cid u32, flags u8, 3 zero bytes. */

@@ -41,6 +41,12 @@ export interface ProcessTrees {
 }
 
 const CGROUP_ROOT = '/sys/fs/cgroup';
+/** Below the root of cgroups: our groups … */
+const GROUPS = 'qmp-agent';
+/** … of which this is the agent's own. */
+export const AGENT_GROUP = 'agent';
+/** Directory of the groups of all execs. */
+export const EXEC_GROUPS = `${CGROUP_ROOT}/${GROUPS}`;
 /** Rounds of looking for processes that fork while they are moved or killed. */
 const MAX_ROUNDS = 100;
 
@@ -67,8 +73,8 @@ class CgroupTrees implements ProcessTrees {
 
   constructor(root: string) {
     readFileSync(`${root}/cgroup.controllers`);
-    this.#base = `${root}/qmp-agent`;
-    const own = `${this.#base}/agent`;
+    this.#base = `${root}/${GROUPS}`;
+    const own = `${this.#base}/${AGENT_GROUP}`;
     mkdirSync(own, { recursive: true });
     this.#removeOld();
     writeFileSync(`${own}/cgroup.procs`, String(process.pid));
@@ -97,7 +103,7 @@ class CgroupTrees implements ProcessTrees {
   /** Groups of an earlier agent: what it ran has no owner any more and is killed. */
   #removeOld(): void {
     for (const entry of readdirSync(this.#base, { withFileTypes: true })) {
-      if (!entry.isDirectory() || entry.name === 'agent') continue;
+      if (!entry.isDirectory() || entry.name === AGENT_GROUP) continue;
       const path = `${this.#base}/${entry.name}`;
       killGroup(path);
       removeGroup(path); // or later: its processes may take a moment to die

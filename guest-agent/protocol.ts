@@ -21,6 +21,9 @@
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /park                   | –                            | 204: all that execs started stands |
+ * | POST /unpark                 | –                            | 204: it goes on                    |
+ * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |
  */
 
@@ -104,6 +107,19 @@ export interface ExecInfo {
   exit?: ExecExit;
 }
 
+/** Body of `POST /renew`: what makes a copy of a guest a machine of its own. */
+export interface RenewSpec {
+  /** Base64 of 32 to 4096 bytes, for the kernel's random generator. */
+  entropy: string;
+  /** Wall clock, ms since the epoch. */
+  unixMs: number;
+  hostname: string;
+  /** 32 hex digits: machine-id(5). */
+  machineId: string;
+  /** A UUID, for /proc/sys/kernel/random/boot_id. */
+  bootId: string;
+}
+
 export interface PingReply {
   agentVersion: string;
   protocol: number;
@@ -147,8 +163,12 @@ export const LIMITS = {
   replayBytes: 16 * 1024 * 1024,
   /** Replay buffers of all execs together; those of the execs that ended first go first. */
   totalReplayBytes: 64 * 1024 * 1024,
-  /** Bytes of seed in one `POST /entropy`. */
+  /** Bytes of seed in one `POST /entropy` or `POST /renew` … */
   entropyBytes: 4096,
+  /** … and fewest: fewer could be guessed. */
+  minEntropyBytes: 32,
+  /** Latest time that a clock is set to: the year 2200. Beyond it a clock is a mistake. */
+  unixMs: 7_258_118_400_000,
   /** Execs running at once in one guest. */
   execs: 1024,
   /** Finished execs that stay listed. */

@@ -11,6 +11,7 @@ import { complain } from './channels.ts';
 import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
+import { freezeExecs, thawExecs } from './freezer.ts';
 import {
   BODY_TIMEOUT_MS,
   GUEST_WINDOW_BYTES,
@@ -18,6 +19,8 @@ import {
   LIMITS,
   type ErrorReply,
 } from './protocol.ts';
+import { parseRenewSpec } from './renew-spec.ts';
+import { renew } from './renew.ts';
 import { RequestError } from './request-error.ts';
 import type { SocketDuplex } from './socket-duplex.ts';
 import type { ServeHttp2 } from './session.ts';
@@ -85,17 +88,26 @@ async function route(
     case 'GET /status':
       return reply(stream, await status(execs.runningCount));
     case 'POST /clock': {
-      const unixMs = parseNumber('unixMs', (await readObject(stream))['unixMs'], 0, MAX_UNIX_MS);
+      const unixMs = parseNumber('unixMs', (await readObject(stream))['unixMs'], 0, LIMITS.unixMs);
       return reply(stream, { stepMs: await setClock(unixMs) });
     }
     case 'POST /entropy': {
       const bytes = await readBody(stream, LIMITS.entropyBytes);
-      parseNumber('length', bytes.length, MIN_ENTROPY_BYTES, LIMITS.entropyBytes);
+      parseNumber('length', bytes.length, LIMITS.minEntropyBytes, LIMITS.entropyBytes);
       await addEntropy(bytes);
       return reply(stream);
     }
     case 'POST /hostname':
       setHostname((await readObject(stream))['hostname']);
+      return reply(stream);
+    case 'POST /park':
+      await freezeExecs();
+      return reply(stream);
+    case 'POST /unpark':
+      thawExecs();
+      return reply(stream);
+    case 'POST /renew':
+      await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));
       return reply(stream);
     case 'POST /poweroff':
       reply(stream);
@@ -105,10 +117,6 @@ async function route(
       return routeExec(execs, stream, request, query);
   }
 }
-
-/** Year 2200: beyond it a clock is a mistake. */
-const MAX_UNIX_MS = 7_258_118_400_000;
-const MIN_ENTROPY_BYTES = 32;
 
 async function routeExec(
   execs: Execs,

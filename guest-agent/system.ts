@@ -56,7 +56,7 @@ export async function addEntropy(bytes: Uint8Array): Promise<void> {
 }
 
 /** RFC 1123, one label or several. */
-const HOSTNAME =
+export const HOSTNAME =
   /^(?=.{1,64}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 
 /** Sets the hostname, now and in the files that name it. */

@@ -7,12 +7,13 @@
  * ├─ HostError                     ERR_HOST_…             the host lacks something, or something on it is in the way
  * ├─ StateError                    ERR_STATE              actual and required runstate
  * ├─ StateDirError                 ERR_STATE_DIR          state directory read-only, corrupt or from the future
- * ├─ NotFoundError                 ERR_NOT_FOUND          no such VM / image / exec (or an ambiguous prefix)
+ * ├─ NotFoundError                 ERR_NOT_FOUND          no such VM / image / template / exec (or an ambiguous prefix)
  * ├─ TimeoutError                  ERR_TIMEOUT            operation, timeoutMs
  * ├─ LaunchError                   ERR_LAUNCH             exit code, argv, last lines of stderr
  * ├─ VmDiedError                   ERR_VM_DIED            QEMU ended while something waited for it
  * │  └─ GuestPanicError            ERR_GUEST_PANIC        the kernel's panic text
  * ├─ ImageError                    ERR_IMAGE_…            missing, corrupt, failed build step
+ * ├─ TemplateError                 ERR_TEMPLATE_…         corrupt, in use, of another QEMU or processor
  * ├─ QmpError
  * │  ├─ QmpConnectError            ERR_QMP_CONNECT
  * │  ├─ QmpCommandError            ERR_QMP_COMMAND        class and description from QEMU
@@ -239,6 +240,21 @@ export class ImageError extends QmpAgentError {
     this.code = code;
     this.step = details.step;
     this.logPath = details.logPath;
+  }
+}
+
+/** What is wrong with a template. */
+export type TemplateErrorCode =
+  | 'ERR_TEMPLATE_CORRUPT' // files missing, or not those of the manifest
+  | 'ERR_TEMPLATE_IN_USE' // a clone still stands on it
+  | 'ERR_TEMPLATE_MISMATCH'; // made by another QEMU, or for another processor
+
+/** A template cannot be used or removed. */
+export class TemplateError extends QmpAgentError {
+  override readonly code: TemplateErrorCode;
+  constructor(code: TemplateErrorCode, message: string, details: ErrorDetails & { hint: string }) {
+    super(message, details);
+    this.code = code;
   }
 }
 

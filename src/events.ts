@@ -74,6 +74,11 @@ export interface EventPayloads {
   'pool.source-recovered': { pool: string; failures: number };
   'pool.draining': { pool: string; leased: number; waiting: number };
   'pool.closed': { pool: string };
+  /** `pausedMs`: how long the vCPUs of the VM that was frozen stood still. */
+  'template.created': { template: string; usedBytes: number; durationMs: number; pausedMs: number };
+  'template.removed': { template: string };
+  /** `readyMs`: from the call until it was a machine of its own. */
+  'vm.cloned': { template: string; readyMs: number };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -28,6 +28,15 @@ export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/
 export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';
 export type * from './vm/snapshot-types.ts';
-export { DEFAULT_READY_TIMEOUT_MS, openImageStore, Vm } from './vm/index.ts';
+export type * from './vm/template/types.ts';
+export {
+  createTemplate,
+  DEFAULT_READY_TIMEOUT_MS,
+  openImageStore,
+  TemplateStore,
+  Vm,
+  type TemplateCreateOptions,
+  type TemplateStep,
+} from './vm/index.ts';
 export { VmPool } from './pool/index.ts';
 export type * from './pool/types.ts';

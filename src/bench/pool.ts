@@ -55,10 +55,16 @@ class Users {
 export async function benchPool(options: BenchOptions): Promise<BenchReport> {
   const { signal, runs, pool: of } = options;
   const begun = beginRun();
-  const { name: _, ...vm } = options.vm;
+  const { template } = of;
+  const { name: _, ...booted } = options.vm;
+  const { paths, qemuPath, timeoutMs } = options.vm;
+  const vm = template === undefined ? booted : { paths, qemuPath, timeoutMs };
   const size = { minSize: POOL_SIZE, maxSize: POOL_SIZE };
   await using pool = await VmPool.create({ ...of, vm, ...size, signal });
-  await using warm = await Vm.create({ ...options.vm, signal });
+  await using warm =
+    template === undefined
+      ? await Vm.create({ ...vm, signal })
+      : await Vm.fromTemplate(template, { ...vm, signal });
   const users = new Users(pool, signal);
   const taken = await interleave(
     [

@@ -17,8 +17,8 @@ export interface BenchOptions {
   runs: number;
   /** Of the VMs measured: image, vcpus, memory, machine, accelerator. */
   vm: VmCreateOptions;
-  /** Of `bench pool`: how its VMs are made as new. */
-  pool: Pick<PoolOptions, 'strategy'>;
+  /** Of `bench pool`: what its VMs are, and how they are made as new. */
+  pool: Pick<PoolOptions, 'strategy' | 'template'>;
   store: ImageStore;
   qemuPath: string;
   signal: AbortSignal;

@@ -12,7 +12,7 @@ export type Shell = (typeof SHELLS)[number];
 /** What a word may be: fixed words, names to ask for, or files. */
 type Source =
   | { readonly kind: 'words'; readonly words: readonly string[] }
-  | { readonly kind: 'ask'; readonly what: 'vms' | 'images' }
+  | { readonly kind: 'ask'; readonly what: 'vms' | 'images' | 'templates' }
   | { readonly kind: 'files' }
   | { readonly kind: 'none' };
 
@@ -30,6 +30,7 @@ const OPTION_VALUES: Readonly<Record<string, Source>> = {
     words: ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'],
   },
   '--machine': { kind: 'words', words: ['q35', 'microvm'] },
+  '--template': { kind: 'ask', what: 'templates' },
   '--trace': { kind: 'words', words: ['qmp', 'argv', 'agent'] },
 };
 
@@ -94,6 +95,7 @@ function operandsOf(args: readonly Argument[]): Source {
   const name = args[0]?.name();
   if (name === 'vm') return { kind: 'ask', what: 'vms' };
   if (name === 'image') return { kind: 'ask', what: 'images' };
+  if (name === 'template') return { kind: 'ask', what: 'templates' };
   if (name === 'shell') return { kind: 'words', words: SHELLS };
   if (name === 'source') return { kind: 'files' };
   return { kind: 'none' };

@@ -66,8 +66,12 @@ export function addVmOptions(command: Command): Command {
     )
     .addOption(vm('--disk <size>', "size of the disk (default: the image's own)", 'diskMib'))
     .addOption(vm('--accel <kind>', 'auto, kvm or tcg (default: auto)', 'accel'))
-    .addOption(vm('--machine <type>', 'q35 or microvm', 'machine'))
-    .option('--name <name>', 'name of the VM');
+    .addOption(vm('--machine <type>', 'q35 or microvm', 'machine'));
+}
+
+/** Adds the option that names it. */
+export function addNameOption(command: Command): Command {
+  return command.option('--name <name>', 'name of the VM');
 }
 
 /** Adds the options that describe a command in the guest. */

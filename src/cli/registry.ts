@@ -103,6 +103,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/snapshot.ts')).registerSnapshot(p, c),
   },
   {
+    name: 'template',
+    summary: 'freeze machines for clones to go on from',
+    register: async (p, c) => (await import('./commands/template.ts')).registerTemplate(p, c),
+  },
+  {
+    name: 'clone',
+    summary: 'a VM that goes on from where a template stands',
+    register: async (p, c) => (await import('./commands/clone.ts')).registerClone(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

@@ -1,7 +1,8 @@
 /** The way from commands to VMs and images. */
 import type { ResolvedPaths } from '../config/paths.ts';
 import type { ImageStore } from '../image/index.ts';
-import type { VmCreateOptions, VmInstance, VmStatics } from '../vm/api.ts';
+import type { VmCloneOptions, VmCreateOptions, VmInstance, VmStatics } from '../vm/api.ts';
+import type { TemplateStore } from '../vm/template/store.ts';
 import type { CliContext } from './context.ts';
 
 /** Loads the `Vm` class: QEMU, QMP and all that. */
@@ -21,8 +22,19 @@ export async function openImageStore(paths: ResolvedPaths): Promise<ImageStore> 
   return store.openImageStore(paths);
 }
 
+/** The templates that `state.dataDir` holds. */
+export async function openTemplates(context: CliContext): Promise<TemplateStore> {
+  const { TemplateStore: Store } = await import('../vm/template/store.ts');
+  return new Store(context.paths);
+}
+
 /** What a new VM is to be, from the configuration. */
 export function vmOptions(context: CliContext, name: string | undefined): VmCreateOptions {
+  return { ...machineOptions(context), name };
+}
+
+/** As {@link vmOptions}, for what has a name by other means. */
+export function machineOptions(context: CliContext) {
   const { vm, qemu } = context.config;
   return {
     paths: context.paths,
@@ -36,8 +48,13 @@ export function vmOptions(context: CliContext, name: string | undefined): VmCrea
     machine: vm.machine,
     channel: vm.channel,
     qemuPath: qemu.path,
-    name,
   };
+}
+
+/** What a clone is to be, from the configuration; the rest is the template's. */
+export function cloneOptions(context: CliContext, name: string | undefined): VmCloneOptions {
+  const { paths, signal, config } = context;
+  return { paths, signal, timeoutMs: config.vm.readyTimeoutMs, qemuPath: config.qemu.path, name };
 }
 
 /** Takes up a VM by id, prefix or name. @throws NotFoundError */

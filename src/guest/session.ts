@@ -5,6 +5,7 @@ import {
   type ExecSpec,
   type GuestStatus,
   type PingReply,
+  type RenewSpec,
 } from '../../guest-agent/protocol.ts';
 import { FrameError } from '../../guest-agent/frames.ts';
 import {
@@ -202,6 +203,22 @@ export class GuestSession implements AsyncDisposable {
 
   async setHostname(hostname: string, o?: CallOptions): Promise<void> {
     await this.#post('/hostname', { hostname }, o);
+  }
+
+  /** Stops all processes that execs have started. @throws GuestRequestError `EBUSY`: they go on */
+  async park(o?: CallOptions): Promise<void> {
+    await this.#post('/park', {}, o);
+  }
+
+  /** Lets them go on. */
+  async unpark(o?: CallOptions): Promise<void> {
+    await this.#post('/unpark', {}, o);
+  }
+
+  /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */
+  async renew(spec: RenewSpec, o?: CallOptions): Promise<void> {
+    const body = Buffer.from(JSON.stringify(spec)); // as bytes: seeds do not belong into transcripts
+    await request(this.#wire, 'POST', '/renew', body, o);
   }
 
   /** Asks the guest to power off. Resolves when it has taken the request. */

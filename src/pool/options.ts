@@ -2,7 +2,7 @@
 import { nearest } from '../config/nearest.ts';
 import { MAX_TIMEOUT_MS } from '../config/schema.ts';
 import { ConfigError } from '../errors.ts';
-import type { PoolOptions } from './types.ts';
+import type { PoolOptions, PoolStrategy } from './types.ts';
 
 /** Most VMs of a pool. */
 const MAX_VMS = 1_000;
@@ -29,11 +29,14 @@ const OPTION_NAMES: Readonly<Record<keyof PoolOptions, true>> = {
   healthIntervalMs: true,
   countedMemoryMib: true,
   strategy: true,
+  template: true,
   vm: true,
   prepare: true,
   timeoutMs: true,
   signal: true,
 };
+
+const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
 
 let unnamed = 0;
 
@@ -75,6 +78,26 @@ function checkNames(o: PoolOptions): void {
     value: (o as Record<string, unknown>)[unknown],
     hint: meant === undefined ? `There are ${names.join(', ')}.` : `Did you mean ${meant}?`,
   });
+}
+
+/** The strategy that was asked for. @throws ConfigError it does not fit the template, or the lack of one */
+export function checkStrategy({ template, strategy }: PoolOptions): PoolStrategy {
+  const chosen = strategy ?? (template === undefined ? 'savevm' : 'clone');
+  const wrong = (field: string, value: unknown, what: string, hint: string) =>
+    new ConfigError(what, { field: `pool.${field}`, value, hint });
+  if (!STRATEGIES.includes(chosen)) {
+    const what = `there is no strategy ${JSON.stringify(chosen)}`;
+    throw wrong('strategy', chosen, what, `Give one of ${STRATEGIES.join(', ')}.`);
+  }
+  if (chosen === 'clone' && template === undefined) {
+    const what = 'the strategy clone needs a template';
+    throw wrong('template', template, what, 'Name a template, see `qmp-agent template create`.');
+  }
+  if (chosen !== 'clone' && template !== undefined) {
+    const what = `the strategy ${chosen} knows no templates`;
+    throw wrong('strategy', chosen, what, 'Leave the strategy out, or the template.');
+  }
+  return chosen;
 }
 
 function whole(field: keyof PoolOptions, value: number, min: number, max: number): number {

@@ -54,7 +54,7 @@ export class VmPool implements AsyncDisposable {
    */
   static async create(options: PoolOptions = {}): Promise<VmPool> {
     const config = checkPoolOptions(options);
-    return VmPool.#open(sourceOf(config.name, options), config, options, hostMemory);
+    return VmPool.#open(await sourceOf(config.name, options), config, options, hostMemory);
   }
 
   /**

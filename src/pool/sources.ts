@@ -1,10 +1,12 @@
 /** Where a pool's VMs come from, one source for each strategy. */
+import { resolvePaths } from '../config/paths.ts';
 import { DEFAULT_CONFIG } from '../config/schema.ts';
 import { PoolUncleanError } from '../errors.ts';
 import { QEMU_OVERHEAD_BYTES } from '../host-memory.ts';
 import { rejectOnAbort } from '../vm/abort.ts';
-import { DEFAULT_READY_TIMEOUT_MS, Vm, type SnapshotInfo } from '../vm/index.ts';
-import type { PoolOptions, PoolStrategy, VmSource } from './types.ts';
+import { DEFAULT_READY_TIMEOUT_MS, TemplateStore, Vm, type SnapshotInfo } from '../vm/index.ts';
+import { checkStrategy } from './options.ts';
+import type { PoolOptions, VmSource } from './types.ts';
 
 const MIB = 2 ** 20;
 /** The snapshot to which the strategy `savevm` goes back. */
@@ -17,34 +19,50 @@ const RESET_TIMEOUT_MS = 30_000;
  */
 const LOUD_CONSOLE_BYTES = 2 ** 20;
 
-/** What sources take of a pool's options. */
-export type SourceOptions = Pick<PoolOptions, 'strategy' | 'vm' | 'prepare'>;
+/** The source of the strategy that was asked for. @throws ConfigError; NotFoundError, TemplateError */
+export async function sourceOf(pool: string, o: PoolOptions): Promise<VmSource> {
+  const strategy = checkStrategy(o);
+  if (strategy === 'clone') return cloneSource(o.template ?? '', o);
+  return strategy === 'savevm' ? savevmSource(pool, o) : recreateSource(o);
+}
 
-/** The source of a strategy. Checks nothing: the first VM shows whether the options are sound. */
-export function sourceOf(pool: string, { strategy, ...o }: SourceOptions): VmSource {
-  const sources: Readonly<Record<PoolStrategy, () => VmSource>> = {
-    savevm: () => savevmSource(pool, o),
-    recreate: () => recreateSource(o),
+/** `clone`: each VM goes on from where the template stands, and is used once. */
+async function cloneSource(template: string, o: PoolOptions): Promise<VmSource> {
+  const { manifest } = await new TemplateStore(o.vm?.paths ?? resolvePaths()).get(template);
+  return {
+    strategy: 'clone',
+    bytesPerVm: bytesOf(manifest.config.memoryMib),
+    create: (signal) => made(o, signal, () => Vm.fromTemplate(template, { ...o.vm, signal })),
   };
-  return sources[strategy ?? 'savevm']();
 }
 
 /** `recreate`: each VM boots, and is used once. */
-function recreateSource(o: SourceOptions): VmSource {
-  return { strategy: 'recreate', bytesPerVm: bytesPerVm(o), create: (signal) => boot(o, signal) };
+function recreateSource(o: PoolOptions): VmSource {
+  return {
+    strategy: 'recreate',
+    bytesPerVm: bytesOf(o.vm?.memoryMib),
+    create: (signal) => made(o, signal, () => Vm.create({ ...o.vm, signal })),
+  };
 }
 
 /** `savevm`: each VM boots, and is put back after use to where it was before anybody used it. */
-function savevmSource(pool: string, o: SourceOptions): VmSource {
+function savevmSource(pool: string, o: PoolOptions): VmSource {
   const cleanOf = new WeakMap<Vm, SnapshotInfo>();
+  const booting = recreateSource(o);
   return {
+    ...booting,
     strategy: 'savevm',
-    bytesPerVm: bytesPerVm(o),
-    create: (signal) =>
-      boot(o, signal, async (vm) => {
+    create: async (signal) => {
+      const vm = await booting.create(signal);
+      try {
         cleanOf.set(vm, await vm.snapshots.create(CLEAN, { signal }));
         await vm.clearLogs(); // the first user sees as much of the past as the second
-      }),
+        return vm;
+      } catch (error) {
+        await vm.close();
+        throw error;
+      }
+    },
     reset: async (vm, signal) => {
       const bounds = AbortSignal.any([signal, AbortSignal.timeout(RESET_TIMEOUT_MS)]);
       await putBack(vm, { pool, clean: cleanOf.get(vm), signal: bounds });
@@ -83,19 +101,18 @@ function isSame(one: SnapshotInfo, other: SnapshotInfo | undefined): boolean {
   );
 }
 
-/** A VM that booted and is ready to be lent; nothing of it is left where a step fails. */
-async function boot(
-  { vm: options, prepare }: SourceOptions,
+/** A VM that is ready to be lent; nothing of it is left where a step fails. */
+async function made(
+  { vm: options, prepare }: PoolOptions,
   signal: AbortSignal,
-  last?: (vm: Vm) => Promise<void>,
+  make: () => Promise<Vm>,
 ): Promise<Vm> {
   const timeoutMs = options?.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS;
+  const vm = await make();
   const bounds = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
-  const vm = await Vm.create({ ...options, signal });
   try {
     await warmUp(vm, bounds);
     if (prepare !== undefined) await within(prepare(vm, bounds), bounds);
-    await last?.(vm);
     return vm;
   } catch (error) {
     await vm.close();
@@ -118,7 +135,7 @@ async function warmUp(vm: Vm, signal: AbortSignal): Promise<void> {
   await vm.commands.run(['true'], { signal });
 }
 
-/** What one VM could use of the host's memory at most. */
-function bytesPerVm({ vm }: SourceOptions): number {
-  return (vm?.memoryMib ?? DEFAULT_CONFIG.vm.memoryMib) * MIB + QEMU_OVERHEAD_BYTES;
+/** What a VM with so much memory could use of the host's at most. */
+function bytesOf(memoryMib: number = DEFAULT_CONFIG.vm.memoryMib): number {
+  return memoryMib * MIB + QEMU_OVERHEAD_BYTES;
 }

@@ -3,10 +3,11 @@ import type { Vm, VmCreateOptions, WaitOptions } from '../vm/index.ts';
 
 /**
  * How a used VM becomes a new one.
+ * - `clone`: it is thrown away, and another one is cloned from the same template
  * - `savevm`: a snapshot that was taken before anybody used it is restored in place
  * - `recreate`: it is thrown away, and another one boots
  */
-export type PoolStrategy = 'savevm' | 'recreate';
+export type PoolStrategy = 'clone' | 'savevm' | 'recreate';
 
 /** What a pool's VMs are made of: what `Vm.create` takes, but for what belongs to one VM only. */
 export type PoolVmOptions = Omit<
@@ -40,9 +41,14 @@ export interface PoolSizeOptions {
 
 /** Options of `VmPool.create`. `timeoutMs`, `signal`: until `minSize` VMs are ready; default 120 000 each. */
 export interface PoolOptions extends PoolSizeOptions, WaitOptions {
-  /** Default `savevm`. */
+  /** Default: `clone` where there is a `template`, else `savevm`. */
   strategy?: PoolStrategy | undefined;
-  /** Default: what `Vm.create` makes by itself. */
+  /** Name of the template of which all VMs are clones. Only for the strategy `clone`, which needs it. */
+  template?: string | undefined;
+  /**
+   * Default: what `Vm.create` makes by itself. Of clones, `paths`, `qemuPath` and `timeoutMs` alone: the rest
+   * is the template's.
+   */
   vm?: PoolVmOptions | undefined;
   /**
    * Done to each new VM before it is offered, and before its snapshot is taken: a checkout, a server that

@@ -70,6 +70,21 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   timeoutMs?: number | undefined;
 }
 
+/** What a clone may have of its own. All of it is optional. */
+export interface VmCloneOptions extends StateOptions, WaitOptions {
+  /** As `VmCreateOptions.name`. */
+  name?: string | undefined;
+  /** Guest hostname. Default: the name, else the id. */
+  hostname?: string | undefined;
+  /** As `VmCreateOptions.persistent`. Default false. */
+  persistent?: boolean | undefined;
+  /** As `VmCreateOptions.cid`. Default: random. */
+  cid?: number | undefined;
+  /** QEMU's program. Default: the one in PATH; it must be of the template's version. */
+  qemuPath?: string | undefined;
+  onProgress?: ((step: CreateStep) => void) | undefined;
+}
+
 /** Default of {@link VmCreateOptions.timeoutMs}: minutes, as software emulation on a busy host is slow. */
 export const DEFAULT_READY_TIMEOUT_MS = 120_000;
 
@@ -227,6 +242,14 @@ export interface VmStatics {
    *   VmDiedError, GuestPanicError, TimeoutError; whatever was taken has been released then.
    */
   create(options?: VmCreateOptions): Promise<VmInstance>;
+  /**
+   * A new VM that goes on from where a template stands: its memory is the template's, copied when it is
+   * written to, its disk a new overlay. It is a machine of its own (host name, ids, random numbers,
+   * clock) before anything that was started in the template goes on.
+   * @throws NotFoundError, TemplateError, ConfigError, HostError, LaunchError, VmDiedError, GuestError,
+   *   TimeoutError; nothing is left of it then
+   */
+  fromTemplate(template: string, options?: VmCloneOptions): Promise<VmInstance>;
   /**
    * Takes up a VM by id, name, or unique prefix of an id; running or not.
    * @throws NotFoundError

@@ -14,6 +14,29 @@ export type ChannelConfig =
   | { readonly kind: 'vsock'; readonly cid: number }
   | { readonly kind: 'virtio-serial'; readonly socketPaths: readonly string[] };
 
+/** A guest that boots. */
+export interface ColdStart {
+  readonly kind: 'cold';
+  readonly kernelPath: string;
+  readonly initramfsPath: string;
+  readonly cmdline: string;
+}
+
+/**
+ * A guest that goes on from where a template stood. QEMU waits for its devices' state
+ * (`migrate-incoming`); it needs no kernel, which would only cost time.
+ */
+export interface CloneStart {
+  readonly kind: 'clone';
+  /** The template's memory, mapped copy-on-write: the file is never written to. */
+  readonly memoryPath: string;
+  /**
+   * Whether this QEMU can open the file for reading only (`readonly=on,rom=off`, QEMU 8.2). An earlier
+   * one opens it for writing too, and writes nothing, as the mapping is private.
+   */
+  readonly readOnlyMemory: boolean;
+}
+
 /** Everything that QEMU is told. Validated by whoever made it. */
 export interface MachineConfig {
   /** In `-name`, by which gc recognises the process. */
@@ -22,14 +45,16 @@ export interface MachineConfig {
   readonly accel: Accel;
   readonly vcpus: number;
   readonly memoryMib: number;
-  readonly kernelPath: string;
-  readonly initramfsPath: string;
-  readonly cmdline: string;
+  /** What the guest starts from. */
+  readonly start: ColdStart | CloneStart;
   readonly disk: {
     /** qcow2 overlay. */
     readonly path: string;
-    /** Read-only qcow2 under it. Named here, so that what the overlay's header says does not count. */
-    readonly backingPath: string;
+    /**
+     * Read-only qcow2 files under it, the nearest first. Named here, so that what the headers say does
+     * not count.
+     */
+    readonly backingPaths: readonly string[];
     /** The disk dies with the VM: flushes need not reach the host's disk. */
     readonly disposable: boolean;
   };
@@ -114,12 +139,37 @@ function machine(config: MachineConfig): string[] {
     ...['-cpu', config.accel === 'kvm' ? 'host' : 'max'],
     ...['-smp', optionList(String(config.vcpus), { sockets: 1, cores: config.vcpus, threads: 1 })],
     ...['-m', `${config.memoryMib}M`],
-    ...['-object', optionList('memory-backend-ram', { id: 'ram', size: `${config.memoryMib}M` })],
+    ...['-object', memory(config)],
   ];
 }
 
-function boot(config: MachineConfig): string[] {
-  return ['-kernel', config.kernelPath, '-initrd', config.initramfsPath, '-append', config.cmdline];
+function memory({ start, memoryMib }: MachineConfig): string {
+  const size = `${memoryMib}M`;
+  if (start.kind === 'cold') return optionList('memory-backend-ram', { id: 'ram', size });
+  return optionList('memory-backend-file', {
+    id: 'ram',
+    size,
+    'mem-path': start.memoryPath,
+    share: false,
+    // Without rom=off, readonly=on would be a ROM to the guest (docs/system/vm-templating.rst).
+    readonly: start.readOnlyMemory ? true : undefined,
+    rom: start.readOnlyMemory ? 'off' : undefined,
+  });
+}
+
+/**
+ * Any VM may be frozen and cloned from its devices' state alone (`xen-save-devices-state`), a stream
+ * without the section that says how the rest was configured; so none may expect that section.
+ */
+const NO_CONFIGURATION_SECTION = ['-global', 'migration.send-configuration=off'] as const;
+
+function boot({ start }: MachineConfig): string[] {
+  if (start.kind === 'clone') return [...NO_CONFIGURATION_SECTION, '-incoming', 'defer'];
+  const { kernelPath, initramfsPath, cmdline } = start;
+  return [
+    ...NO_CONFIGURATION_SECTION,
+    ...['-kernel', kernelPath, '-initrd', initramfsPath, '-append', cmdline],
+  ];
 }
 
 function monitors(config: MachineConfig): string[] {
@@ -163,11 +213,19 @@ function disk(config: MachineConfig): string[] {
       'read-only': readOnly,
       'cache.no-flush': noFlush,
     });
+  // The deepest first, as each names the one below it.
+  const backing = config.disk.backingPaths.toReversed().flatMap((path, index) => {
+    const below = index === 0 ? undefined : `base${index - 1}`;
+    return [
+      ...['-blockdev', file(`base${index}-file`, path, true)],
+      ...['-blockdev', format(`base${index}`, `base${index}-file`, true, below)],
+    ];
+  });
+  const nearest = `base${config.disk.backingPaths.length - 1}`;
   return [
-    ...['-blockdev', file('base-file', config.disk.backingPath, true)],
-    ...['-blockdev', format('base', 'base-file', true)],
+    ...backing,
     ...['-blockdev', file('disk-file', config.disk.path, false)],
-    ...['-blockdev', format(DISK_NODE, 'disk-file', false, 'base')],
+    ...['-blockdev', format(DISK_NODE, 'disk-file', false, nearest)],
     '-device',
     // A full host disk pauses the VM and says so, instead of breaking the guest's file system.
     virtio('virtio-blk', config, {

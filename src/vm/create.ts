@@ -13,12 +13,12 @@ import { reapAbandoned, removeVm } from './gc.ts';
 import { newVmId } from './ids.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
-import { LiveVm } from './live-vm.ts';
+import { LiveVm, type LaunchContext } from './live-vm.ts';
 import { ownIdentity } from './process-identity.ts';
 import { writeRecord, type VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
 import { ensureStateDirs, STATE_SCHEMA, stateFault } from './state-dir.ts';
-import { checkOptions, resolveConfig, type CheckedOptions } from './vm-config.ts';
+import { checkOptions, resolveConfig } from './vm-config.ts';
 import { checkSocketPaths, vmPaths, vmsDir } from './vm-paths.ts';
 
 /** A VM that was made, and runs. */
@@ -57,7 +57,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
   };
   await using lock = new Releaser();
   try {
-    lock.held = await enter(paths, first, checked);
+    lock.held = await enterVm(paths, first);
     o.onProgress?.('disk');
     const files = vmPaths(paths, id);
     const [boot, overlay] = await Promise.all([
@@ -85,7 +85,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
     const { live, record } = await launchAndBoot({
       paths,
       record: sized,
-      boot,
+      from: boot,
       deadline,
       signal: o.signal,
       onProgress: o.onProgress,
@@ -101,8 +101,10 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
 export async function launchAndBoot(o: {
   paths: StatePaths;
   record: VmRecord;
-  boot: { kernelPath: string; initramfsPath: string };
+  from: LaunchContext['from'];
   deadline: number;
+  /** What else has to be done with the guest before anybody may have it. */
+  settle?: (live: LiveVm) => Promise<void>;
   signal?: AbortSignal | undefined;
   onProgress?: VmCreateOptions['onProgress'];
 }): Promise<{ live: LiveVm; record: VmRecord }> {
@@ -114,7 +116,7 @@ export async function launchAndBoot(o: {
     id,
     paths: files,
     config,
-    boot: o.boot,
+    from: o.from,
     signal: o.signal,
     onSpawn: async (run) => {
       record = { ...record, run };
@@ -129,6 +131,7 @@ export async function launchAndBoot(o: {
       timeoutMs: o.deadline - performance.now(),
       signal: o.signal,
     });
+    await o.settle?.(live);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);
   } catch (error) {
@@ -142,20 +145,21 @@ export async function launchAndBoot(o: {
   return { live, record };
 }
 
-/** Takes the VM's directory, lock and name. */
-async function enter(paths: StatePaths, record: VmRecord, o: CheckedOptions): Promise<FileLock> {
+/** Takes the VM's directory, lock and name, and writes the record. */
+export async function enterVm(paths: StatePaths, record: VmRecord): Promise<FileLock> {
+  const { name } = record;
   await using names = new Releaser();
-  if (o.name !== undefined) {
+  if (name !== undefined) {
     names.held = await FileLock.acquire(join(vmsDir(paths), '.names.lock'), {
       operation: 'the list of VM names',
     });
     const { entries } = await reapAbandoned(paths);
-    const other = entries.find((entry) => entry.record?.name === o.name);
+    const other = entries.find((entry) => entry.record?.name === name);
     if (other !== undefined) {
-      throw new ConfigError(`the name ${o.name} is taken by VM ${other.id}`, {
+      throw new ConfigError(`the name ${name} is taken by VM ${other.id}`, {
         field: 'vm.name',
-        value: o.name,
-        hint: `Choose another, or remove that VM (\`qmp-agent remove ${o.name}\`).`,
+        value: name,
+        hint: `Choose another, or remove that VM (\`qmp-agent remove ${name}\`).`,
       });
     }
   }
@@ -174,7 +178,7 @@ async function enter(paths: StatePaths, record: VmRecord, o: CheckedOptions): Pr
 }
 
 /** Gives back a lock that may be taken later. */
-class Releaser implements AsyncDisposable {
+export class Releaser implements AsyncDisposable {
   held: FileLock | undefined;
   async [Symbol.asyncDispose](): Promise<void> {
     await this.held?.release();

@@ -22,6 +22,7 @@ import {
   type VmRecord,
 } from './record.ts';
 import { stateFault } from './state-dir.ts';
+import { TemplateStore } from './template/store.ts';
 import { isAbandoned } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
 
@@ -75,6 +76,7 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
   }
   reaped.push(...(await removeOrphanRuntimeDirs(paths)));
   reaped.push(...(await killOrphans(paths)));
+  reaped.push(...(await removeHalfTemplates(paths)));
   return reaped;
 }
 
@@ -186,6 +188,13 @@ async function killOrphans(paths: StatePaths): Promise<Reaped[]> {
   for (const identity of orphans) {
     if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
   }
+  announce(reaped);
+  return reaped;
+}
+
+async function removeHalfTemplates(paths: StatePaths): Promise<Reaped[]> {
+  const dirs = await new TemplateStore(paths).removeAbandoned();
+  const reaped = dirs.map((path): Reaped => ({ kind: 'temp', path }));
   announce(reaped);
   return reaped;
 }

@@ -125,7 +125,14 @@ export class GuestLink {
     await this.#released;
   }
 
-  /** Ends the session and gives the channel back. Idempotent. */
+  /** Ends the session that is open, and gives its channel back; another may be opened. */
+  async hangUp(): Promise<void> {
+    await this.#opening?.catch(() => undefined);
+    await this.#session?.close();
+    await this.#released;
+  }
+
+  /** Ends the session and gives the channel back, for good. Idempotent. */
   async close(): Promise<void> {
     this.#over.abort(
       new GuestDisconnectedError(`the connection to VM ${this.#vmId} was closed`, {

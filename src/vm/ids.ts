@@ -26,9 +26,14 @@ export function newCid(): number {
   return randomInt(MIN_CID + 1_000, MAX_RANDOM_CID);
 }
 
+/** Whether a VM, or a template, can have this name. */
+export function isVmName(name: string): boolean {
+  return NAME_PATTERN.test(name) && !isVmId(name);
+}
+
 /** @throws ConfigError for a name that a VM cannot have */
 export function checkVmName(name: string): void {
-  if (NAME_PATTERN.test(name) && !isVmId(name)) return;
+  if (isVmName(name)) return;
   throw new ConfigError(`${JSON.stringify(name)} is not a VM name`, {
     field: 'vm.name',
     value: name,

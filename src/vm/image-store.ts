@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { ImageStore } from '../image/index.ts';
 import type { StatePaths } from './api.ts';
 import { readAllRecords } from './record.ts';
+import { TemplateStore } from './template/store.ts';
 
 /** The image store of this state directory; it knows which images VMs stand on. */
 export function openImageStore(paths: StatePaths): ImageStore {
@@ -11,11 +12,13 @@ export function openImageStore(paths: StatePaths): ImageStore {
     cacheDir: paths.cacheDir,
     inUseBy: async (imageVersionDir) => {
       const entries = await readAllRecords(paths);
-      return entries.flatMap(({ record }) =>
+      const vms = entries.flatMap(({ record }) =>
         record !== undefined && dirname(record.config.rootfsPath) === imageVersionDir
           ? [record.name ?? record.id]
           : [],
       );
+      const templates = await new TemplateStore(paths).onImage(imageVersionDir);
+      return [...vms, ...templates.map((name) => `template ${name}`)];
     },
   });
 }

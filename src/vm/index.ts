@@ -6,4 +6,11 @@ export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
 export { hostTscKhz } from './host-tsc.ts';
 export { openImageStore } from './image-store.ts';
 export { findQemu } from './launcher.ts';
+export {
+  createTemplate,
+  type TemplateCreateOptions,
+  type TemplateStep,
+} from './template/create.ts';
+export { TemplateStore } from './template/store.ts';
+export type * from './template/types.ts';
 export { Vm } from './vm.ts';

@@ -31,9 +31,11 @@ export interface QemuProcess {
   release(): void;
 }
 
+/** Number of {@link LaunchOptions.inheritedPath} in QEMU: the first after stdio. */
+export const INHERITED_FD = 3;
 /** `ulimit -f` counts in these: POSIX. */
 const ULIMIT_BLOCK_BYTES = 512;
-const PRELUDE = `exec >>"$1" 2>&1; shift; trap '' XFSZ; ulimit -f ${FILE_LIMIT_BYTES / ULIMIT_BLOCK_BYTES} && exec "$@"`;
+const PRELUDE = `exec >>"$1" 2>&1; [ -z "$2" ] || exec ${INHERITED_FD}<"$2"; shift 2; trap '' XFSZ; ulimit -f ${FILE_LIMIT_BYTES / ULIMIT_BLOCK_BYTES} && exec "$@"`;
 /** Between two looks at a process that is not our child. */
 const WATCH_MS = 100;
 /** Oldest QEMU that is supported, and tested. */
@@ -52,6 +54,8 @@ export interface LaunchOptions {
   readonly logPath: string;
   /** Own session, survives us; else it dies with this process. */
   readonly detached: boolean;
+  /** A file that QEMU finds open for reading as descriptor {@link INHERITED_FD}. */
+  readonly inheritedPath?: string | undefined;
 }
 
 /**
@@ -60,7 +64,16 @@ export interface LaunchOptions {
  */
 export async function launchQemu(o: LaunchOptions): Promise<QemuProcess> {
   const bound = o.detached ? [] : ['setpriv', '--pdeathsig', 'KILL', '--'];
-  const words = ['-c', PRELUDE, 'qmp-agent', o.logPath, ...bound, o.program, ...o.argv];
+  const words = [
+    '-c',
+    PRELUDE,
+    'qmp-agent',
+    o.logPath,
+    o.inheritedPath ?? '',
+    ...bound,
+    o.program,
+    ...o.argv,
+  ];
   const child = execa('/bin/sh', words, {
     stdio: 'ignore', // the shell opens the log, for appending
     reject: false,
@@ -182,8 +195,15 @@ export function parseVersion(text: string): string | undefined {
 
 /** Whether this version is {@link MINIMUM_VERSION} or later. */
 export function isSupported(version: string): boolean {
+  return isAtLeast(version, MINIMUM_VERSION);
+}
+
+/** Whether a version is this one or later. */
+export function isAtLeast(
+  version: string,
+  [minMajor, minMinor]: readonly [major: number, minor: number],
+): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
-  const [minMajor, minMinor] = MINIMUM_VERSION;
   return major > minMajor || (major === minMajor && minor >= minMinor);
 }
 

@@ -9,27 +9,36 @@ import { events } from '../events.ts';
 import type { BootFiles } from '../image/index.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
-import { buildArgv, chardevOfChannel, type MachineConfig } from './argv.ts';
+import {
+  buildArgv,
+  chardevOfChannel,
+  type CloneStart,
+  type ColdStart,
+  type MachineConfig,
+} from './argv.ts';
 import { BoundedLog } from './bounded-log.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
-import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
+import { adoptQemu, findQemu, isAtLeast, launchQemu, type QemuProcess } from './launcher.ts';
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
 import { makeDir } from './state-dir.ts';
+import { loadState, type FrozenFiles } from './template/state.ts';
 import type { VmPaths } from './vm-paths.ts';
 import { lastLine, VmWatch } from './vm-watch.ts';
 
 /** virtio-serial ports of a detached VM: that many host processes can talk to it at once. */
 const PERSISTENT_PORTS = 4;
-/** An ephemeral VM has one owner. */
-const EPHEMERAL_PORTS = 1;
+/** An ephemeral VM has one owner; by the second port its copies are reached while the first is in use. */
+const EPHEMERAL_PORTS = 2;
 /** CIDs tried before we give up: two random ones hardly ever collide. */
 const MAX_LAUNCHES = 5;
 /** QEMU ends within this time once its QMP socket closed during the start. */
 const DEATH_MS = 2_000;
+/** First QEMU that maps a memory file copy-on-write without the right to write to it. */
+const READ_ONLY_MEMORY_VERSION = [8, 2] as const;
 /** Without a held QMP connection: how often QEMU is asked whether the host's disk is full. */
 const STATUS_POLL_MS = 2_000;
 
@@ -38,7 +47,8 @@ export interface LaunchContext {
   readonly id: string;
   readonly paths: VmPaths;
   readonly config: VmConfig;
-  readonly boot: BootFiles;
+  /** Kernel and initramfs to boot from, or what a clone goes on from. */
+  readonly from: BootFiles | FrozenFiles;
   /** Told the run as soon as the process exists, so that it can be written down before anything else. */
   readonly onSpawn: (run: VmRun) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
@@ -128,8 +138,8 @@ export class LiveVm {
     cid: number | undefined,
   ): Promise<LiveVm> {
     const { id, paths, config, signal } = context;
-    const ports = cid !== undefined ? 0 : config.persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS;
-    const [{ path: program }, tscKhz] = await Promise.all([
+    const ports = cid === undefined ? portsOf(config) : 0;
+    const [{ path: program, version }, tscKhz] = await Promise.all([
       findQemu(config.qemuPath),
       hostTscKhz(),
     ]);
@@ -139,16 +149,18 @@ export class LiveVm {
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
     ]);
-    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz }));
+    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz, version }));
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();
     const startedAt = performance.now();
+    const frozen = 'statePath' in context.from ? context.from : undefined;
     const process = await launchQemu({
       vmId: id,
       program,
       argv,
       logPath: paths.qemuLogPath,
       detached: config.persistent,
+      inheritedPath: frozen?.statePath,
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
     const watch = new VmWatch({ vmId: id, process, ...logs, notedEnd });
@@ -160,10 +172,12 @@ export class LiveVm {
         accel,
         cid,
         ports,
+        memoryPath: frozen?.memoryPath,
       };
       await context.onSpawn(run);
       const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
+      if (frozen !== undefined) await loadState(client, guard);
       if (config.persistent) await client.close();
       const spawnMs = Math.round(performance.now() - startedAt);
       events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });
@@ -285,34 +299,49 @@ export function logsOf(paths: VmPaths): { consoleLog: BoundedLog; qemuLog: Bound
   };
 }
 
+/** virtio-serial ports; a clone's machine has to look like the template's. */
+function portsOf({ template, persistent }: VmConfig): number {
+  return template?.ports ?? (persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS);
+}
+
+function startOf(
+  { config, from }: LaunchContext,
+  { accel, tscKhz, version }: { accel: Accel; tscKhz: number | undefined; version: string },
+): ColdStart | CloneStart {
+  if ('statePath' in from) {
+    const readOnlyMemory = isAtLeast(version, READ_ONLY_MEMORY_VERSION);
+    return { kind: 'clone', memoryPath: from.memoryPath, readOnlyMemory };
+  }
+  const { machine, hostname, channel } = config;
+  const words = { machine, accel, hostname, channel, modules: ['rng'] as const, tscKhz };
+  return { kind: 'cold', ...from, cmdline: buildCmdline({ ...words, extra: config.kernelArgs }) };
+}
+
 function machineConfig(
   context: LaunchContext,
-  {
-    accel,
-    cid,
-    ports,
-    tscKhz,
-  }: { accel: Accel; cid: number | undefined; ports: number; tscKhz: number | undefined },
+  o: {
+    accel: Accel;
+    cid: number | undefined;
+    ports: number;
+    tscKhz: number | undefined;
+    version: string;
+  },
 ): MachineConfig {
-  const { id, paths, config, boot } = context;
-  const { machine, vcpus, memoryMib, hostname, channel } = config;
+  const { id, paths, config } = context;
+  const { machine, vcpus, memoryMib, template } = config;
+  const { accel, cid, ports } = o;
   return {
     id,
     machine,
     accel,
     vcpus,
     memoryMib,
-    ...boot,
-    cmdline: buildCmdline({
-      machine,
-      accel,
-      hostname,
-      channel,
-      modules: ['rng'],
-      tscKhz,
-      extra: config.kernelArgs,
-    }),
-    disk: { path: paths.diskPath, backingPath: config.rootfsPath, disposable: !config.persistent },
+    start: startOf(context, o),
+    disk: {
+      path: paths.diskPath,
+      backingPaths: template?.diskPaths ?? [config.rootfsPath],
+      disposable: !config.persistent,
+    },
     channel:
       cid !== undefined
         ? { kind: 'vsock', cid }

@@ -35,6 +35,19 @@ export interface VmConfig {
   readonly kernelArgs: readonly string[];
   readonly qemuPath: string;
   readonly persistent: boolean;
+  /** What it is a clone of: its disk stands on the template's. */
+  readonly template?: TemplateRef | undefined;
+}
+
+/** The template under a VM. */
+export interface TemplateRef {
+  readonly name: string;
+  /** Of the very template: another of the same name is another. */
+  readonly id: string;
+  /** Its disks, the nearest first, the image's last. */
+  readonly diskPaths: readonly string[];
+  /** virtio-serial ports; the machine has to look the same. */
+  readonly ports: number;
 }
 
 /** One life of QEMU for this VM. */
@@ -47,6 +60,8 @@ export interface VmRun {
   readonly cid?: number | undefined;
   /** virtio-serial ports there are; 0 with vsock. */
   readonly ports: number;
+  /** Where this life began as a clone: the file that its memory is a copy-on-write mapping of. */
+  readonly memoryPath?: string | undefined;
   /** Snapshots loaded so far: a session with the guest from before the last one is void. */
   readonly restores?: number | undefined;
   /**

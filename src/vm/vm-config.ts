@@ -4,7 +4,7 @@ import { nearest } from '../config/nearest.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
-import type { VmCreateOptions } from './api.ts';
+import type { VmCloneOptions, VmCreateOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
 import { checkVmName } from './ids.ts';
 import type { VmConfig } from './record.ts';
@@ -55,9 +55,39 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   paths: true,
 };
 
+/** All of {@link VmCloneOptions}. */
+const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
+  name: true,
+  hostname: true,
+  persistent: true,
+  cid: true,
+  qemuPath: true,
+  onProgress: true,
+  timeoutMs: true,
+  signal: true,
+  paths: true,
+};
+
+/** Checks what can be checked without a look at the template. Pure. @throws ConfigError */
+export function checkCloneOptions(o: VmCloneOptions): void {
+  checkNames(o, CLONE_OPTION_NAMES);
+  if (o.name !== undefined) checkVmName(o.name);
+  if (o.hostname !== undefined) checkHostname(o.hostname);
+  if (o.cid !== undefined) whole('vm.cid', o.cid, CID.min, CID.max);
+}
+
+function checkHostname(hostname: string): void {
+  if (HOSTNAME.test(hostname)) return;
+  throw new ConfigError(`${JSON.stringify(hostname)} is not a host name`, {
+    field: 'vm.hostname',
+    value: hostname,
+    hint: 'Use at most 63 letters, digits, "-" and ".", with a letter or digit at both ends.',
+  });
+}
+
 /** A misspelled option that is silently a default is worse than an error. */
-function checkNames(o: VmCreateOptions): void {
-  const names = Object.keys(OPTION_NAMES);
+function checkNames(o: object, known: Readonly<Record<string, true>>): void {
+  const names = Object.keys(known);
   const unknown = Object.keys(o).find((name) => !names.includes(name));
   if (unknown === undefined) return;
   const meant = nearest(unknown, names);
@@ -71,8 +101,9 @@ function checkNames(o: VmCreateOptions): void {
 /** Checks all that can be checked without a look at the host. Pure. @throws ConfigError */
 export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const defaults = DEFAULT_CONFIG.vm;
-  checkNames(o);
+  checkNames(o, OPTION_NAMES);
   if (o.name !== undefined) checkVmName(o.name);
+  if (o.hostname !== undefined) checkHostname(o.hostname);
   const kernelArgs = o.kernelArgs ?? [];
   if (
     kernelArgs.some((word) => /[^\x21-\x7e]/.test(word)) ||
@@ -82,13 +113,6 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
       field: 'vm.kernelArgs',
       value: kernelArgs,
       hint: `Give words without blanks, ${MAX_KERNEL_ARGS_CHARS} characters in all at most.`,
-    });
-  }
-  if (o.hostname !== undefined && !HOSTNAME.test(o.hostname)) {
-    throw new ConfigError(`${JSON.stringify(o.hostname)} is not a host name`, {
-      field: 'vm.hostname',
-      value: o.hostname,
-      hint: 'Use at most 63 letters, digits, "-" and ".", with a letter or digit at both ends.',
     });
   }
   const disk =
@@ -154,7 +178,7 @@ async function resolveChannel(o: CheckedOptions): Promise<'vsock' | 'virtio-seri
 }
 
 /** A VM's name has characters that a host name cannot have. */
-function hostnameFrom(name: string): string {
+export function hostnameFrom(name: string): string {
   return name.replaceAll('_', '-').replace(/[.-]+$/, '');
 }
 

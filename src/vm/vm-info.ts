@@ -1,5 +1,7 @@
 /** What is to be said about a VM: its record, and what the host shows. */
+import { usedBytes } from '../storage/index.ts';
 import type { StatePaths, VmInfo, VmState } from './api.ts';
+import { readArgv } from './launcher.ts';
 import { isAlive, type ProcessIdentity } from './process-identity.ts';
 import type { RecordEntry, VmRecord } from './record.ts';
 import { vmPaths } from './vm-paths.ts';
@@ -63,6 +65,19 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
     dir: files.dir,
     runtimeDir: files.runtimeDir,
   };
+}
+
+/** Nobody writes down that the host's disk is full, as there may be no space for it: the watch knows. */
+export function seenBy(watch: { readonly isDiskFull: boolean } | undefined, info: VmInfo): VmInfo {
+  if (info.state !== 'running' || watch?.isDiskFull !== true) return info;
+  return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
+}
+
+/** As {@link infoOf}, with what costs a look at the host. */
+export async function inspectVm(paths: StatePaths, record: VmRecord): Promise<VmInfo> {
+  const info = infoOf(paths, record);
+  const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
+  return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
 }
 
 /** An entry as users see it; of a broken record only id and defect are known. */

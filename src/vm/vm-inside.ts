@@ -1,13 +1,14 @@
 /** What parts of a VM (`vm.snapshots`, resume) need of the `Vm` that they belong to. */
 import type { VmState, WaitOptions } from './api.ts';
 import type { LiveVm } from './live-vm.ts';
-import type { RecordedState, VmRun } from './record.ts';
+import type { RecordedState, VmConfig, VmRun } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
 /** The inside of one VM. */
 export interface VmInside {
   readonly id: string;
   readonly files: VmPaths;
+  readonly config: VmConfig;
   /** Last known. */
   readonly state: VmState;
   /** As the record has it; fresh inside {@link exclusively}. */

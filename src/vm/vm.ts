@@ -6,7 +6,6 @@ import { resolvePaths } from '../config/paths.ts';
 import { QmpAgentError, TimeoutError, type StateError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
-import { usedBytes } from '../storage/index.ts';
 import {
   DEFAULT_READY_TIMEOUT_MS,
   type LogKind,
@@ -14,6 +13,7 @@ import {
   type StateOptions,
   type StatePaths,
   type StopOptions,
+  type VmCloneOptions,
   type VmCreateOptions,
   type VmInfo,
   type VmInstance,
@@ -31,9 +31,9 @@ import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
-import { readArgv } from './launcher.ts';
 import { lockMachine } from './machine-lock.ts';
-import { LiveVm, logsOf } from './live-vm.ts';
+import { LiveVm } from './live-vm.ts';
+import { clearLogs, logOf } from './logs.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
 import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
@@ -42,7 +42,9 @@ import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
-import { entryInfo, infoOf, observeState } from './vm-info.ts';
+import { cloneVm } from './template/clone.ts';
+import { freezeVm, type Frozen } from './template/freeze.ts';
+import { entryInfo, infoOf, inspectVm, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
@@ -81,6 +83,12 @@ export class Vm implements VmInstance {
     return new Vm(paths, record, live, !record.config.persistent);
   }
 
+  /** {@inheritDoc VmStatics.fromTemplate} */
+  static async fromTemplate(template: string, options: VmCloneOptions = {}): Promise<Vm> {
+    const { paths, record, live } = await cloneVm(template, options);
+    return new Vm(paths, record, live, !record.config.persistent);
+  }
+
   /** {@inheritDoc VmStatics.connect} */
   static async connect(idOrName: string, o: StateOptions & WaitOptions = {}): Promise<Vm> {
     const paths = o.paths ?? resolvePaths();
@@ -102,9 +110,7 @@ export class Vm implements VmInstance {
   /** {@inheritDoc VmStatics.inspect} */
   static async inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
     const paths = o.paths ?? resolvePaths();
-    const info = infoOf(paths, await findRecord(idOrName, paths));
-    const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
-    return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
+    return inspectVm(paths, await findRecord(idOrName, paths));
   }
 
   /** {@inheritDoc VmStatics.kill} */
@@ -191,7 +197,7 @@ export class Vm implements VmInstance {
       return { ...infoOf(this.#paths, this.#record), state: 'removed', pid: undefined };
     }
     this.#record = record;
-    const info = this.#seen(infoOf(this.#paths, record));
+    const info = seenBy(this.#live?.watch, infoOf(this.#paths, record));
     this.#setState(info.state);
     return info;
   }
@@ -225,13 +231,13 @@ export class Vm implements VmInstance {
     await this.#detach();
     // Of a start whose process died before it could write the pid down.
     for (const stray of await findQemus(this.id)) await killProcess(stray);
-    const boot = await bootFilesOf(this.#paths, record.config);
+    const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
       const started = await launchAndBoot({
         paths: this.#paths,
         record,
-        boot,
+        from,
         deadline,
         signal: o.signal,
       });
@@ -292,17 +298,16 @@ export class Vm implements VmInstance {
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
-    return this.#log(o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
+    return logOf(this.#files, o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
   }
 
-  async clearLogs(): Promise<void> {
-    const { consoleLog, qemuLog } = logsOf(this.#files);
-    await Promise.all([consoleLog.clear(), qemuLog.clear()]);
+  clearLogs(): Promise<void> {
+    return clearLogs(this.#files);
   }
 
   followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
     const ended = this.#live?.watch.ended ?? Promise.resolve();
-    return followLog(this.#log(o.kind), ended, o.signal);
+    return followLog(logOf(this.#files, o.kind), ended, o.signal);
   }
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
@@ -310,6 +315,15 @@ export class Vm implements VmInstance {
     if (this.#state === 'stopped')
       throw this.#stateError(['running', 'paused', 'starting'], this.#state);
     return attachConsole(this.id, this.#files, o);
+  }
+
+  /**
+   * Writes memory, devices and disk to a directory, as templates are made of; the VM stands still
+   * afterwards.
+   * @internal
+   */
+  freeze(dir: string, o: WaitOptions = {}): Promise<Frozen> {
+    return freezeVm(this.#inside(), dir, o);
   }
 
   close(): Promise<void> {
@@ -385,12 +399,6 @@ export class Vm implements VmInstance {
     await writeRecord(this.#files, this.#record);
   }
 
-  /** Nobody writes down that the host's disk is full: there may be no space for it. */
-  #seen(info: VmInfo): VmInfo {
-    if (info.state !== 'running' || this.#live?.watch.isDiskFull !== true) return info;
-    return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
-  }
-
   /** QEMU is gone: its sockets go too. */
   async #down(): Promise<void> {
     await this.#detach();
@@ -440,6 +448,7 @@ export class Vm implements VmInstance {
     return {
       id: this.id,
       files: this.#files,
+      config: this.#record.config,
       get state() {
         return state();
       },
@@ -455,11 +464,6 @@ export class Vm implements VmInstance {
         await this.#note(recorded);
       },
     };
-  }
-
-  #log(kind: LogKind = 'console') {
-    const { consoleLog, qemuLog } = logsOf(this.#files);
-    return kind === 'console' ? consoleLog : qemuLog;
   }
 
   #setState(to: VmState): void {

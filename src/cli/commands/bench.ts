@@ -12,6 +12,7 @@ interface BenchFlags {
   runs: number;
   json?: string;
   strategy?: PoolStrategy;
+  template?: string;
 }
 
 /** One benchmark: what it measures, and how many samples make sense where none are asked for. */
@@ -24,7 +25,7 @@ interface BenchEntry {
   readonly load: () => Promise<(options: BenchOptions) => Promise<BenchReport>>;
 }
 
-const STRATEGIES: readonly PoolStrategy[] = ['savevm', 'recreate'];
+const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
 
 const BENCHES: readonly BenchEntry[] = [
   {
@@ -91,7 +92,7 @@ async function run(context: CliContext, entry: BenchEntry, flags: BenchFlags): P
   const report = await measure({
     runs: flags.runs,
     vm: vmOptions(context, undefined),
-    pool: { strategy: flags.strategy },
+    pool: { strategy: flags.strategy, template: flags.template },
     store,
     qemuPath: context.config.qemu.path,
     signal: context.signal,

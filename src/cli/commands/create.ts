@@ -1,6 +1,6 @@
 /** `qmp-agent create`: a VM that stays. */
 import type { Command } from 'commander';
-import { addVmOptions } from '../config-flags.ts';
+import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { startSpinner } from '../progress.ts';
 import { loadVm, vmOptions } from '../vm-access.ts';
@@ -12,7 +12,7 @@ export function registerCreate(program: Command, context: CliContext): void {
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
     .action((flags: { name?: string }) => create(context, flags.name));
-  addVmOptions(command);
+  addNameOption(addVmOptions(command));
 }
 
 async function create(context: CliContext, name: string | undefined): Promise<void> {

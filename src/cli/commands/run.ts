@@ -1,15 +1,17 @@
 /** `qmp-agent run`: a VM for one command. */
 import type { Command } from 'commander';
+import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
-import { addExecOptions, addVmOptions } from '../config-flags.ts';
+import { addExecOptions, addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
-import { loadVm, vmOptions } from '../vm-access.ts';
+import { cloneOptions, loadVm, vmOptions } from '../vm-access.ts';
 
 interface RunFlags extends ExecFlags {
   name?: string;
+  template?: string;
   keep?: boolean;
 }
 
@@ -20,6 +22,7 @@ Ctrl-C reaches the command; a second one ends the VM at once.
 Examples:
   qmp-agent run -- uname -a
   qmp-agent run --env TOKEN --timeout 5m -- bash -c 'git clone "$REPO" && cd * && npm test'
+  qmp-agent run --template plain -- uname -a
   tar -c . | qmp-agent run -- tar -t`;
 
 /** Adds `run`. */
@@ -30,20 +33,17 @@ export function registerRun(program: Command, context: CliContext): void {
     .usage('[options] [--] COMMAND [ARG...]')
     .argument('<command...>', 'program and arguments, run as they are, without a shell')
     .passThroughOptions()
+    .option('--template <name>', 'clone this template instead of booting an image')
     .option('--keep', 'leave the VM running afterwards')
     .addHelpText('after', EPILOG)
     .action((argv: string[], flags: RunFlags) => run(context, argv, flags));
-  addExecOptions(addVmOptions(command));
+  addExecOptions(addNameOption(addVmOptions(command)));
 }
 
 async function run(context: CliContext, argv: readonly string[], flags: RunFlags): Promise<void> {
   const env = await guestEnvironment(flags, context.env);
-  const Vm = await loadVm();
   const spinner = startSpinner(context, 'Starting the VM');
-  const vm = await Vm.create({
-    ...vmOptions(context, flags.name),
-    persistent: flags.keep === true,
-  }).finally(() => spinner.stop());
+  const vm = await startVm(context, flags).finally(() => spinner.stop());
   try {
     const result = await runAttached(vm, execSpec(context, argv, env, flags), context);
     context.exitCode = result.exitCode;
@@ -56,4 +56,12 @@ async function run(context: CliContext, argv: readonly string[], flags: RunFlags
       );
     }
   }
+}
+
+async function startVm(context: CliContext, flags: RunFlags): Promise<VmInstance> {
+  const { name, template, keep: persistent = false } = flags;
+  const Vm = await loadVm();
+  return template === undefined
+    ? Vm.create({ ...vmOptions(context, name), persistent })
+    : Vm.fromTemplate(template, { ...cloneOptions(context, name), persistent });
 }

@@ -8,6 +8,8 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { QmpClient } from '../../../qmp/index.ts';
 import { events, type EventOf, type SystemEvent } from '../../../src/events.ts';
 import { VmPool, type VmLease } from '../../../src/pool/index.ts';
+import { createTemplate } from '../../../src/vm/template/create.ts';
+import { TemplateStore } from '../../../src/vm/template/store.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { expectNothingLeft, processesOf, started } from '../cli/host.ts';
 import { BOOT_MS, failureOf, qemuPid, useTestState } from '../vm/state.ts';
@@ -236,6 +238,46 @@ describe('a pool whose VMs are used once', () => {
     await closing;
     expect(await interrupted).toMatchObject({ vmId: second.vm.id });
     await expectNothingLeft(state.box);
+  });
+});
+
+describe('a pool of clones', () => {
+  it('has a machine of its own for each user, in well under the time of a boot', async () => {
+    await createTemplate('clean', vmOptions());
+    const pool = await VmPool.create({
+      template: 'clean',
+      vm: { paths: state.paths, timeoutMs: BOOT_MS },
+      minSize: 2,
+      maxSize: 3,
+      timeoutMs: READY_MS,
+    });
+    const ids = new Set<string>();
+    const drawn = new Set<string>();
+    const secret = randomBytes(16).toString('hex');
+    for (let user = 0; user < 6; user += 1) {
+      await using lease = await pool.acquire({ timeoutMs: READY_MS });
+      const { id, commands } = lease.vm;
+      const command = 'cat ~/secret 2>/dev/null; head -c 16 /dev/urandom | od -An -tx1';
+      ids.add(id);
+      drawn.add((await commands.run(command)).stdout);
+      expect((await memoryOf(id)).includes(secret)).toBe(false);
+      await commands.run('cat > ~/secret', { stdin: secret });
+    }
+    expect([ids.size, drawn.size]).toEqual([6, 6]);
+    expect([...drawn].join()).not.toContain(secret);
+    await vi.waitFor(() => expect(pool.stats().idle).toBeGreaterThanOrEqual(2), WAIT);
+    const [idle] = [await pool.acquire()];
+    process.kill(await qemuPid(idle.vm), 'SIGKILL');
+    await vi.waitFor(() => expect(removals(idle.vm.id)).toEqual(['died']), WAIT);
+    await using next = await pool.acquire({ timeoutMs: READY_MS });
+    expect((await next.vm.commands.run('echo alive')).stdout).toBe('alive\n');
+    await pool.close();
+    await new TemplateStore(state.paths).remove('clean'); // nobody stands on it any more
+  });
+
+  it('needs a template that there is', async () => {
+    const options = { template: 'none', vm: { paths: state.paths } };
+    expect(await failureOf(VmPool.create(options))).toMatchObject({ code: 'ERR_NOT_FOUND' });
   });
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { PoolOptions } from '../../../src/pool/types.ts';
-import { checkPoolOptions } from '../../../src/pool/options.ts';
+import { checkPoolOptions, checkStrategy } from '../../../src/pool/options.ts';
 
 describe('options of a pool', () => {
   it('have defaults', () => {
@@ -30,6 +30,24 @@ describe('options of a pool', () => {
     [{ maxsize: 3 }, 'pool.maxsize', /mean maxSize/],
   ])('that cannot be are refused: %j', (options, field, hint) => {
     expect(() => checkPoolOptions(options as PoolOptions)).toThrow(
+      expect.objectContaining({ code: 'ERR_CONFIG', field, hint: expect.stringMatching(hint) }),
+    );
+  });
+});
+
+describe('the strategy', () => {
+  it('follows from the template', () => {
+    expect(checkStrategy({})).toBe('savevm');
+    expect(checkStrategy({ strategy: 'recreate' })).toBe('recreate');
+    expect(checkStrategy({ template: 'node' })).toBe('clone');
+  });
+
+  it.each([
+    [{ strategy: 'clone' }, 'pool.template', /Name a template/],
+    [{ strategy: 'savevm', template: 'node' }, 'pool.strategy', /Leave the strategy out/],
+    [{ strategy: 'magic' }, 'pool.strategy', /clone, savevm, recreate/],
+  ])('has to fit: %j', (options, field, hint) => {
+    expect(() => checkStrategy(options as PoolOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_CONFIG', field, hint: expect.stringMatching(hint) }),
     );
   });

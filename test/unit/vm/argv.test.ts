@@ -7,10 +7,13 @@ const config: MachineConfig = {
   accel: 'tcg',
   vcpus: 1,
   memoryMib: 512,
-  kernelPath: '/img/vmlinux',
-  initramfsPath: '/cache/initramfs.cpio',
-  cmdline: 'console=ttyS0 quiet',
-  disk: { path: '/vms/1/disk.qcow2', backingPath: '/img/rootfs.qcow2', disposable: true },
+  start: {
+    kind: 'cold',
+    kernelPath: '/img/vmlinux',
+    initramfsPath: '/cache/initramfs.cpio',
+    cmdline: 'console=ttyS0 quiet',
+  },
+  disk: { path: '/vms/1/disk.qcow2', backingPaths: ['/img/rootfs.qcow2'], disposable: true },
   channel: { kind: 'virtio-serial', socketPaths: ['/run/1/ch0.sock'] },
   qmpSocketPath: '/run/1/qmp.sock',
   monitorSocketPath: '/run/1/monitor.sock',
@@ -46,6 +49,8 @@ describe('buildArgv', () => {
       '512M',
       '-object',
       'memory-backend-ram,id=ram,size=512M',
+      '-global',
+      'migration.send-configuration=off',
       '-kernel',
       '/img/vmlinux',
       '-initrd',
@@ -65,13 +70,13 @@ describe('buildArgv', () => {
       '-serial',
       'chardev:console',
       '-blockdev',
-      'driver=file,node-name=base-file,filename=/img/rootfs.qcow2,aio=threads,discard=unmap,read-only=on,cache.no-flush=on',
+      'driver=file,node-name=base0-file,filename=/img/rootfs.qcow2,aio=threads,discard=unmap,read-only=on,cache.no-flush=on',
       '-blockdev',
-      'driver=qcow2,node-name=base,file=base-file,read-only=on,cache.no-flush=on',
+      'driver=qcow2,node-name=base0,file=base0-file,read-only=on,cache.no-flush=on',
       '-blockdev',
       'driver=file,node-name=disk-file,filename=/vms/1/disk.qcow2,aio=threads,discard=unmap,read-only=off,cache.no-flush=on',
       '-blockdev',
-      'driver=qcow2,node-name=disk,file=disk-file,backing=base,discard=unmap,read-only=off,cache.no-flush=on',
+      'driver=qcow2,node-name=disk,file=disk-file,backing=base0,discard=unmap,read-only=off,cache.no-flush=on',
       '-device',
       'virtio-blk-pci,id=disk0,drive=disk,werror=enospc,rerror=report',
       '-object',
@@ -166,5 +171,31 @@ describe('optionList', () => {
   ])('escapes %j as %j', (value, escaped) => {
     expect(escapeValue(value)).toBe(escaped);
     expect(optionList('x', { v: value })).toBe(`x,v=${escaped}`);
+  });
+
+  it('maps the memory of a template and waits for its state, over a chain of disks', () => {
+    const start = { kind: 'clone', memoryPath: '/t/memory', readOnlyMemory: false } as const;
+    const disk = { ...config.disk, backingPaths: ['/t/disk.qcow2', '/img/rootfs.qcow2'] };
+    const argv = buildArgv({ ...config, start, disk });
+    expect(valuesOf(argv, '-object')[0]).toBe(
+      'memory-backend-file,id=ram,size=512M,mem-path=/t/memory,share=off',
+    );
+    expect(valuesOf(argv, '-incoming')).toEqual(['defer']);
+    expect(argv).not.toContain('-kernel');
+    expect(valuesOf(argv, '-blockdev').map((word) => word.replace(/,discard.*/, ''))).toEqual([
+      expect.stringContaining('node-name=base0-file,filename=/img/rootfs.qcow2'),
+      expect.stringContaining('node-name=base0,file=base0-file,read-only=on'),
+      expect.stringContaining('node-name=base1-file,filename=/t/disk.qcow2'),
+      expect.stringContaining('node-name=base1,file=base1-file,backing=base0,read-only=on'),
+      expect.stringContaining('node-name=disk-file,filename=/vms/1/disk.qcow2'),
+      'driver=qcow2,node-name=disk,file=disk-file,backing=base1',
+    ]);
+  });
+
+  it('opens the memory of a template for reading only, where QEMU can', () => {
+    const start = { kind: 'clone', memoryPath: '/t/memory', readOnlyMemory: true } as const;
+    expect(valuesOf(buildArgv({ ...config, start }), '-object')[0]).toMatch(
+      /share=off,readonly=on,rom=off$/,
+    );
   });
 });

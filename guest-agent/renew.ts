@@ -1,0 +1,69 @@
+/**
+ * Making a copy of a machine a machine of its own. What two copies share, and must not: the random
+ * generator's state, the clock, the names by which machines are told apart, and keys.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { thawExecs } from './freezer.ts';
+import { libc } from './libc.ts';
+import type { RenewSpec } from './protocol.ts';
+import { addEntropy, setClock, setHostname } from './system.ts';
+
+const MACHINE_ID = '/etc/machine-id';
+/** Where D-Bus looks first; most systems have a link to {@link MACHINE_ID} there. */
+const DBUS_MACHINE_ID = '/var/lib/dbus/machine-id';
+/** Seeds that systems feed their generator with at the next boot. */
+const SEED_FILES = [
+  '/var/lib/systemd/random-seed',
+  '/var/lib/urandom/random-seed',
+  '/var/lib/misc/random-seed',
+  '/var/lib/seedrng',
+];
+/** The kernel draws it once a boot, and a clone does not boot; so another file is laid over it. */
+const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+const OWN_BOOT_ID = '/run/qmp-agent/boot_id';
+const SSH_DIR = '/etc/ssh';
+const SSH_HOST_KEY = /^ssh_host_.*_key(\.pub)?$/;
+/** RSA keys under emulation. */
+const KEYGEN_MS = 60_000;
+
+/** Becomes another machine; then, and only then, what execs have started goes on. */
+export async function renew(spec: RenewSpec): Promise<void> {
+  await addEntropy(Buffer.from(spec.entropy, 'base64')); // first: whatever is drawn later is its own
+  await setClock(spec.unixMs);
+  setHostname(spec.hostname);
+  setMachineId(spec.machineId);
+  await setBootId(spec.bootId);
+  for (const file of SEED_FILES) rmSync(file, { force: true, recursive: true });
+  await renewSshHostKeys();
+  thawExecs();
+}
+
+function setMachineId(id: string): void {
+  writeFileSync(MACHINE_ID, `${id}\n`);
+  if (lstatSync(DBUS_MACHINE_ID, { throwIfNoEntry: false })?.isFile())
+    writeFileSync(DBUS_MACHINE_ID, `${id}\n`);
+}
+
+let isBootIdBound = false;
+
+/** A copy of a copy writes to the file that lies there already. */
+async function setBootId(id: string): Promise<void> {
+  mkdirSync('/run/qmp-agent', { recursive: true });
+  writeFileSync(OWN_BOOT_ID, `${id}\n`, { mode: 0o444 });
+  if (isBootIdBound) return;
+  (await libc()).bindMount(OWN_BOOT_ID, BOOT_ID);
+  isBootIdBound = true;
+}
+
+/** Where the template had any. A daemon that runs takes the new ones up. */
+async function renewSshHostKeys(): Promise<void> {
+  if (!existsSync(SSH_DIR)) return;
+  const keys = readdirSync(SSH_DIR).filter((name) => SSH_HOST_KEY.test(name));
+  if (keys.length === 0) return;
+  for (const name of keys) rmSync(`${SSH_DIR}/${name}`);
+  const run = promisify(execFile);
+  await run('ssh-keygen', ['-A'], { timeout: KEYGEN_MS });
+  await run('pkill', ['-HUP', '-x', '-o', 'sshd']).catch(() => undefined); // none runs
+}

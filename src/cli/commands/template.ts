@@ -1,0 +1,135 @@
+/** `qmp-agent template …`. */
+import { readFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { formatBytes, formatMs } from '../../config/units.ts';
+import { ConfigError } from '../../errors.ts';
+import type { TemplateInfo } from '../../vm/template/types.ts';
+import { addVmOptions } from '../config-flags.ts';
+import type { CliContext } from '../context.ts';
+import { EXIT } from '../exit-codes.ts';
+import { startSpinner } from '../progress.ts';
+import { describeError, reportError } from '../report.ts';
+import { machineOptions, openTemplates } from '../vm-access.ts';
+
+interface CreateFlags {
+  provision?: string;
+  warm?: string;
+  force?: boolean;
+}
+
+const EPILOG = `
+A clone goes on from where the template stands: see qmp-agent clone, and qmp-agent run --template.
+
+Examples:
+  qmp-agent template create plain
+  qmp-agent template create node --provision setup.sh --warm 'node -e 0'`;
+
+/** Adds `template` with its subcommands. */
+export function registerTemplate(program: Command, context: CliContext): void {
+  const template = program
+    .command('template')
+    .description('Templates: machines frozen once, which clones go on from.');
+  const create = template
+    .command('create')
+    .description('Boot a VM, provision it, warm it up and freeze it. Prints the name.')
+    .argument('<template>', 'name of the template')
+    .option('--provision <file>', 'shell script that runs in it as root (/bin/sh -e)')
+    .option('--warm <command>', "shell line that runs in it as the image's user, at the end")
+    .option('--force', 'replace a template of that name that no VM stands on')
+    .option('--json', 'print everything about it as JSON')
+    .addHelpText('after', EPILOG)
+    .action((name: string, flags: CreateFlags) => createOne(context, name, flags));
+  addVmOptions(create);
+  template
+    .command('list')
+    .alias('ls')
+    .description('List templates.')
+    .option('-q, --quiet', 'print names only')
+    .option('--json', 'print a JSON array')
+    .action((flags: { quiet?: boolean }) => list(context, flags.quiet === true));
+  template
+    .command('inspect')
+    .description('Show everything about templates as a JSON array.')
+    .argument('<template...>', 'names')
+    .option('--json', 'errors as JSON too')
+    .action((names: string[]) => inspect(context, names));
+  template
+    .command('remove')
+    .alias('rm')
+    .description('Remove templates that no VM stands on.')
+    .argument('<template...>', 'names')
+    .option('--json', 'print a JSON array of results')
+    .action((names: string[]) => remove(context, names));
+}
+
+async function createOne(context: CliContext, name: string, flags: CreateFlags): Promise<void> {
+  const provision = flags.provision === undefined ? undefined : await readScript(flags.provision);
+  const { createTemplate } = await import('../../vm/template/create.ts');
+  const spinner = startSpinner(context, 'Creating the template');
+  const info = await createTemplate(name, {
+    ...machineOptions(context),
+    provision,
+    warm: flags.warm,
+    replace: flags.force === true,
+    onOutput: (text) => context.note(text.trimEnd()),
+  }).finally(() => spinner.stop());
+  if (context.json) context.printJson(info);
+  else context.print(info.name);
+}
+
+async function readScript(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch((error: unknown) => {
+    throw new ConfigError(`${path} cannot be read: ${(error as Error).message}`, {
+      field: '--provision',
+      value: path,
+      hint: 'Give the path of a shell script.',
+    });
+  });
+}
+
+async function list(context: CliContext, quiet: boolean): Promise<void> {
+  const templates = await (await openTemplates(context)).list();
+  if (context.json) {
+    context.printJson(templates);
+  } else if (quiet) {
+    for (const { name } of templates) context.print(name);
+  } else {
+    const { printTable } = await import('../table.ts');
+    const head = ['NAME', 'IMAGE', 'MEMORY', 'MACHINE', 'CREATED', 'SIZE', 'USED BY'];
+    printTable(context, head, templates.map(row));
+  }
+}
+
+function row(template: TemplateInfo): string[] {
+  return [
+    template.name,
+    template.image,
+    `${template.memoryMib} MiB`,
+    `${template.machine}, ${template.accel}`,
+    `${formatMs(Math.max(0, Date.now() - Date.parse(template.createdAt)))} ago`,
+    formatBytes(template.usedBytes),
+    template.usedBy.join(', '),
+  ];
+}
+
+async function inspect(context: CliContext, names: readonly string[]): Promise<void> {
+  const store = await openTemplates(context);
+  context.printJson(await Promise.all(names.map((name) => store.inspect(name))));
+}
+
+async function remove(context: CliContext, names: readonly string[]): Promise<void> {
+  const store = await openTemplates(context);
+  const results: object[] = [];
+  for (const name of new Set(names)) {
+    try {
+      await store.remove(name, { signal: context.signal });
+      results.push({ template: name, ok: true });
+      if (!context.json) context.print(name);
+    } catch (error) {
+      if (!context.json) context.exitCode = reportError(error, context);
+      else context.exitCode = EXIT.failure;
+      results.push({ template: name, ok: false, error: describeError(error) });
+    }
+  }
+  if (context.json) context.printJson(results);
+}

@@ -1,0 +1,92 @@
+/** Making a template: a VM that boots once, is provisioned and warmed up, and is frozen then. */
+import { readFile } from 'node:fs/promises';
+import { resolvePaths } from '../../config/paths.ts';
+import { events } from '../../events.ts';
+import type { CreateStep, VmCreateOptions } from '../api.ts';
+import { newVmId } from '../ids.ts';
+import { readRecord } from '../record.ts';
+import { ensureStateDirs, STATE_SCHEMA, writeWhole } from '../state-dir.ts';
+import { Vm } from '../vm.ts';
+import { vmPaths } from '../vm-paths.ts';
+import type { Frozen } from './freeze.ts';
+import { sha256, templateFiles, type TemplateManifest } from './manifest.ts';
+import { TemplateStore } from './store.ts';
+import type { TemplateInfo } from './types.ts';
+
+/** Steps of {@link createTemplate}, in order. */
+export type TemplateStep = CreateStep | 'provision' | 'warm' | 'freeze';
+
+/** What a template is made of. */
+export interface TemplateCreateOptions extends Omit<
+  VmCreateOptions,
+  'name' | 'cid' | 'hostname' | 'persistent' | 'onProgress'
+> {
+  /** Text of a shell script that runs as root, by `/bin/sh -e`. Default: none. */
+  provision?: string | undefined;
+  /** A shell line that runs as the image's user, to warm up what clones will use. Default: none. */
+  warm?: string | undefined;
+  /** Replaces a template of that name that no VM stands on. Default false. */
+  replace?: boolean | undefined;
+  onProgress?: ((step: TemplateStep) => void) | undefined;
+  /** Told what provisioning and warming up print. */
+  onOutput?: ((text: string) => void) | undefined;
+}
+
+/**
+ * Makes a template: boots the image, provisions it, warms it up, freezes it.
+ * @throws ConfigError the name is taken or none; CommandExitError `provision` or `warm` failed; what
+ *   `Vm.create` throws; HostError ERR_HOST_DISK_FULL, ERR_HOST_PERMISSION. Nothing is left of it then
+ */
+export async function createTemplate(
+  name: string,
+  o: TemplateCreateOptions = {},
+): Promise<TemplateInfo> {
+  const startedAt = performance.now();
+  const { provision, warm, replace = false, onProgress, onOutput, ...vmOptions } = o;
+  const print = { onStdout: onOutput, onStderr: onOutput, signal: o.signal, timeoutMs: 0 };
+  const paths = o.paths ?? resolvePaths();
+  const store = new TemplateStore(paths);
+  store.dirOf(name);
+  if (!replace) await store.requireFree(name);
+  await ensureStateDirs(paths);
+  const id = newVmId();
+  await using vm = await Vm.create({ ...vmOptions, onProgress });
+  if (provision !== undefined) {
+    onProgress?.('provision');
+    await vm.commands.run(['/bin/sh', '-e', '-s'], { ...print, user: 'root', stdin: provision });
+  }
+  onProgress?.('warm');
+  if (warm !== undefined) await vm.commands.run(warm, print);
+  await vm.commands.run(['true'], print); // what every command needs is in memory then
+  onProgress?.('freeze');
+  await using workshop = await store.openWorkshop(id);
+  const frozen = await vm.freeze(workshop.dir, { signal: o.signal });
+  await writeManifest({ dir: workshop.dir, name, id, frozen, files: vmPaths(paths, vm.id) });
+  await store.publish(name, workshop.dir, { signal: o.signal, replace });
+  const info = await store.inspect(name);
+  const durationMs = Math.round(performance.now() - startedAt);
+  const { pausedMs } = frozen;
+  const { usedBytes } = info;
+  events.emit('template.created', { template: name, usedBytes, durationMs, pausedMs });
+  return info;
+}
+
+async function writeManifest(o: {
+  dir: string;
+  name: string;
+  id: string;
+  frozen: Frozen;
+  files: ReturnType<typeof vmPaths>;
+}): Promise<void> {
+  const record = await readRecord(o.files);
+  if (record === undefined) throw new Error(`VM record ${o.files.recordPath} is gone`);
+  const { accel, ports, qemuVersion, cpu, backingPaths, memoryBytes } = o.frozen;
+  const files = templateFiles(o.dir);
+  const manifest: TemplateManifest = {
+    schema: STATE_SCHEMA,
+    ...{ name: o.name, id: o.id, createdAt: new Date().toISOString(), config: record.config },
+    ...{ accel, ports, qemuVersion, cpu, backingPaths, memoryBytes },
+    stateSha256: sha256(await readFile(files.statePath)),
+  };
+  await writeWhole(files.manifestPath, manifest);
+}

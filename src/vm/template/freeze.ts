@@ -1,0 +1,86 @@
+/** Taking a machine's memory, devices and disk at one instant. */
+import type { QmpClient } from '../../../qmp/index.ts';
+import type { Accel, WaitOptions } from '../api.ts';
+import { portOfChannel } from '../argv.ts';
+import { findQemu } from '../launcher.ts';
+import type { LiveVm } from '../live-vm.ts';
+import { requireWhole } from '../resume.ts';
+import type { VmInside } from '../vm-inside.ts';
+import { hostCpu } from './host-cpu.ts';
+import { templateFiles } from './manifest.ts';
+import { copyMemory, copySparse, locateMemory } from './memory.ts';
+import { saveState } from './state.ts';
+
+/** Gigabytes of memory on a slow disk. */
+const FREEZE_MS = 120_000;
+/** From the end of a session to an agent that waits for the next. */
+const HANG_UP_MS = 30_000;
+const MIB = 2 ** 20;
+
+/** What was frozen. */
+export interface Frozen {
+  readonly accel: Accel;
+  readonly ports: number;
+  readonly qemuVersion: string;
+  readonly cpu: string | undefined;
+  readonly memoryBytes: number;
+  /** Disks under the frozen one, the nearest first. */
+  readonly backingPaths: readonly string[];
+  /** How long it took to take all, ms; the vCPUs stand still from its begin on. */
+  readonly pausedMs: number;
+}
+
+/**
+ * Freezes a running VM into a directory. What execs have started is brought to a stop first, and our
+ * session ended, so that a copy wakes up with nothing in its hands. The vCPUs stand still afterwards.
+ * @throws StateError, GuestRequestError (EBUSY), HostError, QmpError, TimeoutError
+ */
+export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): Promise<Frozen> {
+  const o = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
+  const files = templateFiles(dir);
+  return vm.exclusively(['running'], o, async (live) => {
+    requireWhole(vm);
+    const { accel, ports, qemu, memoryPath } = live.run;
+    const pid = qemu?.pid ?? live.process.identity.pid;
+    const { template, rootfsPath, memoryMib, qemuPath } = vm.config;
+    const session = await live.link.open(o);
+    await session.park(o);
+    const memoryBytes = memoryMib * MIB;
+    const pausedMs = await live.qmp.use(async (client) => {
+      await hangUp(live, client, o);
+      const memory = await locateMemory(client, { pid, bytes: memoryBytes }, o);
+      const pausedAt = performance.now();
+      await client.execute('stop', {}, o); // flushes the disk, too
+      await vm.note('paused');
+      await saveState(client, files.statePath, o);
+      const over = memoryPath !== undefined;
+      if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
+      await Promise.all([
+        copyMemory(memory, files.memoryPath, { over, signal: o.signal }),
+        copySparse(vm.files.diskPath, files.diskPath, o.signal),
+      ]);
+      return performance.now() - pausedAt;
+    }, o);
+    const [{ version }, cpu] = await Promise.all([findQemu(qemuPath), hostCpu(accel)]);
+    return {
+      ...{ accel, ports, cpu, memoryBytes },
+      qemuVersion: version,
+      backingPaths: template?.diskPaths ?? [rootfsPath],
+      pausedMs: Math.round(pausedMs),
+    };
+  });
+}
+
+/** On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */
+async function hangUp(live: LiveVm, client: QmpClient, o: WaitOptions): Promise<void> {
+  const { channel } = live.link;
+  if (channel === undefined) return live.link.hangUp();
+  const reopened = client.waitForEvent('VSERPORT_CHANGE', {
+    match: ({ data }) => data.id === portOfChannel(channel) && data.open,
+    signal: o.signal,
+    timeoutMs: HANG_UP_MS,
+  });
+  reopened.catch(() => undefined); // where the session does not end, that is what counts
+  await live.link.hangUp();
+  await reopened;
+}

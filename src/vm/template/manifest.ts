@@ -1,0 +1,88 @@
+/** What is on disk about a template: `template.json`, beside its memory, state and disk. */
+import { createHash } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TemplateError } from '../../errors.ts';
+import type { Accel } from '../api.ts';
+import { isVmId } from '../ids.ts';
+import type { VmConfig } from '../record.ts';
+import { checkSchema, STATE_SCHEMA } from '../state-dir.ts';
+
+/** `template.json`. */
+export interface TemplateManifest {
+  readonly schema: typeof STATE_SCHEMA;
+  readonly name: string;
+  readonly id: string;
+  readonly createdAt: string;
+  /** Of the VM that was frozen. */
+  readonly config: VmConfig;
+  readonly accel: Accel;
+  readonly ports: number;
+  readonly qemuVersion: string;
+  /** The host's processor, where the guest's is the same. */
+  readonly cpu?: string | undefined;
+  /** Disks under the template's own, the nearest first. */
+  readonly backingPaths: readonly string[];
+  readonly memoryBytes: number;
+  readonly stateSha256: string;
+}
+
+/** Files of a template in its directory. */
+export function templateFiles(dir: string) {
+  return {
+    manifestPath: join(dir, 'template.json'),
+    memoryPath: join(dir, 'memory'),
+    statePath: join(dir, 'devices'),
+    diskPath: join(dir, 'disk.qcow2'),
+  };
+}
+
+/**
+ * Reads a template's manifest and checks that what it names is there: sizes, and the devices' state whole.
+ * @returns undefined where there is no such template
+ * @throws TemplateError ERR_TEMPLATE_CORRUPT; StateDirError of a later version
+ */
+export async function readManifest(dir: string): Promise<TemplateManifest | undefined> {
+  const files = templateFiles(dir);
+  const text = await readFile(files.manifestPath, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw corrupt(dir, (error as Error).message);
+  });
+  if (text === undefined) return undefined;
+  const manifest = parseManifest(text, dir);
+  const [memory, state, disk] = await Promise.all([
+    stat(files.memoryPath).catch(() => undefined),
+    readFile(files.statePath).catch(() => undefined),
+    stat(files.diskPath).catch(() => undefined),
+  ]);
+  if (memory?.size !== manifest.memoryBytes) throw corrupt(dir, 'its memory is not whole');
+  if (disk === undefined) throw corrupt(dir, 'its disk is gone');
+  if (state === undefined || sha256(state) !== manifest.stateSha256)
+    throw corrupt(dir, "its devices' state is not what was saved");
+  return manifest;
+}
+
+function parseManifest(text: string, dir: string): TemplateManifest {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (error) {
+    throw corrupt(dir, (error as Error).message);
+  }
+  const manifest = data as Partial<TemplateManifest> | null;
+  checkSchema(manifest?.schema, templateFiles(dir).manifestPath);
+  if (!isVmId(manifest?.id ?? '') || typeof manifest?.config?.rootfsPath !== 'string')
+    throw corrupt(dir, 'its manifest is none');
+  return manifest as TemplateManifest;
+}
+
+/** SHA-256, hex. */
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+function corrupt(dir: string, defect: string): TemplateError {
+  return new TemplateError('ERR_TEMPLATE_CORRUPT', `the template in ${dir} is broken: ${defect}`, {
+    hint: 'Remove it (`qmp-agent template remove`) and create it again.',
+  });
+}

@@ -1,0 +1,28 @@
+/** What templates are. Types only. */
+import type { MachineType } from '../../../firmware/machine.ts';
+import type { Accel } from '../api.ts';
+
+/** A template: memory, devices and disk of a machine at one instant, which clones go on from. */
+export interface TemplateInfo {
+  readonly name: string;
+  /** 12 hex digits. Another template of the same name has another. */
+  readonly id: string;
+  /** ISO 8601, host clock. */
+  readonly createdAt: string;
+  readonly image: string;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly diskBytes: number;
+  readonly machine: MachineType;
+  readonly accel: Accel;
+  readonly channel: 'vsock' | 'virtio-serial';
+  /** Only this version of QEMU can load it. */
+  readonly qemuVersion: string;
+  /** The host's processor, where the guest's is the same (KVM). */
+  readonly cpu: string | undefined;
+  /** Bytes that it takes on the host. */
+  readonly usedBytes: number;
+  /** Names or ids of the VMs that stand on it. */
+  readonly usedBy: readonly string[];
+  readonly dir: string;
+}
