@@ -242,7 +242,7 @@ describe('a pool whose VMs are used once', () => {
 });
 
 describe('a pool of clones', () => {
-  it('has a machine of its own for each user, in well under the time of a boot', async () => {
+  it('has a machine of its own for each user, and replaces one that was killed', async () => {
     await createTemplate('clean', vmOptions());
     const pool = await VmPool.create({
       template: 'clean',
