@@ -50,7 +50,10 @@ const BENCHES: readonly BenchEntry[] = [
     name: 'pool',
     description: 'acquire and release of pooled VMs, beside a command in a VM that is warm',
     runs: 30,
-    options: [new Option('--strategy <name>', 'how used VMs are made as new').choices(STRATEGIES)],
+    options: [
+      new Option('--template <name>', 'template of which the VMs are clones'),
+      new Option('--strategy <name>', 'how used VMs are made as new').choices(STRATEGIES),
+    ],
     load: async () => (await import('../../bench/pool.ts')).benchPool,
   },
 ];
