@@ -3,7 +3,7 @@
  * generator's state, the clock, the names by which machines are told apart, and keys.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { thawExecs } from './freezer.ts';
 import { libc } from './libc.ts';
@@ -18,7 +18,8 @@ const SEED_FILES = [
   '/var/lib/systemd/random-seed',
   '/var/lib/urandom/random-seed',
   '/var/lib/misc/random-seed',
-  '/var/lib/seedrng',
+  '/var/lib/seedrng/seed.credit',
+  '/var/lib/seedrng/seed.no-credit',
 ];
 /** The kernel draws it once a boot, and a clone does not boot; so another file is laid over it. */
 const BOOT_ID = '/proc/sys/kernel/random/boot_id';
@@ -35,9 +36,18 @@ export async function renew(spec: RenewSpec): Promise<void> {
   setHostname(spec.hostname);
   setMachineId(spec.machineId);
   await setBootId(spec.bootId);
-  for (const file of SEED_FILES) rmSync(file, { force: true, recursive: true });
+  for (const file of SEED_FILES) removeFile(file);
   await renewSshHostKeys();
   thawExecs();
+}
+
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path); // `rmSync` would load a good deal of Node first
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
+  }
 }
 
 function setMachineId(id: string): void {
@@ -62,7 +72,7 @@ async function renewSshHostKeys(): Promise<void> {
   if (!existsSync(SSH_DIR)) return;
   const keys = readdirSync(SSH_DIR).filter((name) => SSH_HOST_KEY.test(name));
   if (keys.length === 0) return;
-  for (const name of keys) rmSync(`${SSH_DIR}/${name}`);
+  for (const name of keys) removeFile(`${SSH_DIR}/${name}`);
   const run = promisify(execFile);
   await run('ssh-keygen', ['-A'], { timeout: KEYGEN_MS });
   await run('pkill', ['-HUP', '-x', '-o', 'sshd']).catch(() => undefined); // none runs

@@ -47,6 +47,12 @@ const BENCHES: readonly BenchEntry[] = [
     load: async () => (await import('../../bench/reset.ts')).benchReset,
   },
   {
+    name: 'clone',
+    description: 'a clone of a template, beside a cold boot and a QEMU with nothing in it',
+    runs: 10,
+    load: async () => (await import('../../bench/clone.ts')).benchClone,
+  },
+  {
     name: 'pool',
     description: 'acquire and release of pooled VMs, beside a command in a VM that is warm',
     runs: 30,

@@ -1,7 +1,6 @@
 /** A new VM that goes on from where a template stands. */
-import { randomBytes, randomUUID } from 'node:crypto';
 import { resolvePaths } from '../../config/paths.ts';
-import { GuestConnectError, TemplateError } from '../../errors.ts';
+import { TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
@@ -10,7 +9,6 @@ import { enterVm, launchAndBoot, Releaser, type CreatedVm } from '../create.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import { newVmId } from '../ids.ts';
 import { findQemu } from '../launcher.ts';
-import type { LiveVm } from '../live-vm.ts';
 import { ownIdentity } from '../process-identity.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
 import { ensureStateDirs, STATE_SCHEMA } from '../state-dir.ts';
@@ -18,13 +16,11 @@ import { checkCloneOptions, hostnameFrom } from '../vm-config.ts';
 import { checkSocketPaths, vmPaths } from '../vm-paths.ts';
 import { hostCpu } from './host-cpu.ts';
 import { templateFiles } from './manifest.ts';
+import { becomeOwn } from './own.ts';
 import { TemplateStore, type Template } from './store.ts';
 
 /** A clone answers within a second; a host that swaps may take long. */
 const TIMEOUT_MS = 30_000;
-/** What a clone's random generator gets: twice what it holds. */
-const ENTROPY_BYTES = 64;
-const MACHINE_ID_BYTES = 16;
 
 /** Makes a clone. See `VmStatics.fromTemplate`. */
 export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedVm> {
@@ -122,35 +118,4 @@ async function requireFit({ manifest }: Template, qemuPath: string): Promise<voi
   throw new TemplateError('ERR_TEMPLATE_MISMATCH', `template ${name} was made with ${differs}`, {
     hint: `Create it again here: \`qmp-agent template create ${name} --force\`.`,
   });
-}
-
-/** @throws GuestConnectError the clone must not be used: it still is its template */
-async function becomeOwn(
-  live: LiveVm,
-  o: { id: string; hostname: string; deadline: number; signal?: AbortSignal | undefined },
-): Promise<void> {
-  const { fault } = live.watch;
-  const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
-  const timeoutMs = Math.max(1, Math.ceil(o.deadline - performance.now()));
-  try {
-    const session = await live.link.open({ signal, timeoutMs });
-    await session.renew(
-      {
-        entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
-        unixMs: Date.now(),
-        hostname: o.hostname,
-        machineId: randomBytes(MACHINE_ID_BYTES).toString('hex'),
-        bootId: randomUUID(),
-      },
-      { signal, timeoutMs },
-    );
-  } catch (cause) {
-    o.signal?.throwIfAborted();
-    fault.throwIfAborted();
-    throw new GuestConnectError(`the clone ${o.id} could not be made a machine of its own`, {
-      vmId: o.id,
-      cause,
-      hint: 'Try again; if it stays so, create the template anew.',
-    });
-  }
 }

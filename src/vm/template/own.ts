@@ -1,0 +1,42 @@
+/** Making a copy of a guest a machine of its own: what the host gives for it. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { RenewSpec } from '../../../guest-agent/protocol.ts';
+import { GuestConnectError } from '../../errors.ts';
+import type { LiveVm } from '../live-vm.ts';
+
+/** What a clone's random generator gets: twice what it holds. */
+const ENTROPY_BYTES = 64;
+const MACHINE_ID_BYTES = 16;
+
+/** All that a machine must not share with its copies. */
+export function ownIdentityOf(hostname: string): RenewSpec {
+  return {
+    entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
+    unixMs: Date.now(),
+    hostname,
+    machineId: randomBytes(MACHINE_ID_BYTES).toString('hex'),
+    bootId: randomUUID(),
+  };
+}
+
+/** @throws GuestConnectError the clone must not be used: it still is its template */
+export async function becomeOwn(
+  live: LiveVm,
+  o: { id: string; hostname: string; deadline: number; signal?: AbortSignal | undefined },
+): Promise<void> {
+  const { fault } = live.watch;
+  const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
+  const timeoutMs = Math.max(1, Math.ceil(o.deadline - performance.now()));
+  try {
+    const session = await live.link.open({ signal, timeoutMs });
+    await session.renew(ownIdentityOf(o.hostname), { signal, timeoutMs });
+  } catch (cause) {
+    o.signal?.throwIfAborted();
+    fault.throwIfAborted();
+    throw new GuestConnectError(`the clone ${o.id} could not be made a machine of its own`, {
+      vmId: o.id,
+      cause,
+      hint: 'Try again; if it stays so, create the template anew.',
+    });
+  }
+}
