@@ -49,6 +49,12 @@ module.exports = {
       from: { path: '^src/config/' },
       to: { path: '^src/(image|storage|guest)/' },
     },
+    {
+      name: 'pool-below-front',
+      severity: 'error',
+      from: { path: '^src/pool/' },
+      to: { path: '^src/(cli|bench|server|image|storage|guest|log|doctor)/' },
+    },
     single('ffi-rs', '^guest-agent/libc\\.ts$'),
     single('zod', '^src/config/schema\\.ts$'),
     single('pino', '^src/log/'),

@@ -27,6 +27,13 @@
  * │  ├─ GuestDisconnectedError     ERR_GUEST_DISCONNECTED the channel closed under a pending call
  * │  ├─ VmRestoredError            ERR_VM_RESTORED        the VM went back to a snapshot under a pending call
  * │  └─ GuestRequestError          ERR_GUEST_REQUEST      the agent refused (its own code and text)
+ * ├─ PoolError
+ * │  ├─ PoolClosedError            ERR_POOL_CLOSED        the pool is draining or closed
+ * │  ├─ PoolTimeoutError           ERR_POOL_TIMEOUT       no VM came free in time; cause: why none could be made
+ * │  ├─ PoolFullError              ERR_POOL_FULL          too many wait already
+ * │  ├─ PoolMemoryError            ERR_POOL_MEMORY        more promised than the host has
+ * │  ├─ PoolLeaseError             ERR_POOL_LEASE         the VM was given back
+ * │  └─ PoolUncleanError           ERR_POOL_UNCLEAN       a used VM cannot be made as new
  * └─ CommandExitError              ERR_COMMAND_EXIT       a command's non-zero exit; carries the result
  * ```
  *
@@ -341,6 +348,87 @@ export class GuestRequestError extends GuestError {
     super(message, details);
     this.guestCode = details.guestCode;
   }
+}
+
+/** Any failure of a pool of VMs. */
+export abstract class PoolError extends QmpAgentError {
+  /** The pool's name. */
+  readonly pool: string;
+  constructor(message: string, details: ErrorDetails & { pool: string }) {
+    super(message, details);
+    this.pool = details.pool;
+  }
+}
+
+/** The pool is draining or closed: it gives no more VMs. */
+export class PoolClosedError extends PoolError {
+  override readonly code = 'ERR_POOL_CLOSED';
+}
+
+/** No VM came free in time. Where the pool cannot make VMs, the cause is the last reason why. */
+export class PoolTimeoutError extends PoolError {
+  override readonly code = 'ERR_POOL_TIMEOUT';
+  /** `acquire` or `drain`. */
+  readonly operation: string;
+  readonly timeoutMs: number;
+  constructor(
+    message: string,
+    details: ErrorDetails & { pool: string; operation: string; timeoutMs: number },
+  ) {
+    super(message, details);
+    this.operation = details.operation;
+    this.timeoutMs = details.timeoutMs;
+  }
+}
+
+/** As many wait for a VM as may. */
+export class PoolFullError extends PoolError {
+  override readonly code = 'ERR_POOL_FULL';
+  /** How many wait. */
+  readonly waiting: number;
+  constructor(message: string, details: ErrorDetails & { pool: string; waiting: number }) {
+    super(message, details);
+    this.waiting = details.waiting;
+  }
+}
+
+/** The pool's VMs could use more memory than the host has left. */
+export class PoolMemoryError extends PoolError {
+  override readonly code = 'ERR_POOL_MEMORY';
+  /** The option that asks for too much. */
+  readonly field: string;
+  readonly value: unknown;
+  /** What all of the pool's VMs could use at most. */
+  readonly neededBytes: number;
+  /** What the host has and no other pool of this process was promised. */
+  readonly availableBytes: number;
+  constructor(
+    message: string,
+    details: ErrorDetails & {
+      pool: string;
+      field: string;
+      value: unknown;
+      neededBytes: number;
+      availableBytes: number;
+      hint: string;
+    },
+  ) {
+    super(message, details);
+    this.field = details.field;
+    this.value = details.value;
+    this.neededBytes = details.neededBytes;
+    this.availableBytes = details.availableBytes;
+  }
+}
+
+/** The VM was given back to its pool: it may be somebody else's by now. */
+export class PoolLeaseError extends PoolError {
+  override readonly code = 'ERR_POOL_LEASE';
+}
+
+/** A used VM cannot be made as new, so it is destroyed. In events only: nobody waits for that. */
+export class PoolUncleanError extends PoolError {
+  override readonly code = 'ERR_POOL_UNCLEAN';
 }
 
 /** The part of a command's result that {@link CommandExitError} shows in its message. */

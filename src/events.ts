@@ -8,6 +8,21 @@ interface Stamp {
   readonly vmId?: string | undefined;
 }
 
+/**
+ * Why a VM leaves its pool: the lease said so (`destroyed`), its strategy makes a new one for each use
+ * (`used`), its user left behind what no reset undoes (`unclean`), or what the name says.
+ */
+export type PoolRemovalReason =
+  | 'destroyed'
+  | 'used'
+  | 'unclean'
+  | 'reset-failed'
+  | 'unhealthy'
+  | 'died'
+  | 'expired'
+  | 'surplus'
+  | 'closed';
+
 /** What each event carries besides its {@link Stamp}. Secrets never stand in an event. */
 export interface EventPayloads {
   'vm.created': {
@@ -45,6 +60,20 @@ export interface EventPayloads {
   /** `loadMs`: until memory, devices and disk were back; `durationMs`: until the agent answered, too. */
   'snapshot.restored': { name: string; loadMs: number; durationMs: number };
   'snapshot.deleted': { name: string; durationMs: number };
+  'pool.created': { pool: string; strategy: string; minSize: number; maxSize: number };
+  /** A VM stands ready: `made` new, `reset` after use. */
+  'pool.vm-ready': { pool: string; by: 'made' | 'reset'; durationMs: number };
+  /** `hit`: it was ready; else the caller waited for it. */
+  'pool.acquired': { pool: string; hit: boolean; waitedMs: number };
+  'pool.released': { pool: string; heldMs: number };
+  /** A VM leaves the pool. `error` where something went wrong with it. */
+  'pool.vm-removed': { pool: string; reason: PoolRemovalReason; error?: string | undefined };
+  /** No VM could be made; the next attempt follows after `retryMs`. */
+  'pool.source-failed': { pool: string; failures: number; retryMs: number; error: string };
+  /** VMs can be made again. */
+  'pool.source-recovered': { pool: string; failures: number };
+  'pool.draining': { pool: string; leased: number; waiting: number };
+  'pool.closed': { pool: string };
   /** `pausedMs`: how long the vCPUs of the VM that was frozen stood still. */
   'template.created': { template: string; usedBytes: number; durationMs: number; pausedMs: number };
   'template.removed': { template: string };

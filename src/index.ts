@@ -6,6 +6,7 @@ export {
   type EventPayloads,
   type EventStream,
   type EventType,
+  type PoolRemovalReason,
   type SystemEvent,
   type TraceKind,
 } from './events.ts';
@@ -37,3 +38,5 @@ export {
   type TemplateCreateOptions,
   type TemplateStep,
 } from './vm/index.ts';
+export { VmPool } from './pool/index.ts';
+export type * from './pool/types.ts';

@@ -4,6 +4,7 @@
  * A figure alone says little: each stands beside its floor, measured in the same run, interleaved,
  * and the ratio of the two is what a later run on another machine can be compared with.
  */
+import { quantile } from '../quantile.ts';
 
 /** Version of the JSON shape. */
 export const BENCH_SCHEMA = 1;
@@ -60,20 +61,6 @@ export interface BenchReport {
   fingerprint: BenchFingerprint;
   results: BenchResult[];
   ratios: BenchRatio[];
-}
-
-/**
- * The q-quantile by the nearest-rank method (the smallest sample that at least q of all samples do
- * not exceed), so that every figure is a value that was really measured.
- *
- * @throws RangeError for an empty list or a q outside 0…1.
- */
-export function quantile(samples: readonly number[], q: number): number {
-  if (samples.length === 0) throw new RangeError('quantile of no samples');
-  if (q < 0 || q > 1) throw new RangeError(`quantile ${q} is outside 0…1`);
-  const sorted = [...samples].sort((a, b) => a - b);
-  const rank = Math.max(1, Math.ceil(q * sorted.length));
-  return sorted[rank - 1] as number;
 }
 
 /** Summarises one series. @throws RangeError where it has no samples. */

@@ -7,6 +7,7 @@ import {
   type VmInfo,
 } from '../vm/index.ts';
 import { StateError } from '../errors.ts';
+import type { PoolOptions } from '../pool/index.ts';
 import { currentLoad, takeFingerprint } from './fingerprint.ts';
 import { BENCH_SCHEMA, ratio, summarise, type BenchReport, type BenchSeries } from './report.ts';
 
@@ -16,6 +17,8 @@ export interface BenchOptions {
   runs: number;
   /** Of the VMs measured: image, vcpus, memory, machine, accelerator. */
   vm: VmCreateOptions;
+  /** Of `bench pool`: what its VMs are, and how they are made as new. */
+  pool: Pick<PoolOptions, 'strategy' | 'template'>;
   store: ImageStore;
   qemuPath: string;
   signal: AbortSignal;

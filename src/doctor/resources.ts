@@ -2,7 +2,7 @@
 import { statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { formatBytes } from '../config/units.ts';
-import { readText } from './probe.ts';
+import { availableMemoryBytes, QEMU_OVERHEAD_BYTES } from '../host-memory.ts';
 import { fail, ok, warn, type Check } from './types.ts';
 
 const MIB = 1024 * 1024;
@@ -11,8 +11,6 @@ const GIB = 1024 * MIB;
 const BUILD_BYTES = 6 * GIB;
 /** Below this not even VMs' overlays have room. */
 const MIN_DISK_BYTES = GIB;
-/** What QEMU takes besides the guest's memory. */
-const QEMU_OVERHEAD_BYTES = 200 * MIB;
 /** package.json's engines. */
 const MIN_NODE = { major: 20, minor: 19 } as const;
 
@@ -36,17 +34,11 @@ export async function probeResources(o: {
   vmMemoryMib: number;
   imageBuilt: boolean;
 }): Promise<ResourceFacts> {
-  const [freeBytes, meminfo] = await Promise.all([
+  const [freeBytes, availableBytes] = await Promise.all([
     freeBytesAt(o.dataDir),
-    readText('/proc/meminfo'),
+    availableMemoryBytes(),
   ]);
-  const kib = /^MemAvailable:\s+(\d+) kB/m.exec(meminfo ?? '')?.[1];
-  return {
-    ...o,
-    freeBytes,
-    availableBytes: kib === undefined ? undefined : Number(kib) * 1024,
-    node: process.version,
-  };
+  return { ...o, freeBytes, availableBytes, node: process.version };
 }
 
 /** Of the nearest directory that is there. */

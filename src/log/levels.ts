@@ -29,6 +29,15 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'snapshot.created': 'info',
   'snapshot.restored': 'info',
   'snapshot.deleted': 'info',
+  'pool.created': 'info',
+  'pool.vm-ready': 'debug',
+  'pool.acquired': 'debug',
+  'pool.released': 'debug',
+  'pool.vm-removed': 'debug',
+  'pool.source-failed': 'warn',
+  'pool.source-recovered': 'info',
+  'pool.draining': 'info',
+  'pool.closed': 'info',
   'guest.connected': 'debug',
   'guest.disconnected': 'debug',
   'fault.guest-protocol': 'error',
@@ -72,6 +81,8 @@ export function messageOf(event: SystemEvent): string {
       return `image ${event.image}: ${event.step} (${event.index + 1}/${event.steps})`;
     case 'image.build.failed':
       return `image ${event.image}: ${event.step} failed: ${event.error}`;
+    case 'pool.source-failed':
+      return `pool ${event.pool} cannot make VMs (${event.failures} in a row, next attempt in ${event.retryMs} ms): ${event.error}`;
     default:
       return event.type;
   }

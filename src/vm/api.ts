@@ -216,6 +216,8 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
   resume(o?: WaitOptions): Promise<void>;
   /** The last bytes of a log. Default 64 KiB. */
   logs(o?: { kind?: LogKind; tailBytes?: number }): Promise<string>;
+  /** Empties both logs; what comes afterwards is kept. */
+  clearLogs(): Promise<void>;
   /** A log from its start, then as it grows, until the signal ends it or the VM is gone. */
   followLogs(o?: { kind?: LogKind; signal?: AbortSignal }): AsyncIterable<Buffer>;
   /**

@@ -90,6 +90,12 @@ export class BoundedLog {
     if ((await this.usedBytes()) > 0) await this.rotate(0);
   }
 
+  /** Empties it, the rotated one too; what is appended afterwards is kept. */
+  async clear(): Promise<void> {
+    await rm(this.rotatedPath, { force: true });
+    await truncate(this.path, LOG_BASE_BYTES);
+  }
+
   /**
    * Makes room where the log is half full: its text moves to {@link rotatedPath}, replacing what was
    * there. What the guest writes between the copy and the cut is lost.

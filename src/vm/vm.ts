@@ -32,7 +32,8 @@ import { followLog } from './follow-log.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
 import { lockMachine } from './machine-lock.ts';
-import { LiveVm, logsOf } from './live-vm.ts';
+import { LiveVm } from './live-vm.ts';
+import { clearLogs, logOf } from './logs.ts';
 import { dieWithProcess } from './process-exit.ts';
 import { isAlive } from './process-identity.ts';
 import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
@@ -297,12 +298,16 @@ export class Vm implements VmInstance {
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
-    return this.#log(o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
+    return logOf(this.#files, o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
+  }
+
+  clearLogs(): Promise<void> {
+    return clearLogs(this.#files);
   }
 
   followLogs(o: { kind?: LogKind; signal?: AbortSignal } = {}): AsyncIterable<Buffer> {
     const ended = this.#live?.watch.ended ?? Promise.resolve();
-    return followLog(this.#log(o.kind), ended, o.signal);
+    return followLog(logOf(this.#files, o.kind), ended, o.signal);
   }
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
@@ -459,11 +464,6 @@ export class Vm implements VmInstance {
         await this.#note(recorded);
       },
     };
-  }
-
-  #log(kind: LogKind = 'console') {
-    const { consoleLog, qemuLog } = logsOf(this.#files);
-    return kind === 'console' ? consoleLog : qemuLog;
   }
 
   #setState(to: VmState): void {

@@ -1,8 +1,9 @@
 /** `qmp-agent bench`: figures beside their floors. */
 import { writeFile } from 'node:fs/promises';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { BenchReport } from '../../bench/report.ts';
 import type { BenchOptions } from '../../bench/subject.ts';
+import type { PoolStrategy } from '../../pool/types.ts';
 import { addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { openImages, vmOptions } from '../vm-access.ts';
@@ -10,6 +11,8 @@ import { openImages, vmOptions } from '../vm-access.ts';
 interface BenchFlags {
   runs: number;
   json?: string;
+  strategy?: PoolStrategy;
+  template?: string;
 }
 
 /** One benchmark: what it measures, and how many samples make sense where none are asked for. */
@@ -17,8 +20,12 @@ interface BenchEntry {
   readonly name: string;
   readonly description: string;
   readonly runs: number;
+  /** Besides those that all have. */
+  readonly options?: readonly Option[];
   readonly load: () => Promise<(options: BenchOptions) => Promise<BenchReport>>;
 }
+
+const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
 
 const BENCHES: readonly BenchEntry[] = [
   {
@@ -45,6 +52,16 @@ const BENCHES: readonly BenchEntry[] = [
     runs: 10,
     load: async () => (await import('../../bench/clone.ts')).benchClone,
   },
+  {
+    name: 'pool',
+    description: 'acquire and release of pooled VMs, beside a command in a VM that is warm',
+    runs: 30,
+    options: [
+      new Option('--template <name>', 'template of which the VMs are clones'),
+      new Option('--strategy <name>', 'how used VMs are made as new').choices(STRATEGIES),
+    ],
+    load: async () => (await import('../../bench/pool.ts')).benchPool,
+  },
 ];
 
 /** Most samples of one figure. */
@@ -62,6 +79,7 @@ export function registerBench(program: Command, context: CliContext): void {
       .option('--runs <n>', 'samples of each figure', parseRuns, entry.runs)
       .option('--json <file>', 'write the report as JSON to a file, or to stdout with -')
       .action((flags: BenchFlags) => run(context, entry, flags));
+    for (const option of entry.options ?? []) command.addOption(option);
     addVmOptions(command);
   }
 }
@@ -83,6 +101,7 @@ async function run(context: CliContext, entry: BenchEntry, flags: BenchFlags): P
   const report = await measure({
     runs: flags.runs,
     vm: vmOptions(context, undefined),
+    pool: { strategy: flags.strategy, template: flags.template },
     store,
     qemuPath: context.config.qemu.path,
     signal: context.signal,
