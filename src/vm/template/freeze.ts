@@ -57,9 +57,9 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       await saveState(client, files.statePath, o);
       const over = memoryPath !== undefined;
       if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
-      await Promise.all([
-        copyMemory(memory, files.memoryPath, { over, signal: o.signal }),
-        copySparse(vm.files.diskPath, files.diskPath, o.signal),
+      await allOrNone(o.signal, (signal) => [
+        copyMemory(memory, files.memoryPath, { over, signal }),
+        copySparse(vm.files.diskPath, files.diskPath, signal),
       ]);
       return performance.now() - pausedAt;
     }, o);
@@ -71,6 +71,22 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       pausedMs: Math.round(pausedMs),
     };
   });
+}
+
+/** Where one fails the others are ended, and have ended: whoever cleans up meets nobody who still writes. */
+async function allOrNone(
+  given: AbortSignal | undefined,
+  begin: (signal: AbortSignal) => Promise<void>[],
+): Promise<void> {
+  const failed = new AbortController();
+  const works = begin(given ? AbortSignal.any([given, failed.signal]) : failed.signal);
+  try {
+    await Promise.all(works);
+  } catch (error) {
+    failed.abort(error);
+    await Promise.allSettled(works);
+    throw error;
+  }
 }
 
 /**
