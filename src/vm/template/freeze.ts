@@ -91,11 +91,13 @@ async function allOrNone(
 
 /**
  * Does once what each clone begins with. The agent's code for it is compiled then, and what it needs of
- * the image in memory; a clone that does so for the first time takes twice as long.
+ * the image in memory; a clone that does so for the first time takes twice as long. All that was written
+ * so far is on the disk then: a clone that loses its power has what was provisioned, and no clone
+ * writes it a second time.
  */
 async function rehearse(live: LiveVm, hostname: string, o: WaitOptions): Promise<void> {
   const session = await live.link.open(o);
-  await session.renew(ownIdentityOf(hostname), o);
+  await session.renew(ownIdentityOf(hostname, true), o);
 }
 
 /** On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */
