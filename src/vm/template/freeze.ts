@@ -37,10 +37,13 @@ export interface Frozen {
  * @throws StateError, GuestRequestError (EBUSY), HostError, QmpError, TimeoutError
  */
 export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): Promise<Frozen> {
-  const o = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
+  const bounds = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
   const files = templateFiles(dir);
-  return vm.exclusively(['running'], o, async (live) => {
+  return vm.exclusively(['running'], bounds, async (live) => {
     requireWhole(vm);
+    const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
+    const signal = given.signal ? AbortSignal.any([fault, given.signal]) : fault;
+    const o = { ...bounds, signal };
     const { accel, ports, qemu, memoryPath } = live.run;
     const pid = qemu?.pid ?? live.process.identity.pid;
     const { template, rootfsPath, memoryMib, qemuPath } = vm.config;
@@ -75,11 +78,11 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
 
 /** Where one fails the others are ended, and have ended: whoever cleans up meets nobody who still writes. */
 async function allOrNone(
-  given: AbortSignal | undefined,
+  given: AbortSignal,
   begin: (signal: AbortSignal) => Promise<void>[],
 ): Promise<void> {
   const failed = new AbortController();
-  const works = begin(given ? AbortSignal.any([given, failed.signal]) : failed.signal);
+  const works = begin(AbortSignal.any([given, failed.signal]));
   try {
     await Promise.all(works);
   } catch (error) {
