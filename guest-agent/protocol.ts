@@ -118,6 +118,8 @@ export interface RenewSpec {
   machineId: string;
   /** A UUID, for /proc/sys/kernel/random/boot_id. */
   bootId: string;
+  /** Whether its disk outlives it: all is written there before the answer. */
+  durable: boolean;
 }
 
 export interface PingReply {

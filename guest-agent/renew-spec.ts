@@ -25,7 +25,13 @@ export function parseRenewSpec(text: string): RenewSpec {
     hostname: matching('hostname', body['hostname'], HOSTNAME),
     machineId: matching('machineId', body['machineId'], MACHINE_ID),
     bootId: matching('bootId', body['bootId'], UUID),
+    durable: parseFlag('durable', body['durable']),
   };
+}
+
+function parseFlag(name: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new RequestError('EINVAL', `${name} is not what it should be`);
 }
 
 function matching(name: string, value: unknown, pattern: RegExp): string {

@@ -28,6 +28,10 @@ const SSH_DIR = '/etc/ssh';
 const SSH_HOST_KEY = /^ssh_host_.*_key(\.pub)?$/;
 /** RSA keys under emulation. */
 const KEYGEN_MS = 60_000;
+/** All that provisioning has written, on a slow disk. */
+const SYNC_MS = 100_000;
+
+const run = promisify(execFile);
 
 /** Becomes another machine; then, and only then, what execs have started goes on. */
 export async function renew(spec: RenewSpec): Promise<void> {
@@ -38,6 +42,7 @@ export async function renew(spec: RenewSpec): Promise<void> {
   await setBootId(spec.bootId);
   for (const file of SEED_FILES) removeFile(file);
   await renewSshHostKeys();
+  if (spec.durable) await run('sync', [], { timeout: SYNC_MS }); // else a cold start is the twin's again
   thawExecs();
 }
 
@@ -73,7 +78,6 @@ async function renewSshHostKeys(): Promise<void> {
   const keys = readdirSync(SSH_DIR).filter((name) => SSH_HOST_KEY.test(name));
   if (keys.length === 0) return;
   for (const name of keys) removeFile(`${SSH_DIR}/${name}`);
-  const run = promisify(execFile);
   await run('ssh-keygen', ['-A'], { timeout: KEYGEN_MS });
   await run('pkill', ['-HUP', '-x', '-o', 'sshd']).catch(() => undefined); // none runs
 }

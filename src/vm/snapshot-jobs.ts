@@ -39,7 +39,7 @@ export async function saveSnapshot(
       o,
     );
   } catch (error) {
-    throw error instanceof QmpJobError ? await explainSaveFailure(dir, error) : error;
+    throw error instanceof QmpJobError ? await explainSaveFailure('snapshot', dir, error) : error;
   }
 }
 

@@ -1,7 +1,10 @@
-/** Whether a snapshot finds space on the host's disk. */
+/** Whether a snapshot, or a template, finds space on the host's disk. */
 import { readFile, statfs } from 'node:fs/promises';
 import { formatBytes } from '../config/units.ts';
 import { HostError } from '../errors.ts';
+
+/** What is saved. */
+type Saved = 'snapshot' | 'template';
 
 /** With less than this free, a write that failed did so for want of space. */
 const NEARLY_FULL_BYTES = 1024 * 1024;
@@ -18,13 +21,20 @@ export async function requireSpace(dir: string, pid: number): Promise<void> {
   const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
   const free = await freeBytes(dir);
   if (free >= needed) return;
-  throw noSpace(`it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`);
+  throw noSpace(
+    'snapshot',
+    `it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`,
+  );
 }
 
-/** Why a snapshot could not be saved: of a full disk QEMU says no more than "Input/output error". */
-export async function explainSaveFailure(dir: string, error: unknown): Promise<unknown> {
+/** Why something could not be saved: of a full disk QEMU says no more than "Input/output error". */
+export async function explainSaveFailure(
+  what: Saved,
+  dir: string,
+  error: unknown,
+): Promise<unknown> {
   const isFull = (await freeBytes(dir)) < NEARLY_FULL_BYTES;
-  return isFull ? noSpace('the host’s disk is full', error) : error;
+  return isFull ? noSpace(what, 'the host’s disk is full', error) : error;
 }
 
 async function freeBytes(dir: string): Promise<number> {
@@ -32,9 +42,9 @@ async function freeBytes(dir: string): Promise<number> {
   return bavail * bsize;
 }
 
-function noSpace(why: string, cause?: unknown): HostError {
-  return new HostError('ERR_HOST_DISK_FULL', `the snapshot cannot be saved: ${why}`, {
-    hint: 'Free space where the VM’s disk is, or delete snapshots you no longer need.',
+function noSpace(what: Saved, why: string, cause?: unknown): HostError {
+  return new HostError('ERR_HOST_DISK_FULL', `the ${what} cannot be saved: ${why}`, {
+    hint: `Free space where the VM’s disk is, or delete ${what}s you no longer need.`,
     cause,
   });
 }

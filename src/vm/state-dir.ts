@@ -134,8 +134,11 @@ async function firstMissing(path: string): Promise<string> {
   return parentExists || parent === path ? path : firstMissing(parent);
 }
 
-/** Whoever else may write there could put his own socket or disk in the place of ours. */
-async function checkOwner(dir: string): Promise<void> {
+/**
+ * Whoever else may write there could put his own socket or disk in the place of ours.
+ * @throws StateDirError
+ */
+export async function checkOwner(dir: string): Promise<void> {
   const { uid, mode } = await stat(dir);
   const own = process.geteuid?.();
   const foreign = uid !== own && uid !== 0;

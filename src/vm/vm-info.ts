@@ -18,7 +18,10 @@ export function observeState(
   if (run?.qemu !== undefined && alive(run.qemu)) {
     // A starter that died between the launch and the agent's answer leaves `starting` behind; the
     // guest has come up by itself meanwhile, or will.
-    const settled = record.state === 'starting' ? !alive(run.starter) : record.state === 'stopped';
+    const settled =
+      record.state === 'starting'
+        ? !alive(run.starter) && !isHalfClone(record)
+        : record.state === 'stopped';
     return { state: settled ? 'running' : record.state, detail: record.detail };
   }
   if (record.state === 'stopped') return { state: 'stopped', detail: record.detail };
@@ -33,9 +36,19 @@ export function observeState(
   return { state: 'stopped', detail: 'QEMU is gone' };
 }
 
-/** Whether this is an ephemeral VM whose owner is gone. */
+/**
+ * Whether this is a clone that has not been made a machine of its own: it still has its template's
+ * numbers and names, and nobody may run anything in it.
+ */
+export function isHalfClone({ state, run }: Pick<VmRecord, 'state' | 'run'>): boolean {
+  return state === 'starting' && run?.memoryPath !== undefined;
+}
+
+/** Whether this is an ephemeral VM whose owner is gone, or a clone that nobody will finish. */
 export function isAbandoned(record: VmRecord, alive: Liveness = isAlive): boolean {
-  return record.owner !== undefined && !alive(record.owner);
+  const { owner, run } = record;
+  if (owner !== undefined && !alive(owner)) return true;
+  return run !== undefined && isHalfClone(record) && !alive(run.starter);
 }
 
 /** A record as users see it. */

@@ -44,7 +44,7 @@ import { Snapshots } from './snapshots.ts';
 import { checkLayout } from './state-dir.ts';
 import { cloneVm } from './template/clone.ts';
 import { freezeVm, type Frozen } from './template/freeze.ts';
-import { entryInfo, infoOf, inspectVm, observeState, seenBy } from './vm-info.ts';
+import { entryInfo, infoOf, inspectVm, isHalfClone, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
@@ -175,7 +175,8 @@ export class Vm implements VmInstance {
     const live = await this.#takeUp();
     const { fault } = live.watch;
     fault.throwIfAborted();
-    if (this.#state === 'paused') throw this.#stateError(['running'], 'paused');
+    if (this.#state === 'paused' || isHalfClone(this.#record))
+      throw this.#stateError(['running'], this.#state);
     const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
     const timeoutMs = o.timeoutMs ?? GUEST_TIMEOUT_MS;
     try {
@@ -234,13 +235,8 @@ export class Vm implements VmInstance {
     const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
-      const started = await launchAndBoot({
-        paths: this.#paths,
-        record,
-        from,
-        deadline,
-        signal: o.signal,
-      });
+      const paths = this.#paths;
+      const started = await launchAndBoot({ paths, record, from, deadline, signal: o.signal });
       this.#record = started.record;
       this.#attach(started.live);
       this.#setState('running');

@@ -1,8 +1,9 @@
 /** `qmp-agent run`: a VM for one command. */
 import type { Command } from 'commander';
+import { ConfigError } from '../../errors.ts';
 import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
-import { addExecOptions, addNameOption, addVmOptions } from '../config-flags.ts';
+import { addExecOptions, addNameOption, addVmOptions, collectFlags } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
@@ -36,8 +37,22 @@ export function registerRun(program: Command, context: CliContext): void {
     .option('--template <name>', 'clone this template instead of booting an image')
     .option('--keep', 'leave the VM running afterwards')
     .addHelpText('after', EPILOG)
-    .action((argv: string[], flags: RunFlags) => run(context, argv, flags));
+    .action((argv: string[], flags: RunFlags) => {
+      if (flags.template !== undefined) refuseMachineFlags(command);
+      return run(context, argv, flags);
+    });
   addExecOptions(addNameOption(addVmOptions(command)));
+}
+
+/** A flag without effect is worse than an error. @throws ConfigError */
+function refuseMachineFlags(command: Command): void {
+  const given = collectFlags(command).find(({ path: [section] }) => section === 'vm');
+  if (given === undefined) return;
+  throw new ConfigError(`${given.flag} and --template exclude each other`, {
+    field: given.flag,
+    value: given.value,
+    hint: 'A clone is the machine that its template is: leave one of them out, or create another template.',
+  });
 }
 
 async function run(context: CliContext, argv: readonly string[], flags: RunFlags): Promise<void> {

@@ -52,7 +52,7 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     o.onProgress?.('launch');
     const { live, record: final } = await launchAndBoot({
       ...{ paths, record, from: files, deadline, signal: o.signal, onProgress: o.onProgress },
-      settle: (clone) => becomeOwn(clone, { id, hostname, deadline, signal: o.signal }),
+      settle: (clone) => becomeOwn(clone, { id, hostname, persistent, deadline, signal: o.signal }),
     });
     const readyMs = Math.round(performance.now() - startedAt);
     events.emit('vm.cloned', { vmId: id, template: name, readyMs });

@@ -50,7 +50,7 @@ export async function createTemplate(
   if (!replace) await store.requireFree(name);
   await ensureStateDirs(paths);
   const id = newVmId();
-  await using vm = await Vm.create({ ...vmOptions, onProgress });
+  await using vm = await Vm.create({ ...vmOptions, persistent: false, onProgress });
   if (provision !== undefined) {
     onProgress?.('provision');
     await vm.commands.run(['/bin/sh', '-e', '-s'], { ...print, user: 'root', stdin: provision });

@@ -37,10 +37,13 @@ export interface Frozen {
  * @throws StateError, GuestRequestError (EBUSY), HostError, QmpError, TimeoutError
  */
 export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): Promise<Frozen> {
-  const o = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
+  const bounds = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
   const files = templateFiles(dir);
-  return vm.exclusively(['running'], o, async (live) => {
+  return vm.exclusively(['running'], bounds, async (live) => {
     requireWhole(vm);
+    const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
+    const signal = given.signal ? AbortSignal.any([fault, given.signal]) : fault;
+    const o = { ...bounds, signal };
     const { accel, ports, qemu, memoryPath } = live.run;
     const pid = qemu?.pid ?? live.process.identity.pid;
     const { template, rootfsPath, memoryMib, qemuPath } = vm.config;
@@ -57,9 +60,9 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       await saveState(client, files.statePath, o);
       const over = memoryPath !== undefined;
       if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
-      await Promise.all([
-        copyMemory(memory, files.memoryPath, { over, signal: o.signal }),
-        copySparse(vm.files.diskPath, files.diskPath, o.signal),
+      await allOrNone(o.signal, (signal) => [
+        copyMemory(memory, files.memoryPath, { over, signal }),
+        copySparse(vm.files.diskPath, files.diskPath, signal),
       ]);
       return performance.now() - pausedAt;
     }, o);
@@ -73,13 +76,31 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
   });
 }
 
+/** Where one fails the others are ended, and have ended: whoever cleans up meets nobody who still writes. */
+async function allOrNone(
+  given: AbortSignal,
+  begin: (signal: AbortSignal) => Promise<void>[],
+): Promise<void> {
+  const failed = new AbortController();
+  const works = begin(AbortSignal.any([given, failed.signal]));
+  try {
+    await Promise.all(works);
+  } catch (error) {
+    failed.abort(error);
+    await Promise.allSettled(works);
+    throw error;
+  }
+}
+
 /**
  * Does once what each clone begins with. The agent's code for it is compiled then, and what it needs of
- * the image in memory; a clone that does so for the first time takes twice as long.
+ * the image in memory; a clone that does so for the first time takes twice as long. All that was written
+ * so far is on the disk then: a clone that loses its power has what was provisioned, and no clone
+ * writes it a second time.
  */
 async function rehearse(live: LiveVm, hostname: string, o: WaitOptions): Promise<void> {
   const session = await live.link.open(o);
-  await session.renew(ownIdentityOf(hostname), o);
+  await session.renew(ownIdentityOf(hostname, true), o);
 }
 
 /** On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */

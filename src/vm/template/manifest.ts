@@ -8,6 +8,8 @@ import { isVmId } from '../ids.ts';
 import type { VmConfig } from '../record.ts';
 import { checkSchema, STATE_SCHEMA } from '../state-dir.ts';
 
+const MIB = 2 ** 20;
+
 /** `template.json`. */
 export interface TemplateManifest {
   readonly schema: typeof STATE_SCHEMA;
@@ -71,8 +73,13 @@ function parseManifest(text: string, dir: string): TemplateManifest {
   }
   const manifest = data as Partial<TemplateManifest> | null;
   checkSchema(manifest?.schema, templateFiles(dir).manifestPath);
-  if (!isVmId(manifest?.id ?? '') || typeof manifest?.config?.rootfsPath !== 'string')
-    throw corrupt(dir, 'its manifest is none');
+  const isWhole =
+    isVmId(manifest?.id ?? '') &&
+    typeof manifest?.config?.rootfsPath === 'string' &&
+    Array.isArray(manifest.backingPaths) &&
+    Number.isInteger(manifest.ports) &&
+    manifest.memoryBytes === manifest.config.memoryMib * MIB;
+  if (!isWhole) throw corrupt(dir, 'its manifest is none');
   return manifest as TemplateManifest;
 }
 

@@ -9,27 +9,35 @@ const ENTROPY_BYTES = 64;
 const MACHINE_ID_BYTES = 16;
 
 /** All that a machine must not share with its copies. */
-export function ownIdentityOf(hostname: string): RenewSpec {
+export function ownIdentityOf(hostname: string, durable: boolean): RenewSpec {
   return {
     entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
     unixMs: Date.now(),
     hostname,
     machineId: randomBytes(MACHINE_ID_BYTES).toString('hex'),
     bootId: randomUUID(),
+    durable,
   };
 }
 
 /** @throws GuestConnectError the clone must not be used: it still is its template */
 export async function becomeOwn(
   live: LiveVm,
-  o: { id: string; hostname: string; deadline: number; signal?: AbortSignal | undefined },
+  o: {
+    id: string;
+    hostname: string;
+    /** It stays, and may be started anew from its disk. */
+    persistent: boolean;
+    deadline: number;
+    signal?: AbortSignal | undefined;
+  },
 ): Promise<void> {
   const { fault } = live.watch;
   const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
   const timeoutMs = Math.max(1, Math.ceil(o.deadline - performance.now()));
   try {
     const session = await live.link.open({ signal, timeoutMs });
-    await session.renew(ownIdentityOf(o.hostname), { signal, timeoutMs });
+    await session.renew(ownIdentityOf(o.hostname, o.persistent), { signal, timeoutMs });
   } catch (cause) {
     o.signal?.throwIfAborted();
     fault.throwIfAborted();

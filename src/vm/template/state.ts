@@ -4,9 +4,11 @@
  * `xen-save-devices-state` is the one command of QEMU that writes it alone, to a file, in 1–2 ms; nothing
  * in it is Xen's. The way back is an ordinary incoming migration.
  */
+import { dirname } from 'node:path';
 import type { QmpClient } from '../../../qmp/index.ts';
 import type { WaitOptions } from '../api.ts';
 import { INHERITED_FD } from '../launcher.ts';
+import { explainSaveFailure } from '../snapshot-space.ts';
 
 /** Where a frozen machine is, besides its disk. */
 export interface FrozenFiles {
@@ -19,10 +21,16 @@ export interface FrozenFiles {
 /** From `migrate-incoming` to running vCPUs; some 10 ms where the host is not swapping. */
 const LOAD_MS = 30_000;
 
-/** Writes the devices' state; the vCPUs must stand still, and do so afterwards. */
+/**
+ * Writes the devices' state; the vCPUs must stand still, and do so afterwards.
+ * @throws HostError ERR_HOST_DISK_FULL, QmpError
+ */
 export async function saveState(client: QmpClient, path: string, o: WaitOptions): Promise<void> {
   // `live` would hand the disk over to somebody else.
-  await client.execute('xen-save-devices-state', { filename: path, live: false }, o);
+  const saving = client.execute('xen-save-devices-state', { filename: path, live: false }, o);
+  await saving.catch(async (error: unknown) => {
+    throw await explainSaveFailure('template', dirname(path), error);
+  });
 }
 
 /**

@@ -6,9 +6,10 @@ import { events } from '../../events.ts';
 import { usedBytes } from '../../storage/index.ts';
 import type { StatePaths, WaitOptions } from '../api.ts';
 import { FileLock } from '../file-lock.ts';
-import { isVmName } from '../ids.ts';
+import { isVmName, newVmId } from '../ids.ts';
 import { readAllRecords } from '../record.ts';
-import { makeDir, stateFault } from '../state-dir.ts';
+import { checkOwner, makeDir, stateFault } from '../state-dir.ts';
+import { isAbandoned } from '../vm-info.ts';
 import { readManifest, templateFiles, type TemplateManifest } from './manifest.ts';
 import type { TemplateInfo } from './types.ts';
 
@@ -85,7 +86,7 @@ export class TemplateStore {
     const dir = this.dirOf(name);
     if (!(await this.#names()).includes(name)) await this.get(name); // throws NotFoundError
     await this.#requireUnused(name, dir);
-    await rm(dir, { recursive: true, force: true });
+    await rm(await this.#setAside(dir), { recursive: true, force: true, maxRetries: 2 });
     events.emit('template.removed', { template: name });
   }
 
@@ -99,9 +100,12 @@ export class TemplateStore {
     if ((await this.#names()).includes(name)) {
       if (!o.replace) throw this.#taken(name);
       await this.#requireUnused(name, dir);
-      await rm(dir, { recursive: true, force: true });
+      const old = await this.#setAside(dir);
+      await rename(from, dir);
+      await rm(old, { recursive: true, force: true, maxRetries: 2 });
+    } else {
+      await rename(from, dir);
     }
-    await rename(from, dir);
     await rm(join(dir, WORKSHOP_LOCK), { force: true });
   }
 
@@ -122,6 +126,7 @@ export class TemplateStore {
   /** Held while a VM is put on a template, or a template removed. */
   async lock(o: WaitOptions = {}): Promise<FileLock> {
     await makeDir(this.#dir);
+    await checkOwner(this.#dir);
     const operation = 'the lock of the templates';
     return FileLock.acquire(join(this.#dir, '.lock'), { ...o, operation });
   }
@@ -141,7 +146,7 @@ export class TemplateStore {
    * unless it was published. The lock says that its maker lives.
    */
   async openWorkshop(id: string): Promise<Workshop> {
-    await makeDir(this.#dir);
+    await using _lock = await this.lock(); // else gc might take it for abandoned before it is locked
     const dir = join(this.#dir, `.${id}.tmp`);
     await mkdir(dir, { mode: 0o700 }).catch((error: unknown) => {
       throw stateFault(error, dir);
@@ -151,7 +156,7 @@ export class TemplateStore {
       dir,
       [Symbol.asyncDispose]: async () => {
         await lock.release();
-        await rm(dir, { recursive: true, force: true });
+        await rm(dir, { recursive: true, force: true, maxRetries: 2 });
       },
     };
   }
@@ -159,8 +164,12 @@ export class TemplateStore {
   /** Removes what dead processes left half made. @returns the directories */
   async removeAbandoned(): Promise<string[]> {
     const removed: string[] = [];
-    for (const name of await readdir(this.#dir).catch(() => [])) {
-      if (!WORKSHOP.test(name)) continue;
+    const workshops = (await readdir(this.#dir).catch(() => [])).filter((name) =>
+      WORKSHOP.test(name),
+    );
+    if (workshops.length === 0) return removed;
+    await using _lock = await this.lock();
+    for (const name of workshops) {
       const dir = join(this.#dir, name);
       const lock = await FileLock.tryAcquire(join(dir, WORKSHOP_LOCK)).catch(() => undefined);
       if (lock === undefined) continue;
@@ -169,6 +178,13 @@ export class TemplateStore {
       removed.push(dir);
     }
     return removed;
+  }
+
+  /** Takes a template's name away at one stroke. What a killed process leaves of it is for gc. */
+  async #setAside(dir: string): Promise<string> {
+    const aside = join(this.#dir, `.${newVmId()}.tmp`);
+    await rename(dir, aside);
+    return aside;
   }
 
   async #requireUnused(name: string, dir: string): Promise<void> {
@@ -185,7 +201,7 @@ export class TemplateStore {
     const { diskPath } = templateFiles(dir);
     const entries = await readAllRecords(this.#paths);
     const vms = entries.flatMap(({ record }) =>
-      record?.config.template?.diskPaths.includes(diskPath) === true
+      record?.config.template?.diskPaths.includes(diskPath) === true && !isAbandoned(record)
         ? [record.name ?? record.id]
         : [],
     );

@@ -35,6 +35,12 @@ describe('the command line', () => {
     [['rnu'], 2, "unknown command 'rnu'", 'did you mean run?'],
     [['run'], 125, "missing required argument 'command'", 'usage: qmp-agent run [options]'],
     [['run', '--imge', 'x', 'ls'], 125, "unknown option '--imge'", 'did you mean --image?'],
+    [
+      ['run', '--template', 't', '-m', '2G', '--', 'ls'],
+      125,
+      '--memory and --template exclude each other',
+      'another template',
+    ],
     [['exec', 'box'], 125, "missing required argument 'command'", 'usage: qmp-agent exec'],
     [['exec', 'box', '--'], 125, "missing required argument 'command'", 'usage: qmp-agent exec'],
     [['stop'], 2, "missing required argument 'vm'", 'usage: qmp-agent stop'],

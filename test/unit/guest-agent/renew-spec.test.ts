@@ -7,6 +7,7 @@ const good = {
   hostname: 'clone-1.example',
   machineId: '0123456789abcdef0123456789abcdef',
   bootId: '01234567-89ab-cdef-0123-456789abcdef',
+  durable: true,
 };
 
 describe('parseRenewSpec', () => {
@@ -26,6 +27,8 @@ describe('parseRenewSpec', () => {
     ['machineId', ''],
     ['bootId', '../../etc/passwd'],
     ['bootId', undefined],
+    ['durable', 'yes'],
+    ['durable', undefined],
   ])('refuses %s %j', (name, value) => {
     expect(() => parseRenewSpec(JSON.stringify({ ...good, [name]: value }))).toThrow(
       expect.objectContaining({ code: 'EINVAL', message: expect.stringContaining(name) }),

@@ -50,6 +50,24 @@ describe('observeState', () => {
   });
 });
 
+describe('a clone that is not a machine of its own yet', () => {
+  const half = vm('starting', { qemu });
+  const clone = { ...half, run: { ...half.run, memoryPath: '/t/memory' } } as VmRecord;
+
+  it('never runs, and is nobody’s once its maker is gone', () => {
+    expect(observeState(clone, alive(qemu, starter)).state).toBe('starting');
+    expect(observeState(clone, alive(qemu)).state).toBe('starting');
+    expect(isAbandoned(clone, alive(qemu, starter))).toBe(false);
+    expect(isAbandoned(clone, alive(qemu))).toBe(true);
+  });
+
+  it('is one like any other once it runs', () => {
+    const whole = { ...clone, state: 'running' } as const;
+    expect(observeState(whole, alive(qemu)).state).toBe('running');
+    expect(isAbandoned(whole, alive(qemu))).toBe(false);
+  });
+});
+
 describe('isAbandoned', () => {
   it('is an ephemeral VM without its owner, whatever its QEMU does', () => {
     expect(isAbandoned(vm('running', { qemu, owner }), alive(qemu))).toBe(true);

@@ -1,0 +1,102 @@
+/** The directory of templates, with what stands on them and what dead processes leave. */
+import { chmod, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ownIdentity } from '../../../src/vm/process-identity.ts';
+import { writeRecord, type VmRecord } from '../../../src/vm/record.ts';
+import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
+import { sha256, templateFiles } from '../../../src/vm/template/manifest.ts';
+import { TemplateStore } from '../../../src/vm/template/store.ts';
+import { Vm } from '../../../src/vm/vm.ts';
+import { vmPaths } from '../../../src/vm/vm-paths.ts';
+
+const VM_ID = 'aaaaaaaaaaaa';
+const MEMORY_MIB = 1;
+let paths: { dataDir: string; runtimeDir: string; cacheDir: string };
+let store: TemplateStore;
+
+beforeEach(async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'qmp-agent-templates-'));
+  paths = { dataDir: join(dir, 'data'), runtimeDir: join(dir, 'run'), cacheDir: join(dir, 'c') };
+  await ensureStateDirs(paths);
+  store = new TemplateStore(paths);
+});
+afterEach(() => rm(join(paths.dataDir, '..'), { recursive: true }));
+
+/** Publishes a template of empty files. */
+async function publish(id: string, replace = false, more: object = {}): Promise<void> {
+  await using workshop = await store.openWorkshop(id);
+  const files = templateFiles(workshop.dir);
+  for (const path of [files.memoryPath, files.statePath, files.diskPath]) await writeFile(path, '');
+  await truncate(files.memoryPath, MEMORY_MIB * 2 ** 20);
+  const manifest = {
+    ...{ schema: STATE_SCHEMA, name: 't', id, ports: 2, backingPaths: ['/i/rootfs.qcow2'] },
+    ...{ config: { rootfsPath: '/i/rootfs.qcow2', memoryMib: MEMORY_MIB } },
+    ...{ memoryBytes: MEMORY_MIB * 2 ** 20, stateSha256: sha256(Buffer.alloc(0)), ...more },
+  };
+  await writeFile(files.manifestPath, JSON.stringify(manifest));
+  await store.publish('t', workshop.dir, { replace });
+}
+
+/** A clone, as its record has it. */
+async function clone(change: Partial<VmRecord>): Promise<void> {
+  const files = vmPaths(paths, VM_ID);
+  await mkdir(files.dir, { recursive: true });
+  const template = { diskPaths: [templateFiles(store.dirOf('t')).diskPath] };
+  const record = { schema: STATE_SCHEMA, id: VM_ID, createdAt: 't', state: 'running' };
+  const config = { rootfsPath: '/i/rootfs.qcow2', template };
+  await writeRecord(files, { ...record, config, ...change } as unknown as VmRecord);
+}
+
+describe('a name', () => {
+  it('is given once, and to another template when asked', async () => {
+    await publish('000000000001');
+    await expect(publish('000000000002')).rejects.toMatchObject({ code: 'ERR_CONFIG' });
+    expect((await store.get('t')).manifest.id).toBe('000000000001');
+    await publish('000000000003', true);
+    expect((await store.get('t')).manifest.id).toBe('000000000003');
+    await store.remove('t');
+    expect(await readdir(join(paths.dataDir, 'templates'))).toEqual(['.lock']);
+  });
+
+  it('is not taken from a clone that lives, and no dead one holds it', async () => {
+    await publish('000000000001');
+    const dead = { ...ownIdentity(), startTicks: 1 };
+    await clone({ owner: ownIdentity() });
+    await expect(publish('000000000002', true)).rejects.toThrow(`in use by ${VM_ID}`);
+    await expect(store.remove('t')).rejects.toMatchObject({ code: 'ERR_TEMPLATE_IN_USE' });
+    await clone({ owner: dead });
+    await store.remove('t');
+    expect(await store.list()).toEqual([]);
+  });
+});
+
+describe('what dead processes leave', () => {
+  it('goes; what a living one makes stays', async () => {
+    await using workshop = await store.openWorkshop('000000000001');
+    const dead = join(paths.dataDir, 'templates', '.000000000002.tmp');
+    await mkdir(dead);
+    const reaped = await Vm.gc({ paths });
+    expect(reaped.map(({ path }) => path)).toEqual([dead]);
+    expect(await readdir(workshop.dir)).toEqual(['lock']);
+  });
+});
+
+describe('what is not ours, or not whole', () => {
+  it.each([
+    ['no disks', { backingPaths: undefined }],
+    ['no ports', { ports: '2' }],
+    ['memory of another size', { memoryBytes: 4096 }],
+  ])('a manifest with %s is none', async (_what, more) => {
+    await publish('000000000001', false, more);
+    await expect(store.get('t')).rejects.toMatchObject({ code: 'ERR_TEMPLATE_CORRUPT' });
+    await store.remove('t');
+  });
+
+  it('a directory that others may write to is not used', async () => {
+    await publish('000000000001');
+    await chmod(join(paths.dataDir, 'templates'), 0o777);
+    await expect(store.lock()).rejects.toMatchObject({ code: 'ERR_STATE_DIR' });
+  });
+});
