@@ -157,19 +157,10 @@ function memory({ start, memoryMib }: MachineConfig): string {
   });
 }
 
-/**
- * Any VM may be frozen and cloned from its devices' state alone (`xen-save-devices-state`), a stream
- * without the section that says how the rest was configured; so none may expect that section.
- */
-const NO_CONFIGURATION_SECTION = ['-global', 'migration.send-configuration=off'] as const;
-
 function boot({ start }: MachineConfig): string[] {
-  if (start.kind === 'clone') return [...NO_CONFIGURATION_SECTION, '-incoming', 'defer'];
+  if (start.kind === 'clone') return ['-incoming', 'defer'];
   const { kernelPath, initramfsPath, cmdline } = start;
-  return [
-    ...NO_CONFIGURATION_SECTION,
-    ...['-kernel', kernelPath, '-initrd', initramfsPath, '-append', cmdline],
-  ];
+  return ['-kernel', kernelPath, '-initrd', initramfsPath, '-append', cmdline];
 }
 
 function monitors(config: MachineConfig): string[] {

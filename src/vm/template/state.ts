@@ -4,8 +4,10 @@
  * `xen-save-devices-state` is the one command of QEMU that writes it alone, to a file, in 1–2 ms; nothing
  * in it is Xen's. The way back is an ordinary incoming migration.
  */
+import { readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { QmpClient } from '../../../qmp/index.ts';
+import { QmpProtocolError } from '../../errors.ts';
 import type { WaitOptions } from '../api.ts';
 import { INHERITED_FD } from '../launcher.ts';
 import { explainSaveFailure } from '../snapshot-space.ts';
@@ -31,6 +33,36 @@ export async function saveState(client: QmpClient, path: string, o: WaitOptions)
   await saving.catch(async (error: unknown) => {
     throw await explainSaveFailure('template', dirname(path), error);
   });
+  const type = await client.execute('qom-get', { path: '/machine', property: 'type' }, o);
+  const machine = String(type).replace(/-machine$/, '');
+  await writeFile(path, withConfiguration(await readFile(path), machine));
+}
+
+/** Magic and version at the begin of a stream (QEMU, migration/savevm.h). */
+const STREAM_HEAD_BYTES = 8;
+const STREAM_MAGIC = 'QEVM';
+/** `QEMU_VM_CONFIGURATION`: the machine's name, to be compared with that of who loads. */
+const CONFIGURATION_SECTION = 7;
+
+/**
+ * Adds the section that an incoming migration expects behind the head, and that
+ * `xen-save-devices-state` leaves out. (To have it not expected, by `migration.send-configuration=off`,
+ * would make any `snapshot-save` abort QEMU 8 and later.) Pure.
+ * @throws QmpProtocolError no stream of a VM
+ */
+export function withConfiguration(stream: Buffer, machine: string): Buffer {
+  if (stream.toString('latin1', 0, STREAM_MAGIC.length) !== STREAM_MAGIC) {
+    throw new QmpProtocolError('QEMU wrote no state of devices', {
+      hint: 'This QEMU cannot be frozen; use 7.2 or later of the distribution.',
+    });
+  }
+  if (stream[STREAM_HEAD_BYTES] === CONFIGURATION_SECTION) return stream;
+  const name = Buffer.from(machine, 'latin1');
+  const section = Buffer.alloc(5);
+  section.writeUInt8(CONFIGURATION_SECTION);
+  section.writeUInt32BE(name.length, 1);
+  const head = stream.subarray(0, STREAM_HEAD_BYTES);
+  return Buffer.concat([head, section, name, stream.subarray(STREAM_HEAD_BYTES)]);
 }
 
 /**

@@ -49,8 +49,6 @@ describe('buildArgv', () => {
       '512M',
       '-object',
       'memory-backend-ram,id=ram,size=512M',
-      '-global',
-      'migration.send-configuration=off',
       '-kernel',
       '/img/vmlinux',
       '-initrd',
