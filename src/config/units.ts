@@ -60,6 +60,12 @@ export function formatBytes(bytes: number): string {
   return `${text} ${UNITS[unit] ?? 'B'}`;
 }
 
+/** How long ago an ISO 8601 time was, `4.2 s ago`; undefined where it is no time. */
+export function formatAge(time: string): string | undefined {
+  const ms = Date.now() - Date.parse(time);
+  return Number.isFinite(ms) ? `${formatMs(Math.max(0, ms))} ago` : undefined;
+}
+
 /** `850 ms`, `4.2 s`, `3 m 05 s`, `2 h 10 m`, `3 d 4 h`. */
 export function formatMs(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;

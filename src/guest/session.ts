@@ -205,14 +205,9 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/hostname', { hostname }, o);
   }
 
-  /** Stops all processes that execs have started. @throws GuestRequestError `EBUSY`: they go on */
+  /** Stops all processes that execs have started, until {@link renew}. @throws GuestRequestError `EBUSY`: they go on */
   async park(o?: CallOptions): Promise<void> {
     await this.#post('/park', {}, o);
-  }
-
-  /** Lets them go on. */
-  async unpark(o?: CallOptions): Promise<void> {
-    await this.#post('/unpark', {}, o);
   }
 
   /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */

@@ -4,6 +4,7 @@ import { mkdir, readdir, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { BuildLog } from '../../firmware/build-process.ts';
 import { removeTree } from '../../firmware/mmdebstrap.ts';
+import { asDiskFull } from '../disk-full.ts';
 import { HostError, ImageError, StateDirError } from '../errors.ts';
 import { withLock } from './lock.ts';
 
@@ -90,13 +91,10 @@ async function pruneLogs(logsDir: string): Promise<void> {
 /** Names what the host's file system refuses. Other errors pass through. */
 export function asHostError(error: unknown, dir: string): unknown {
   if (error instanceof ImageError || error instanceof HostError) return error;
+  const hint = 'Free some space, or point state.dataDir to a larger disk.';
+  const full = asDiskFull(error, dir, hint);
+  if (full !== undefined) return full;
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${dir}`, {
-      cause: error,
-      hint: 'Free some space, or point state.dataDir to a larger disk.',
-    });
-  }
   if (code !== undefined && ['EROFS', 'EACCES', 'EPERM', 'ENOTDIR'].includes(code)) {
     return new StateDirError(`cannot write to ${dir}`, {
       path: dir,

@@ -1,5 +1,5 @@
 /** From what a caller asks to how a pool is run. Pure. */
-import { nearest } from '../config/nearest.ts';
+import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
 import { MAX_TIMEOUT_MS } from '../config/schema.ts';
 import { ConfigError } from '../errors.ts';
 import type { PoolOptions, PoolStrategy } from './types.ts';
@@ -36,13 +36,17 @@ const OPTION_NAMES: Readonly<Record<keyof PoolOptions, true>> = {
   signal: true,
 };
 
-const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
+/** All strategies. */
+export const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
 
 let unnamed = 0;
 
+const whole = (field: keyof PoolOptions, value: number, min: number, max: number): number =>
+  wholeNumber(`pool.${field}`, value, min, max);
+
 /** Checks a pool's options, but for those of its VMs. @throws ConfigError */
 export function checkPoolOptions(o: PoolOptions): PoolConfig {
-  checkNames(o);
+  checkOptionNames(o, OPTION_NAMES, { section: 'pool', noun: 'pool option' });
   const minSize = whole('minSize', o.minSize ?? 1, 0, MAX_VMS);
   const maxSize = whole('maxSize', o.maxSize ?? Math.max(DEFAULT_MAX_SIZE, minSize), 1, MAX_VMS);
   if (maxSize < minSize) {
@@ -67,19 +71,6 @@ export function checkPoolOptions(o: PoolOptions): PoolConfig {
   };
 }
 
-/** A misspelled option that is silently a default is worse than an error. */
-function checkNames(o: PoolOptions): void {
-  const names = Object.keys(OPTION_NAMES);
-  const unknown = Object.keys(o).find((name) => !names.includes(name));
-  if (unknown === undefined) return;
-  const meant = nearest(unknown, names);
-  throw new ConfigError(`there is no pool option ${JSON.stringify(unknown)}`, {
-    field: `pool.${unknown}`,
-    value: (o as Record<string, unknown>)[unknown],
-    hint: meant === undefined ? `There are ${names.join(', ')}.` : `Did you mean ${meant}?`,
-  });
-}
-
 /** The strategy that was asked for. @throws ConfigError it does not fit the template, or the lack of one */
 export function checkStrategy({ template, strategy }: PoolOptions): PoolStrategy {
   const chosen = strategy ?? (template === undefined ? 'savevm' : 'clone');
@@ -98,13 +89,4 @@ export function checkStrategy({ template, strategy }: PoolOptions): PoolStrategy
     throw wrong('strategy', chosen, what, 'Leave the strategy out, or the template.');
   }
   return chosen;
-}
-
-function whole(field: keyof PoolOptions, value: number, min: number, max: number): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new ConfigError(`pool.${field} is ${String(value)}`, {
-    field: `pool.${field}`,
-    value,
-    hint: `Give a whole number from ${min} to ${max}.`,
-  });
 }

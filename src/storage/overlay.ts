@@ -1,7 +1,8 @@
 /** Disks of VMs: copy-on-write overlays over an image's read-only root file system. */
 import { open, rm, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { ConfigError, HostError, ImageError, StateDirError } from '../errors.ts';
+import { asDiskFull } from '../disk-full.ts';
+import { ConfigError, ImageError, StateDirError } from '../errors.ts';
 import {
   buildOverlay,
   HEADER_PREFIX_BYTES,
@@ -110,16 +111,12 @@ function diskSize(asked: number | undefined, backingBytes: number): number {
 }
 
 function asHostFault(error: unknown, path: string): Error {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new HostError('ERR_HOST_DISK_FULL', `no space left for the disk ${path}`, {
-      hint: 'Free space there, remove VMs you no longer need, or set state.dataDir to a larger file system.',
+  return (
+    asDiskFull(error, `the disk ${path}`) ??
+    new StateDirError(`the disk ${path} cannot be created: ${(error as Error).message}`, {
+      path,
+      hint: 'Make sure that the state directory exists and is writable.',
       cause: error,
-    });
-  }
-  return new StateDirError(`the disk ${path} cannot be created: ${(error as Error).message}`, {
-    path,
-    hint: 'Make sure that the state directory exists and is writable.',
-    cause: error,
-  });
+    })
+  );
 }

@@ -7,7 +7,7 @@ import { openImage } from '../image/manifest.ts';
 import type { StatePaths } from './api.ts';
 import { openImageStore } from './image-store.ts';
 import type { LiveVm } from './live-vm.ts';
-import { logsOf } from './live-vm.ts';
+import { logsOf } from './logs.ts';
 import { printable } from './guest-panic.ts';
 import type { VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';

@@ -15,7 +15,7 @@ import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
 import { LiveVm, type LaunchContext } from './live-vm.ts';
 import { ownIdentity } from './process-identity.ts';
-import { writeRecord, type VmRecord } from './record.ts';
+import { writeRecord, type VmConfig, type VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
 import { ensureStateDirs, STATE_SCHEMA, stateFault } from './state-dir.ts';
 import { checkOptions, resolveConfig } from './vm-config.ts';
@@ -32,12 +32,7 @@ export interface CreatedVm {
 export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
   const deadline = performance.now() + (o.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS);
   const checked = checkOptions(o);
-  const paths = o.paths ?? resolvePaths();
-  const id = newVmId();
-  checkSocketPaths(paths, id);
-  o.signal?.throwIfAborted();
-  await ensureStateDirs(paths);
-  o.onProgress?.('image');
+  const { paths, id } = await beginVm(o);
   const store = openImageStore(paths);
   const [image] = await Promise.all([
     store.get(checked.image),
@@ -46,15 +41,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
     reapAbandoned(paths),
   ]);
   const config = await resolveConfig(checked, id, image);
-  const first: VmRecord = {
-    schema: STATE_SCHEMA,
-    id,
-    name: checked.name,
-    createdAt: new Date().toISOString(),
-    owner: config.persistent ? undefined : ownIdentity(),
-    config,
-    state: 'starting',
-  };
+  const first = firstRecord(id, checked.name, config);
   await using lock = new Releaser();
   try {
     lock.held = await enterVm(paths, first);
@@ -69,17 +56,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
         signal: o.signal,
       }),
     ]);
-    const { machine, vcpus, memoryMib, persistent } = config;
-    events.emit('vm.created', {
-      vmId: id,
-      image: image.name,
-      accel: config.accel,
-      machine,
-      vcpus,
-      memoryMib,
-      name: checked.name,
-      persistent,
-    });
+    announceVm(first);
     o.onProgress?.('launch');
     const sized: VmRecord = { ...first, config: { ...config, diskBytes: overlay.virtualBytes } };
     const { live, record } = await launchAndBoot({
@@ -95,6 +72,42 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
     await removeVm(paths, id).catch(() => undefined);
     throw error;
   }
+}
+
+/**
+ * What every new VM begins with: the directories are there, and it has an id.
+ * @throws HostError its sockets' paths would be too long; StateDirError; the signal's reason
+ */
+export async function beginVm(
+  o: Pick<VmCreateOptions, 'paths' | 'signal' | 'onProgress'>,
+): Promise<{ paths: StatePaths; id: string }> {
+  const paths = o.paths ?? resolvePaths();
+  const id = newVmId();
+  checkSocketPaths(paths, id);
+  o.signal?.throwIfAborted();
+  await ensureStateDirs(paths);
+  o.onProgress?.('image');
+  return { paths, id };
+}
+
+/** What is written down of a new VM before anything else is made. */
+export function firstRecord(id: string, name: string | undefined, config: VmConfig): VmRecord {
+  return {
+    schema: STATE_SCHEMA,
+    id,
+    name,
+    createdAt: new Date().toISOString(),
+    owner: config.persistent ? undefined : ownIdentity(),
+    config,
+    state: 'starting',
+  };
+}
+
+/** Its disk is made; QEMU comes next. */
+export function announceVm({ id, name, config }: VmRecord): void {
+  const { image, accel, machine, vcpus, memoryMib, persistent } = config;
+  const what = { image, accel, machine, vcpus, memoryMib, persistent };
+  events.emit('vm.created', { vmId: id, name, ...what });
 }
 
 /** Launches a VM's QEMU and waits for the agent; the record follows. QEMU is gone where it throws. */

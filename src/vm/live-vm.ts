@@ -16,11 +16,11 @@ import {
   type ColdStart,
   type MachineConfig,
 } from './argv.ts';
-import { BoundedLog } from './bounded-log.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
 import { adoptQemu, findQemu, isAtLeast, launchQemu, type QemuProcess } from './launcher.ts';
+import { logsOf } from './logs.ts';
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
@@ -31,7 +31,7 @@ import { lastLine, VmWatch } from './vm-watch.ts';
 
 /** virtio-serial ports of a detached VM: that many host processes can talk to it at once. */
 const PERSISTENT_PORTS = 4;
-/** An ephemeral VM has one owner; by the second port its copies are reached while the first is in use. */
+/** An ephemeral VM has one owner; but its clones may stay, and serve two. */
 const EPHEMERAL_PORTS = 2;
 /** CIDs tried before we give up: two random ones hardly ever collide. */
 const MAX_LAUNCHES = 5;
@@ -288,14 +288,6 @@ function endNotedIn(paths: VmPaths): () => Promise<'shutdown' | undefined> {
   return async () => {
     const state = (await readRecord(paths))?.state;
     return state === 'stopping' || state === 'stopped' ? 'shutdown' : undefined;
-  };
-}
-
-/** The logs of a VM. */
-export function logsOf(paths: VmPaths): { consoleLog: BoundedLog; qemuLog: BoundedLog } {
-  return {
-    consoleLog: new BoundedLog(paths.consoleLogPath),
-    qemuLog: new BoundedLog(paths.qemuLogPath),
   };
 }
 

@@ -1,10 +1,17 @@
 /** The logs of a VM, by kind. */
 import type { LogKind } from './api.ts';
-import type { BoundedLog } from './bounded-log.ts';
-import { logsOf } from './live-vm.ts';
+import { BoundedLog } from './bounded-log.ts';
 import type { VmPaths } from './vm-paths.ts';
 
-/** One of its logs. */
+/** All of them. */
+export function logsOf(files: VmPaths): { consoleLog: BoundedLog; qemuLog: BoundedLog } {
+  return {
+    consoleLog: new BoundedLog(files.consoleLogPath),
+    qemuLog: new BoundedLog(files.qemuLogPath),
+  };
+}
+
+/** One of them. */
 export function logOf(files: VmPaths, kind: LogKind = 'console'): BoundedLog {
   const { consoleLog, qemuLog } = logsOf(files);
   return kind === 'console' ? consoleLog : qemuLog;

@@ -1,7 +1,7 @@
 /** Letting vCPUs run again, after a pause or a restore. */
-import { randomBytes } from 'node:crypto';
 import { GuestConnectError, StateError } from '../errors.ts';
 import type { WaitOptions } from './api.ts';
+import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
 import { setClock } from './guest-clock.ts';
 import type { LiveVm } from './live-vm.ts';
@@ -9,8 +9,6 @@ import type { VmInside } from './vm-inside.ts';
 
 /** Of a guest that was restored: until its agent has answered and done all that is asked of it. */
 const RENEW_MS = 30_000;
-/** What the guest's random generator gets: twice what it holds. */
-const ENTROPY_BYTES = 64;
 
 /** Resumes a paused VM; inside `exclusively`. @throws StateError it runs, or what it holds is no VM */
 export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
@@ -77,7 +75,7 @@ async function renew(live: LiveVm, o: { signal?: AbortSignal | undefined; timeou
   });
   const session = await live.link.open(bounds());
   await Promise.all([
-    session.addEntropy(randomBytes(ENTROPY_BYTES), bounds()),
+    session.addEntropy(freshEntropy(), bounds()),
     session.setClock(Date.now(), bounds()),
   ]);
 }

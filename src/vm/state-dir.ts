@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { lstat, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { asDiskFull } from '../disk-full.ts';
 import { HostError, StateDirError } from '../errors.ts';
 import type { StatePaths } from './api.ts';
 import { vmsDir } from './vm-paths.ts';
@@ -87,12 +88,8 @@ export async function writeWhole(path: string, content: object): Promise<void> {
 export function stateFault(error: unknown, path: string): Error {
   if (error instanceof StateDirError || error instanceof HostError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${path}`, {
-      hint: 'Free space there, remove VMs you no longer need, or set state.dataDir to a larger file system.',
-      cause: error,
-    });
-  }
+  const full = asDiskFull(error, path);
+  if (full !== undefined) return full;
   const hint =
     code === 'EROFS'
       ? 'The file system is mounted read-only: mount it for writing, or set state.dataDir and state.runtimeDir to others.'

@@ -1,6 +1,6 @@
 /** From what a caller asks to what a VM is made of. */
 import { MACHINE_TYPES } from '../../firmware/machine.ts';
-import { nearest } from '../config/nearest.ts';
+import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
@@ -16,6 +16,9 @@ const HOSTNAME = /^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/;
 const MAX_KERNEL_ARGS_CHARS = 1_024;
 /** AF_VSOCK context ids: 0–2 are reserved, the last means any (linux/vm_sockets.h). */
 const CID = { min: 3, max: 0xffff_fffe } as const;
+
+/** How errors call an option. */
+const NAMED = { section: 'vm', noun: 'option' };
 
 /** What was asked for, checked, defaults filled in, before the image is known. */
 export interface CheckedOptions {
@@ -70,10 +73,10 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
 
 /** Checks what can be checked without a look at the template. Pure. @throws ConfigError */
 export function checkCloneOptions(o: VmCloneOptions): void {
-  checkNames(o, CLONE_OPTION_NAMES);
+  checkOptionNames(o, CLONE_OPTION_NAMES, NAMED);
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
-  if (o.cid !== undefined) whole('vm.cid', o.cid, CID.min, CID.max);
+  if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
 }
 
 function checkHostname(hostname: string): void {
@@ -85,23 +88,10 @@ function checkHostname(hostname: string): void {
   });
 }
 
-/** A misspelled option that is silently a default is worse than an error. */
-function checkNames(o: object, known: Readonly<Record<string, true>>): void {
-  const names = Object.keys(known);
-  const unknown = Object.keys(o).find((name) => !names.includes(name));
-  if (unknown === undefined) return;
-  const meant = nearest(unknown, names);
-  throw new ConfigError(`there is no option ${JSON.stringify(unknown)}`, {
-    field: `vm.${unknown}`,
-    value: (o as Record<string, unknown>)[unknown],
-    hint: meant === undefined ? `There are ${names.join(', ')}.` : `Did you mean ${meant}?`,
-  });
-}
-
 /** Checks all that can be checked without a look at the host. Pure. @throws ConfigError */
 export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const defaults = DEFAULT_CONFIG.vm;
-  checkNames(o, OPTION_NAMES);
+  checkOptionNames(o, OPTION_NAMES, NAMED);
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   const kernelArgs = o.kernelArgs ?? [];
@@ -118,12 +108,12 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const disk =
     o.diskMib === undefined
       ? undefined
-      : whole('vm.diskMib', o.diskMib, DISK_MIB.min, DISK_MIB.max);
+      : wholeNumber('vm.diskMib', o.diskMib, DISK_MIB.min, DISK_MIB.max);
   return {
     image: o.image ?? defaults.image,
     name: o.name,
-    vcpus: whole('vm.vcpus', o.vcpus ?? defaults.vcpus, 1, MAX_VCPUS),
-    memoryMib: whole(
+    vcpus: wholeNumber('vm.vcpus', o.vcpus ?? defaults.vcpus, 1, MAX_VCPUS),
+    memoryMib: wholeNumber(
       'vm.memoryMib',
       o.memoryMib ?? defaults.memoryMib,
       MEMORY_MIB.min,
@@ -133,7 +123,7 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     accel: oneOf('vm.accel', o.accel ?? defaults.accel, ['auto', 'kvm', 'tcg']),
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
-    cid: o.cid === undefined ? undefined : whole('vm.cid', o.cid, CID.min, CID.max),
+    cid: o.cid === undefined ? undefined : wholeNumber('vm.cid', o.cid, CID.min, CID.max),
     hostname: o.hostname,
     kernelArgs,
     qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
@@ -180,15 +170,6 @@ async function resolveChannel(o: CheckedOptions): Promise<'vsock' | 'virtio-seri
 /** A VM's name has characters that a host name cannot have. */
 export function hostnameFrom(name: string): string {
   return name.replaceAll('_', '-').replace(/[.-]+$/, '');
-}
-
-function whole(field: string, value: number, min: number, max: number): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new ConfigError(`${field} is ${String(value)}`, {
-    field,
-    value,
-    hint: `Give a whole number from ${min} to ${max}.`,
-  });
 }
 
 function oneOf<const T extends string>(field: string, value: T, choices: readonly T[]): T {

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { BenchReport } from '../../bench/report.ts';
 import type { BenchOptions } from '../../bench/subject.ts';
+import { STRATEGIES } from '../../pool/options.ts';
 import type { PoolStrategy } from '../../pool/types.ts';
 import { addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
@@ -24,8 +25,6 @@ interface BenchEntry {
   readonly options?: readonly Option[];
   readonly load: () => Promise<(options: BenchOptions) => Promise<BenchReport>>;
 }
-
-const STRATEGIES: readonly PoolStrategy[] = ['clone', 'savevm', 'recreate'];
 
 const BENCHES: readonly BenchEntry[] = [
   {

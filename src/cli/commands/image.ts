@@ -2,13 +2,12 @@
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
-import { formatBytes, formatMs } from '../../config/units.ts';
+import { formatAge, formatBytes, formatMs } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { Image, RecipeInput } from '../../image/index.ts';
+import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
-import { EXIT } from '../exit-codes.ts';
 import { startSteps } from '../progress.ts';
-import { describeError, reportError } from '../report.ts';
 import { openImages } from '../vm-access.ts';
 
 /** Adds `image` with its subcommands. */
@@ -148,7 +147,7 @@ async function list(context: CliContext, flags: { quiet?: boolean }): Promise<vo
         image.manifest.kernelVersion,
         formatBytes(diskBytes(image)),
         formatBytes(image.rootfsVirtualBytes),
-        `${formatMs(Math.max(0, Date.now() - Date.parse(image.manifest.createdAt)))} ago`,
+        formatAge(image.manifest.createdAt),
       ]),
     );
   }
@@ -166,17 +165,10 @@ async function inspect(context: CliContext, names: readonly string[]): Promise<v
 
 async function remove(context: CliContext, names: readonly string[]): Promise<void> {
   const store = await openImages(context);
-  const outcomes = [];
+  const outcomes: Outcome[] = [];
   for (const name of new Set(names)) {
-    try {
-      await store.remove(name, { signal: context.signal });
-      if (!context.json) context.print(name);
-      outcomes.push({ image: name, ok: true });
-    } catch (error) {
-      if (!context.json) context.exitCode = reportError(error, context);
-      else context.exitCode = EXIT.failure;
-      outcomes.push({ image: name, ok: false, error: describeError(error) });
-    }
+    const action = () => store.remove(name, { signal: context.signal });
+    outcomes.push(await attempt(context, 'image', name, action));
   }
   if (context.json) context.printJson(outcomes);
 }

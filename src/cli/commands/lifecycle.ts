@@ -1,10 +1,10 @@
 /** `pause`, `resume`, `start`, `stop`, `kill` and `remove`: one or several VMs each. */
 import type { Command } from 'commander';
+import { NotFoundError } from '../../errors.ts';
 import type { VmInstance, VmStatics } from '../../vm/api.ts';
+import { attempt } from '../attempt.ts';
 import { ConfigOption, seconds } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { EXIT } from '../exit-codes.ts';
-import { describeError, reportError } from '../report.ts';
 import { connectVm, loadVm } from '../vm-access.ts';
 
 /** Adds `pause`. */
@@ -79,13 +79,6 @@ function each(program: Command, name: string, description: string): Command {
     .option('--json', 'print a JSON array of results');
 }
 
-/** What became of one VM. */
-interface Outcome {
-  vm: string;
-  ok: boolean;
-  error?: unknown;
-}
-
 /**
  * Does the same to several VMs at once and goes on past failures: prints each name that worked, as
  * docker does, and reports each that did not.
@@ -97,24 +90,18 @@ async function onEach(
   missingIsFine = false,
 ): Promise<void> {
   const Vm = await loadVm();
+  const isFine = (error: unknown) => missingIsFine && error instanceof NotFoundError;
   const outcomes = await Promise.all(
-    [...new Set(names)].map(async (name): Promise<Outcome> => {
-      try {
+    [...new Set(names)].map((name) => {
+      const connected = async () => {
         const vm = await connectVm(context, name);
         try {
           await action(vm, Vm);
         } finally {
           await vm.close();
         }
-        if (!context.json) context.print(name);
-        return { vm: name, ok: true };
-      } catch (error) {
-        const missing = describeError(error).code === 'ERR_NOT_FOUND';
-        if (missing && missingIsFine) return { vm: name, ok: true };
-        if (!context.json) context.exitCode = reportError(error, context);
-        else context.exitCode = EXIT.failure;
-        return { vm: name, ok: false, error: describeError(error) };
-      }
+      };
+      return attempt(context, 'vm', name, connected, isFine);
     }),
   );
   if (context.json) context.printJson(outcomes);

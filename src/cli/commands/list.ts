@@ -1,6 +1,6 @@
 /** `qmp-agent list`. */
 import type { Command } from 'commander';
-import { formatMs } from '../../config/units.ts';
+import { formatAge } from '../../config/units.ts';
 import type { VmInfo } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
 import { loadVm } from '../vm-access.ts';
@@ -44,7 +44,7 @@ async function list(context: CliContext, flags: ListFlags): Promise<void> {
         vm.vcpus,
         `${vm.memoryMib} MiB`,
         vm.accel,
-        age(vm.createdAt, Date.now()),
+        formatAge(vm.createdAt),
       ]),
     );
   }
@@ -53,10 +53,4 @@ async function list(context: CliContext, flags: ListFlags): Promise<void> {
 function stateOf(vm: VmInfo): string {
   const kind = vm.persistent ? vm.state : `${vm.state} (ephemeral)`;
   return vm.stateDetail === undefined ? kind : `${kind}: ${vm.stateDetail}`;
-}
-
-/** How long ago; a broken record has no usable time. */
-function age(createdAt: string, nowMs: number): string | undefined {
-  const ms = nowMs - Date.parse(createdAt);
-  return Number.isFinite(ms) ? `${formatMs(Math.max(0, ms))} ago` : undefined;
 }

@@ -1,6 +1,6 @@
 /** `qmp-agent snapshot …`. */
 import type { Command } from 'commander';
-import { formatBytes, formatMs } from '../../config/units.ts';
+import { formatAge, formatBytes } from '../../config/units.ts';
 import type { VmInstance } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
 import { connectVm } from '../vm-access.ts';
@@ -73,7 +73,7 @@ async function list(context: CliContext, idOrName: string, quiet: boolean): Prom
       ['NAME', 'CREATED', 'SIZE', 'DESCRIPTION'],
       snapshots.map((snapshot) => [
         snapshot.name,
-        `${formatMs(Math.max(0, Date.now() - Date.parse(snapshot.createdAt)))} ago`,
+        formatAge(snapshot.createdAt),
         formatBytes(snapshot.sizeBytes),
         snapshot.description,
       ]),

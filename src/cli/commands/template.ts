@@ -1,14 +1,13 @@
 /** `qmp-agent template …`. */
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { formatBytes, formatMs } from '../../config/units.ts';
+import { formatAge, formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { TemplateInfo } from '../../vm/template/types.ts';
 import { addVmOptions } from '../config-flags.ts';
+import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
-import { EXIT } from '../exit-codes.ts';
 import { startSpinner } from '../progress.ts';
-import { describeError, reportError } from '../report.ts';
 import { machineOptions, openTemplates } from '../vm-access.ts';
 
 interface CreateFlags {
@@ -100,13 +99,13 @@ async function list(context: CliContext, quiet: boolean): Promise<void> {
   }
 }
 
-function row(template: TemplateInfo): string[] {
+function row(template: TemplateInfo): (string | undefined)[] {
   return [
     template.name,
     template.image,
     `${template.memoryMib} MiB`,
     `${template.machine}, ${template.accel}`,
-    `${formatMs(Math.max(0, Date.now() - Date.parse(template.createdAt)))} ago`,
+    formatAge(template.createdAt),
     formatBytes(template.usedBytes),
     template.usedBy.join(', '),
   ];
@@ -119,17 +118,10 @@ async function inspect(context: CliContext, names: readonly string[]): Promise<v
 
 async function remove(context: CliContext, names: readonly string[]): Promise<void> {
   const store = await openTemplates(context);
-  const results: object[] = [];
+  const outcomes: Outcome[] = [];
   for (const name of new Set(names)) {
-    try {
-      await store.remove(name, { signal: context.signal });
-      results.push({ template: name, ok: true });
-      if (!context.json) context.print(name);
-    } catch (error) {
-      if (!context.json) context.exitCode = reportError(error, context);
-      else context.exitCode = EXIT.failure;
-      results.push({ template: name, ok: false, error: describeError(error) });
-    }
+    const action = () => store.remove(name, { signal: context.signal });
+    outcomes.push(await attempt(context, 'template', name, action));
   }
-  if (context.json) context.printJson(results);
+  if (context.json) context.printJson(outcomes);
 }

@@ -1,19 +1,24 @@
 /** A new VM that goes on from where a template stands. */
-import { resolvePaths } from '../../config/paths.ts';
 import { TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
 import type { StatePaths, VmCloneOptions } from '../api.ts';
-import { enterVm, launchAndBoot, Releaser, type CreatedVm } from '../create.ts';
+import {
+  announceVm,
+  beginVm,
+  enterVm,
+  firstRecord,
+  launchAndBoot,
+  Releaser,
+  type CreatedVm,
+} from '../create.ts';
+import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
-import { newVmId } from '../ids.ts';
 import { findQemu } from '../launcher.ts';
-import { ownIdentity } from '../process-identity.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
-import { ensureStateDirs, STATE_SCHEMA } from '../state-dir.ts';
 import { checkCloneOptions, hostnameFrom } from '../vm-config.ts';
-import { checkSocketPaths, vmPaths } from '../vm-paths.ts';
+import { vmPaths } from '../vm-paths.ts';
 import { hostCpu } from './host-cpu.ts';
 import { templateFiles } from './manifest.ts';
 import { becomeOwn } from './own.ts';
@@ -27,36 +32,30 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
   const startedAt = performance.now();
   const deadline = startedAt + (o.timeoutMs ?? TIMEOUT_MS);
   checkCloneOptions(o);
-  const paths = o.paths ?? resolvePaths();
-  const id = newVmId();
-  checkSocketPaths(paths, id);
-  o.signal?.throwIfAborted();
-  await ensureStateDirs(paths);
-  o.onProgress?.('image');
+  const { paths, id } = await beginVm(o);
   await Promise.all([probeKvm(), reapAbandoned(paths)]);
-  const store = new TemplateStore(paths);
   await using lock = new Releaser();
   try {
-    const { template, record } = await enter(paths, store, { name, id, o, lock });
+    const { dir, record: first, held } = await enter(paths, { name, id, options: o });
+    lock.held = held;
     o.onProgress?.('disk');
-    const files = templateFiles(template.dir);
+    const files = templateFiles(dir);
     await createOverlay({
       path: vmPaths(paths, id).diskPath,
       backing: files.diskPath,
       signal: o.signal,
     });
-    const { image, machine, vcpus, memoryMib, persistent, accel, hostname } = record.config;
-    events.emit('vm.created', {
-      ...{ vmId: id, image, accel, machine, vcpus, memoryMib, persistent, name: o.name },
-    });
+    announceVm(first);
     o.onProgress?.('launch');
-    const { live, record: final } = await launchAndBoot({
-      ...{ paths, record, from: files, deadline, signal: o.signal, onProgress: o.onProgress },
+    const { hostname, persistent } = first.config;
+    const { live, record } = await launchAndBoot({
+      ...{ paths, record: first, from: files, deadline, signal: o.signal },
+      onProgress: o.onProgress,
       settle: (clone) => becomeOwn(clone, { id, hostname, persistent, deadline, signal: o.signal }),
     });
     const readyMs = Math.round(performance.now() - startedAt);
     events.emit('vm.cloned', { vmId: id, template: name, readyMs });
-    return { paths, record: final, live };
+    return { paths, record, live };
   } catch (error) {
     await removeVm(paths, id).catch(() => undefined);
     throw error;
@@ -66,24 +65,15 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
 /** Writes the clone down before anybody could remove the template from under it. */
 async function enter(
   paths: StatePaths,
-  store: TemplateStore,
-  o: { name: string; id: string; o: VmCloneOptions; lock: Releaser },
-): Promise<{ template: Template; record: VmRecord }> {
-  await using _held = await store.lock(o.o);
-  const template = await store.get(o.name);
-  const config = cloneConfig(template, o.id, o.o);
+  { name, id, options }: { name: string; id: string; options: VmCloneOptions },
+): Promise<{ dir: string; record: VmRecord; held: FileLock }> {
+  const store = new TemplateStore(paths);
+  await using _held = await store.lock(options);
+  const template = await store.get(name);
+  const config = cloneConfig(template, id, options);
   await requireFit(template, config.qemuPath);
-  const record: VmRecord = {
-    schema: STATE_SCHEMA,
-    id: o.id,
-    name: o.o.name,
-    createdAt: new Date().toISOString(),
-    owner: config.persistent ? undefined : ownIdentity(),
-    config,
-    state: 'starting',
-  };
-  o.lock.held = await enterVm(paths, record);
-  return { template, record };
+  const record = firstRecord(id, options.name, config);
+  return { dir: template.dir, record, held: await enterVm(paths, record) };
 }
 
 function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions): VmConfig {

@@ -4,10 +4,8 @@ import { resolvePaths } from '../../config/paths.ts';
 import { events } from '../../events.ts';
 import type { CreateStep, VmCreateOptions } from '../api.ts';
 import { newVmId } from '../ids.ts';
-import { readRecord } from '../record.ts';
 import { ensureStateDirs, STATE_SCHEMA, writeWhole } from '../state-dir.ts';
 import { Vm } from '../vm.ts';
-import { vmPaths } from '../vm-paths.ts';
 import type { Frozen } from './freeze.ts';
 import { sha256, templateFiles, type TemplateManifest } from './manifest.ts';
 import { TemplateStore } from './store.ts';
@@ -46,8 +44,8 @@ export async function createTemplate(
   const print = { onStdout: onOutput, onStderr: onOutput, signal: o.signal, timeoutMs: 0 };
   const paths = o.paths ?? resolvePaths();
   const store = new TemplateStore(paths);
-  store.dirOf(name);
-  if (!replace) await store.requireFree(name);
+  if (replace) store.dirOf(name);
+  else await store.requireFree(name);
   await ensureStateDirs(paths);
   const id = newVmId();
   await using vm = await Vm.create({ ...vmOptions, persistent: false, onProgress });
@@ -61,7 +59,7 @@ export async function createTemplate(
   onProgress?.('freeze');
   await using workshop = await store.openWorkshop(id);
   const frozen = await vm.freeze(workshop.dir, { signal: o.signal });
-  await writeManifest({ dir: workshop.dir, name, id, frozen, files: vmPaths(paths, vm.id) });
+  await writeManifest({ dir: workshop.dir, name, id, frozen });
   await store.publish(name, workshop.dir, { signal: o.signal, replace });
   const info = await store.inspect(name);
   const durationMs = Math.round(performance.now() - startedAt);
@@ -76,15 +74,12 @@ async function writeManifest(o: {
   name: string;
   id: string;
   frozen: Frozen;
-  files: ReturnType<typeof vmPaths>;
 }): Promise<void> {
-  const record = await readRecord(o.files);
-  if (record === undefined) throw new Error(`VM record ${o.files.recordPath} is gone`);
-  const { accel, ports, qemuVersion, cpu, backingPaths, memoryBytes } = o.frozen;
+  const { config, accel, ports, qemuVersion, cpu, backingPaths, memoryBytes } = o.frozen;
   const files = templateFiles(o.dir);
   const manifest: TemplateManifest = {
     schema: STATE_SCHEMA,
-    ...{ name: o.name, id: o.id, createdAt: new Date().toISOString(), config: record.config },
+    ...{ name: o.name, id: o.id, createdAt: new Date().toISOString(), config },
     ...{ accel, ports, qemuVersion, cpu, backingPaths, memoryBytes },
     stateSha256: sha256(await readFile(files.statePath)),
   };

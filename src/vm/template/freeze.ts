@@ -4,6 +4,7 @@ import type { Accel, WaitOptions } from '../api.ts';
 import { portOfChannel } from '../argv.ts';
 import { findQemu } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
+import type { VmConfig } from '../record.ts';
 import { requireWhole } from '../resume.ts';
 import type { VmInside } from '../vm-inside.ts';
 import { hostCpu } from './host-cpu.ts';
@@ -20,6 +21,7 @@ const MIB = 2 ** 20;
 
 /** What was frozen. */
 export interface Frozen {
+  readonly config: VmConfig;
   readonly accel: Accel;
   readonly ports: number;
   readonly qemuVersion: string;
@@ -44,8 +46,8 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
     const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
     const signal = given.signal ? AbortSignal.any([fault, given.signal]) : fault;
     const o = { ...bounds, signal };
-    const { accel, ports, qemu, memoryPath } = live.run;
-    const pid = qemu?.pid ?? live.process.identity.pid;
+    const { accel, ports, memoryPath } = live.run;
+    const { pid } = live.process.identity;
     const { template, rootfsPath, memoryMib, qemuPath } = vm.config;
     await rehearse(live, vm.config.hostname, o);
     const session = await live.link.open(o);
@@ -68,7 +70,7 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
     }, o);
     const [{ version }, cpu] = await Promise.all([findQemu(qemuPath), hostCpu(accel)]);
     return {
-      ...{ accel, ports, cpu, memoryBytes },
+      ...{ config: vm.config, accel, ports, cpu, memoryBytes },
       qemuVersion: version,
       backingPaths: template?.diskPaths ?? [rootfsPath],
       pausedMs: Math.round(pausedMs),

@@ -5,6 +5,7 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { execa } from 'execa';
 import type { QmpClient } from '../../../qmp/index.ts';
+import { asDiskFull } from '../../disk-full.ts';
 import { HostError, QmpProtocolError } from '../../errors.ts';
 import type { WaitOptions } from '../api.ts';
 
@@ -53,8 +54,9 @@ export async function locateMemory(
 }
 
 /**
- * Writes a guest's memory to a file, which must not exist. Where the guest's is itself mapped
- * copy-on-write, `prepareCopy` has made the file, and only what is the guest's own is written over it.
+ * Writes a guest's memory to a file.
+ * @param o.over the guest's memory is itself mapped copy-on-write, and the file is a copy of what it was
+ *   mapped from: only what is the guest's own is written over it. Else the file must not exist
  * @throws HostError ERR_HOST_PERMISSION another user's QEMU; ERR_HOST_DISK_FULL
  */
 export async function copyMemory(
@@ -161,17 +163,11 @@ async function writeWhole(file: FileHandle, bytes: Buffer, at: number): Promise<
 
 function asHostError(error: unknown, path: string): unknown {
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOSPC' || code === 'EDQUOT') {
-    return new HostError('ERR_HOST_DISK_FULL', `no space left for ${path}`, {
-      hint: 'Free space there, or set state.dataDir to a larger file system.',
-      cause: error,
-    });
-  }
   if (code === 'EACCES' || code === 'EPERM') {
     return new HostError('ERR_HOST_PERMISSION', `the memory of QEMU cannot be read: ${message}`, {
       hint: 'Run as the user who started the VM, in the process that did (kernel.yama.ptrace_scope), or as root.',
       cause: error,
     });
   }
-  return error;
+  return asDiskFull(error, path) ?? error;
 }

@@ -2,16 +2,15 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { RenewSpec } from '../../../guest-agent/protocol.ts';
 import { GuestConnectError } from '../../errors.ts';
+import { freshEntropy } from '../entropy.ts';
 import type { LiveVm } from '../live-vm.ts';
 
-/** What a clone's random generator gets: twice what it holds. */
-const ENTROPY_BYTES = 64;
 const MACHINE_ID_BYTES = 16;
 
 /** All that a machine must not share with its copies. */
 export function ownIdentityOf(hostname: string, durable: boolean): RenewSpec {
   return {
-    entropy: randomBytes(ENTROPY_BYTES).toString('base64'),
+    entropy: freshEntropy().toString('base64'),
     unixMs: Date.now(),
     hostname,
     machineId: randomBytes(MACHINE_ID_BYTES).toString('hex'),
