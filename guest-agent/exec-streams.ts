@@ -1,17 +1,21 @@
 /** Execs on HTTP/2 streams: spec and stdin in, output frames out, back-pressure both ways. */
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { ByteCollector } from './byte-collector.ts';
 import type { Exec, Subscriber } from './exec.ts';
 import type { Execs } from './execs.ts';
 import { FRAME, frameHead, jsonFrame, truncatedFrame, type StartedFrame } from './frames.ts';
-import { BODY_TIMEOUT_MS, LIMITS, type ExecSpec } from './protocol.ts';
+import { BODY_TIMEOUT_MS, HOLD_START_MS, LIMITS, SPEC_HEADER, type ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import { parseExecSpec } from './spec.ts';
 import { feed } from './stdin-feed.ts';
 
 /** `POST /execs`: reads the spec, starts, then feeds stdin and sends output until both are done. */
-export async function receiveExec(execs: Execs, stream: ServerHttp2Stream): Promise<void> {
-  const { spec, rest } = await readSpec(stream);
+export async function receiveExec(
+  execs: Execs,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+): Promise<void> {
+  const { spec, rest } = specInHeader(headers) ?? (await readSpec(stream));
   const exec = await execs.start(spec);
   if (stream.destroyed) {
     exec.signal('SIGKILL', true); // whoever asked for it gave up before it had a name
@@ -20,24 +24,51 @@ export async function receiveExec(execs: Execs, stream: ServerHttp2Stream): Prom
   stream.once('close', () => {
     if (!exec.exit) exec.starterGone();
   });
-  sendExecOutput(exec, stream);
+  sendExecOutput(exec, stream, spec.holdStart);
   if (exec.stdin) feed(stream, exec.stdin, rest, true);
   else stream.resume();
 }
 
-/** Sends what is kept, then what comes, then the end. */
-export function sendExecOutput(exec: Exec, stream: ServerHttp2Stream): void {
-  stream.respond({ ':status': 200 });
-  stream.write(jsonFrame(FRAME.started, { id: exec.id, pid: exec.pid } satisfies StartedFrame));
+/**
+ * Sends what is kept, then what comes, then the end.
+ * @param holdStart see {@link ExecSpec.holdStart}; only where nothing is kept yet
+ */
+export function sendExecOutput(exec: Exec, stream: ServerHttp2Stream, holdStart = false): void {
+  const begin = once(() => {
+    if (stream.destroyed) return;
+    stream.respond({ ':status': 200 });
+    stream.write(jsonFrame(FRAME.started, { id: exec.id, pid: exec.pid } satisfies StartedFrame));
+  });
+  const late = holdStart ? setTimeout(begin, HOLD_START_MS) : begin();
   if (exec.replay.droppedBytes > 0) stream.write(truncatedFrame(exec.replay.droppedBytes));
   for (const { type, data } of exec.replay.pieces()) writeOutput(stream, type, data);
   const subscriber: Subscriber = {
-    output: (type, data) => writeOutput(stream, type, data),
-    finished: (exit) => void stream.end(jsonFrame(FRAME.exit, exit)),
+    output(type, data) {
+      begin();
+      return writeOutput(stream, type, data);
+    },
+    finished(exit) {
+      clearTimeout(late);
+      stream.cork();
+      begin();
+      stream.end(jsonFrame(FRAME.exit, exit));
+    },
   };
   stream.on('drain', () => exec.resume(subscriber));
-  stream.once('close', () => exec.unsubscribe(subscriber));
+  stream.once('close', () => {
+    clearTimeout(late);
+    exec.unsubscribe(subscriber);
+  });
   exec.subscribe(subscriber);
+}
+
+/** A function that does its work at its first call only. */
+function once(work: () => void): () => undefined {
+  let done = false;
+  return () => {
+    if (!done) work();
+    done = true;
+  };
 }
 
 /** `POST /execs/:id/stdin`. */
@@ -65,6 +96,14 @@ function writeOutput(stream: ServerHttp2Stream, type: 2 | 3, data: Buffer): bool
 }
 
 const LENGTH_BYTES = 4;
+
+/** @throws RequestError `EINVAL` */
+function specInHeader(headers: IncomingHttpHeaders): { spec: ExecSpec; rest: Buffer } | undefined {
+  const json = headers[SPEC_HEADER];
+  return typeof json === 'string'
+    ? { spec: parseExecSpec(json), rest: Buffer.alloc(0) }
+    : undefined;
+}
 
 /** The spec, and what came behind it: stdin. Leaves the stream paused. */
 async function readSpec(stream: ServerHttp2Stream): Promise<{ spec: ExecSpec; rest: Buffer }> {

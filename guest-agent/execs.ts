@@ -8,6 +8,9 @@ import { StdioStock } from './stdio.ts';
 /** What is given back where all replay buffers together are too large: not only what is too much. */
 const REPLAY_SLACK_BYTES = 1024 * 1024;
 
+/** From the end of an exec to the work after it, ms: what the host asks for at once comes first. */
+const TIDY_MS = 20;
+
 /** The execs belong to the agent, not to a connection. */
 export class Execs {
   readonly #running = new Map<string, Exec>();
@@ -15,6 +18,9 @@ export class Execs {
   readonly #finished = new Map<string, Exec>();
   /** Of execs that are forgotten, with background processes that still run. */
   #lingering: ProcessTree[] = [];
+  /** Ended, with a tree that is not freed yet. */
+  #unreleased: Exec[] = [];
+  #tidying: NodeJS.Timeout | undefined;
   readonly #makeTrees: () => ProcessTrees;
   #trees: ProcessTrees | undefined;
   readonly #stdio = new StdioStock();
@@ -78,13 +84,17 @@ export class Execs {
   #ended(exec: Exec): void {
     this.#running.delete(exec.id);
     this.#finished.set(exec.id, exec);
-    // Off the path of the exec that just ended, and of the next.
-    setImmediate(() => {
-      exec.release();
-      this.#lingering = this.#lingering.filter((tree) => !tree.release());
-      this.#forgetOldest();
-      this.prepare().catch(() => undefined); // the next exec tries again, and says what is wrong
-    });
+    this.#unreleased.push(exec);
+    this.#tidying ??= setTimeout(() => this.#tidy(), TIDY_MS);
+    setImmediate(() => this.#forgetOldest());
+  }
+
+  /** Off the path of the exec that just ended, and of what the host asks for next. */
+  #tidy(): void {
+    this.#tidying = undefined;
+    for (const exec of this.#unreleased.splice(0)) exec.release();
+    this.#lingering = this.#lingering.filter((tree) => !tree.release());
+    this.prepare().catch(() => undefined); // the next exec tries again, and says what is wrong
   }
 
   #forgetOldest(): void {

@@ -13,7 +13,8 @@
  * |------------------------------|------------------------------|------------------------------------|
  * | GET  /ping                   | –                            | {@link PingReply}                  |
  * | GET  /status                 | –                            | {@link GuestStatus}                |
- * | POST /execs                  | spec frame, then raw stdin   | output frames, see `frames.ts`     |
+ * | POST /execs                  | spec frame, then raw stdin;  | output frames, see `frames.ts`     |
+ * |                              | or {@link SPEC_HEADER}       |                                    |
  * | GET  /execs                  | –                            | {@link ExecInfo}[]                 |
  * | GET  /execs/:id/output       | –                            | output frames: replay, then live   |
  * | POST /execs/:id/stdin        | raw bytes (`?eof=1` closes)  | 204                                |
@@ -27,13 +28,28 @@
  */
 
 /** Raised with every change that an older peer would misunderstand. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** AF_VSOCK port on which the agent listens. */
 export const VSOCK_PORT = 10_240;
 
 /** virtio-serial port names: `${VIRTIO_PORT_PREFIX}.0`, `.1`, … */
 export const VIRTIO_PORT_PREFIX = 'org.qmp-agent.channel';
+
+/**
+ * Header of `POST /execs` that holds the whole spec, as JSON in ASCII, where it is short and no stdin
+ * follows: a body takes the guest another turn of its event loop.
+ */
+export const SPEC_HEADER = 'qmp-agent-spec';
+
+/** Longest spec in a header, bytes; the rest of {@link LIMITS.headerBytes} is for the others. */
+export const SPEC_HEADER_BYTES = 8 * 1024;
+
+/**
+ * How long the first frame of an exec with {@link ExecSpec.holdStart} waits for company, ms. Most
+ * commands of a script are over by then, and their whole reply is one write.
+ */
+export const HOLD_START_MS = 50;
 
 /** What to run: exactly one of `argv` and `shell`. */
 export interface ExecSpec {
@@ -63,6 +79,11 @@ export interface ExecSpec {
   onDisconnect?: 'kill' | 'keep';
   /** Free text by which users find the exec in a list. */
   tag?: string;
+  /**
+   * Nobody waits for the start by itself: the first frame may come up to {@link HOLD_START_MS} late, with
+   * the first output or the end. Default false.
+   */
+  holdStart?: boolean;
 }
 
 /** Default of {@link ExecSpec.replayBytes}. */

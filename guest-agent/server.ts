@@ -80,7 +80,7 @@ async function route(
   const request = `${headers[':method']} ${path}`;
   switch (request) {
     case 'POST /execs':
-      return receiveExec(execs, stream);
+      return receiveExec(execs, stream, headers);
     case 'GET /execs':
       return reply(stream, execs.list());
     case 'GET /ping':

@@ -26,6 +26,7 @@ export function parseExecSpec(text: string): ExecSpec {
   }
   if (value['env'] !== undefined) spec.env = parseEnv(value['env']);
   if (value['stdin'] !== undefined) spec.stdin = value['stdin'] === true;
+  if (value['holdStart'] !== undefined) spec.holdStart = value['holdStart'] === true;
   if (value['timeoutMs'] !== undefined) {
     spec.timeoutMs = parseNumber('timeoutMs', value['timeoutMs'], 1, MAX_TIMEOUT_MS);
   }

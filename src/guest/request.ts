@@ -1,5 +1,11 @@
 /** One request to the agent with a small JSON reply, every byte of which is mistrusted. */
-import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
+import {
+  sensitiveHeaders,
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+} from 'node:http2';
 import { ByteCollector } from '../../guest-agent/byte-collector.ts';
 import { LIMITS } from '../../guest-agent/protocol.ts';
 import { GuestProtocolError, GuestRequestError, TimeoutError, type GuestError } from '../errors.ts';
@@ -40,9 +46,14 @@ export function openStream(
   method: string,
   path: string,
   endStream: boolean,
+  headers: OutgoingHttpHeaders = {},
 ): ClientHttp2Stream {
   if (context.http2.closed || context.http2.destroyed) throw context.lostError();
-  const stream = context.http2.request({ ':method': method, ':path': path }, { endStream });
+  const stream = context.http2.request(
+    // Not to be kept in the compression table: headers may hold what is secret, and are never the same.
+    { ...headers, ':method': method, ':path': path, [sensitiveHeaders]: Object.keys(headers) },
+    { endStream },
+  );
   stream.on('error', () => undefined); // 'close' follows; its handler knows why
   context.track(stream);
   return stream;

@@ -1,6 +1,9 @@
 /** A session with a guest's agent. */
+import type { ClientHttp2Stream } from 'node:http2';
 import {
   LIMITS,
+  SPEC_HEADER,
+  SPEC_HEADER_BYTES,
   type ExecInfo,
   type ExecSpec,
   type GuestStatus,
@@ -134,18 +137,9 @@ export class GuestSession implements AsyncDisposable {
         hint: `Stay below ${LIMITS.specBytes} bytes; pass more by stdin or a file.`,
       });
     }
-    const head = Buffer.alloc(4);
-    head.writeUInt32BE(json.length);
-    const stream = openStream(this.#wire, 'POST', '/execs', false);
     traceAgent(this.#wire.vmId, 'out', () => `POST /execs ${specText(spec)}`);
-    const exec = this.#execStream(stream);
-    const first = Buffer.concat([head, json]);
-    if (spec.stdin) {
-      stream.write(first);
-      exec.openStdin();
-    } else {
-      stream.end(first);
-    }
+    const exec = this.#execStream(this.#sendSpec(json, spec.stdin === true));
+    if (spec.stdin) exec.openStdin();
     await this.#started(exec, 'exec', o, () => exec.abandon());
     announceExec(this.#wire.vmId, spec, exec);
     return exec;
@@ -245,7 +239,22 @@ export class GuestSession implements AsyncDisposable {
     await this.close();
   }
 
-  #execStream(stream: ReturnType<typeof openStream>): ExecStream {
+  /** Opens an exec's stream; with stdin, that is the rest of its body. */
+  #sendSpec(json: Buffer, withStdin: boolean): ClientHttp2Stream {
+    const ascii = withStdin || json.length > SPEC_HEADER_BYTES ? undefined : asciiJson(json);
+    if (ascii !== undefined && ascii.length <= SPEC_HEADER_BYTES) {
+      return openStream(this.#wire, 'POST', '/execs', true, { [SPEC_HEADER]: ascii });
+    }
+    const stream = openStream(this.#wire, 'POST', '/execs', false);
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(json.length);
+    const first = Buffer.concat([head, json]);
+    if (withStdin) stream.write(first);
+    else stream.end(first);
+    return stream;
+  }
+
+  #execStream(stream: ClientHttp2Stream): ExecStream {
     return new ExecStream(this.#wire, stream, async (id, signal) => {
       await this.signal(id, signal, { tree: true });
     });
@@ -282,6 +291,16 @@ export class GuestSession implements AsyncDisposable {
       this.#pinging = false;
     }
   }
+}
+
+/** The same JSON without a character that a header could not hold. */
+function asciiJson(json: Buffer): string {
+  return json
+    .toString('utf8')
+    .replace(
+      /[\u007f-\uffff]/g,
+      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+    );
 }
 
 /** Runs a check of a reply; one that fails ends the session. */

@@ -30,6 +30,8 @@ export function commandSpec<E extends CommandEncoding>(
     ...(o.envs === undefined ? {} : { env: environment(o.envs) }),
     ...(timeoutMs === 0 ? {} : { timeoutMs }),
     stdin: wantsStdin(o.stdin),
+    // A handle is wanted at once, and stdin is sent once the command runs; else its end is what counts.
+    ...(o.background === true || wantsStdin(o.stdin) ? {} : { holdStart: true }),
     // Who waits in the foreground and dies leaves nothing behind in the guest.
     onDisconnect: o.background === true ? 'keep' : 'kill',
   };

@@ -37,6 +37,47 @@ const isRoot = process.getuid!() === 0;
 const writtenBytes = (pid: number) =>
   Number(/^wchar: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, 'latin1'))![1]);
 
+describe('a start that may be held', () => {
+  it('comes with the end of a short command, and soon of a long one', async () => {
+    expect(await run({ argv: ['true'], holdStart: true })).toMatchObject({ exitCode: 0 });
+    const begun = performance.now();
+    const exec = await start({ argv: ['sleep', '600'], holdStart: true });
+    expect(performance.now() - begun).toBeLessThan(10_000 * SCALE);
+    expect(isAlive(exec.pid)).toBe(true);
+    await exec.kill();
+    expect((await exec.exit).signal).toBe('SIGKILL');
+  });
+
+  it('comes before the first output, which does not wait', async () => {
+    const shell = 'echo now; exec sleep 600';
+    const exec = await start({ shell, holdStart: true });
+    for await (const piece of exec.output) {
+      expect(piece).toMatchObject({ stream: 'stdout', data: Buffer.from('now\n') });
+      break;
+    }
+    await exec.kill();
+  });
+
+  it('leaves no gap where nothing is kept for replay', async () => {
+    const spec = { shell: 'echo lost?', replayBytes: 0, holdStart: true };
+    expect(await run(spec)).toMatchObject({ stdout: 'lost?\n', exitCode: 0 });
+  });
+
+  it('is not needed to end the command', async () => {
+    const marker = join(dir, 'ended-before-it-had-a-name');
+    const over = AbortSignal.timeout(20);
+    const spec = { shell: `sleep 1; touch ${marker}`, holdStart: true };
+    await expect(session.exec(spec, { signal: over })).rejects.toThrow();
+    await vi.waitFor(
+      async () => expect((await session.list()).some((e) => e.running)).toBe(false),
+      {
+        timeout: 5_000 * SCALE,
+      },
+    );
+    expect(existsSync(marker)).toBe(false);
+  });
+});
+
 describe('what is run', () => {
   it('is argv, without a shell between', async () => {
     const argv = ['printf', '%s|', 'a b', '$HOME', '*', '', "it's"];
@@ -54,6 +95,14 @@ describe('what is run', () => {
   it('in its directory, with its environment', async () => {
     const spec = { shell: 'pwd; echo "$A|$B"', cwd: dir, env: { A: '1', B: 'two\nlines' } };
     expect((await run(spec)).stdout).toBe(`${dir}\n1|two\nlines\n`);
+  });
+
+  it('whatever signs the spec is made of, short or long', async () => {
+    for (const repeats of [1, 600, 2_000]) {
+      const text = 'ä€😀\u007f\u2028"\\\n\t~'.repeat(repeats);
+      const { stdout } = await run({ argv: ['printf', '%s', text] });
+      expect(Buffer.from(stdout, 'latin1').toString()).toBe(text);
+    }
   });
 
   it('without anything of the agent’s own', async () => {

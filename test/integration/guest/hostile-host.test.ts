@@ -5,7 +5,7 @@ import type { ClientHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { hostPreamble } from '../../../guest-agent/preamble.ts';
-import { LIMITS } from '../../../guest-agent/protocol.ts';
+import { LIMITS, PROTOCOL_VERSION, SPEC_HEADER } from '../../../guest-agent/protocol.ts';
 import { FLAG, frame, STATUS_200, TYPE, u32 } from './hostile/http2-frames.ts';
 import { LocalAgent, resultOf } from './local-agent.ts';
 import { ask, greet, rawSession } from './raw-client.ts';
@@ -65,7 +65,9 @@ describe('before HTTP/2', () => {
     const nonce = randomBytes(16).toString('hex');
     socket.write(`\n${hostPreamble(nonce)}`);
     const [answer] = (await once(socket, 'data')) as [Buffer];
-    expect(answer.toString()).toMatch(new RegExp(`^QMPAGENT 1 ${nonce} \\S+\\n$`));
+    expect(answer.toString()).toMatch(
+      new RegExp(`^QMPAGENT ${PROTOCOL_VERSION} ${nonce} \\S+\\n$`),
+    );
     socket.destroy();
   });
 
@@ -169,6 +171,8 @@ describe('requests', () => {
     ['too much entropy', post('/entropy'), 'x'.repeat(4097), 413, 'E2BIG'],
     ['a body beyond its limit', post('/clock'), ' '.repeat(2 * 1024 * 1024), 413, 'E2BIG'],
     ['no spec', post('/execs'), '', 400, 'EINVAL'],
+    ['a header that is no JSON', { ...post('/execs'), [SPEC_HEADER]: 'oops' }, '', 400, 'EINVAL'],
+    ['a header without a spec', { ...post('/execs'), [SPEC_HEADER]: '' }, '', 400, 'EINVAL'],
     ['half a spec', post('/execs'), spec('{"argv":["true"]}', 500).toString(), 400, 'EINVAL'],
     ['a spec that is no JSON', post('/execs'), spec('oops').toString(), 400, 'EINVAL'],
     ['a spec of 1.9 GiB', post('/execs'), spec('x', 0x7fffffff).toString('latin1'), 413, 'E2BIG'],

@@ -1,6 +1,7 @@
 /** Sessions with the real agent: what it tells, what it keeps, who may come back to it. */
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { PROTOCOL_VERSION } from '../../../guest-agent/protocol.ts';
 import { events, type SystemEvent } from '../../../src/events.ts';
 import type { GuestError } from '../../../src/errors.ts';
 import type { GuestExec, GuestOutput, GuestSession } from '../../../src/guest/index.ts';
@@ -35,7 +36,7 @@ async function read(exec: GuestExec, bytes: number): Promise<GuestOutput[]> {
 describe('the agent', () => {
   it('says who it is', () => {
     expect(session.agent).toEqual({
-      ...{ agentVersion: '0.1.0', protocol: 1, node: process.versions.node },
+      ...{ agentVersion: '0.1.0', protocol: PROTOCOL_VERSION, node: process.versions.node },
       bootId: expect.stringMatching(/^[0-9a-f-]{36}$/) as unknown,
     });
   });

@@ -15,6 +15,7 @@ describe('parseExecSpec', () => {
       stdin: true,
       timeoutMs: 1500,
       replayBytes: 0,
+      holdStart: true,
       onDisconnect: 'kill',
     };
     expect(parseExecSpec(JSON.stringify({ ...spec, uid: 0, detached: true }))).toEqual(spec);

@@ -23,6 +23,7 @@ describe('commandSpec', () => {
       timeoutMs: 60_000,
       stdin: false,
       onDisconnect: 'kill',
+      holdStart: true,
     });
     expect(commandSpec(['ls', ''], {})).toMatchObject({ argv: ['ls', ''] });
   });
@@ -41,6 +42,11 @@ describe('commandSpec', () => {
       onDisconnect: 'keep',
     });
   });
+
+  it.each([{ background: true }, { stdin: true }, { stdin: 'text' }])(
+    'wants to hear of the start at once with %j',
+    (o) => expect(commandSpec('cat', o)).not.toHaveProperty('holdStart'),
+  );
 
   it('knows no timeout where it is 0', () => {
     expect(commandSpec('x', { timeoutMs: 0 })).not.toHaveProperty('timeoutMs');

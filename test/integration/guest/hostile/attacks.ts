@@ -5,6 +5,7 @@
  * An attack on the `connect` phase comes while the host opens its session. One on the `call` phase
  * comes after an honest answer to the ping with which every session begins.
  */
+import { PROTOCOL_VERSION } from '../../../../guest-agent/protocol.ts';
 import { randomBytes } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { FRAME, frameHead, jsonFrame } from '../../../../guest-agent/frames.ts';
@@ -45,7 +46,8 @@ export const PREAMBLE_ATTACKS: Readonly<Record<string, PreambleAttack>> = {
   'silent preamble': () => undefined,
   'garbage preamble': ({ wire }) => void wire.write(Buffer.concat([junk, Buffer.from('\n')])),
   'endless preamble': (victim) => void victim.flood(Buffer.from(junk)),
-  'endless lines': (victim) => void victim.flood(Buffer.from('QMPAGENT 1 \n'.repeat(4096))),
+  'endless lines': (victim) =>
+    void victim.flood(Buffer.from(`QMPAGENT ${PROTOCOL_VERSION} \n`.repeat(4096))),
   'slow preamble': (victim) => victim.drip(Buffer.from('Q'), 20),
   'answer to another question': ({ wire }) =>
     void wire.write(guestPreamble('0'.repeat(32), VERSION)),
@@ -210,7 +212,7 @@ export const EXEC_ATTACKS: Readonly<Record<string, StreamAttack>> = {
 
 const HONEST_PING = JSON.stringify({
   agentVersion: VERSION,
-  protocol: 1,
+  protocol: PROTOCOL_VERSION,
   node: '20.0.0',
   bootId: '00000000-0000-0000-0000-000000000000',
 });

@@ -11,12 +11,13 @@ import {
   serveVsock,
   virtioPorts,
 } from '../../../../guest-agent/channels.ts';
+import { PROTOCOL_VERSION } from '../../../../guest-agent/protocol.ts';
 import { attack, type Victim } from './attacks.ts';
 
 let chosen = '';
 
 const CHOICE = /ATTACK (\w+) ([^\n]+)\n/;
-const PREAMBLE = /QMPAGENT 1 ([0-9a-f]{32})\n/;
+const PREAMBLE = new RegExp(`QMPAGENT ${PROTOCOL_VERSION} ([0-9a-f]{32})\n`);
 /** Enough for stale bytes of a session before, and for the line. */
 const KEPT_CHARS = 64 * 1024;
 
