@@ -7,7 +7,7 @@ import type { LiveVm } from '../live-vm.ts';
 import type { VmConfig } from '../record.ts';
 import { requireWhole } from '../resume.ts';
 import type { VmInside } from '../vm-inside.ts';
-import { hostCpu } from './host-cpu.ts';
+import { guestCpu } from './guest-cpu.ts';
 import { templateFiles } from './manifest.ts';
 import { ownIdentityOf } from './own.ts';
 import { copyMemory, copySparse, locateMemory } from './memory.ts';
@@ -68,7 +68,7 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       ]);
       return performance.now() - pausedAt;
     }, o);
-    const [{ version }, cpu] = await Promise.all([findQemu(qemuPath), hostCpu(accel)]);
+    const [{ version }, cpu] = await Promise.all([findQemu(qemuPath), guestCpu(accel)]);
     return {
       ...{ config: vm.config, accel, ports, cpu, memoryBytes },
       qemuVersion: version,

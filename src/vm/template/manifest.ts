@@ -21,7 +21,7 @@ export interface TemplateManifest {
   readonly accel: Accel;
   readonly ports: number;
   readonly qemuVersion: string;
-  /** The host's processor, where the guest's is the same. */
+  /** The guest's processor: its state means nothing to another. */
   readonly cpu?: string | undefined;
   /** Disks under the template's own, the nearest first. */
   readonly backingPaths: readonly string[];

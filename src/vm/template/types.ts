@@ -18,7 +18,7 @@ export interface TemplateInfo {
   readonly channel: 'vsock' | 'virtio-serial';
   /** Only this version of QEMU can load it. */
   readonly qemuVersion: string;
-  /** The host's processor, where the guest's is the same (KVM). */
+  /** The guest's processor: only the same can go on with it. */
   readonly cpu: string | undefined;
   /** Bytes that it takes on the host. */
   readonly usedBytes: number;

@@ -42,7 +42,7 @@ describe('buildArgv', () => {
       '-accel',
       'tcg',
       '-cpu',
-      'max',
+      'max,-erms,-fsrm,-la57',
       '-smp',
       '1,sockets=1,cores=1,threads=1',
       '-m',

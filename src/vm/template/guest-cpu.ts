@@ -1,20 +1,21 @@
-/** The host's processor, as far as a guest sees it. */
+/** The processor that a guest sees. */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Accel } from '../api.ts';
+import { TCG_CPU } from '../argv.ts';
 
 /** Hex digits of the features' hash: it is compared, never looked up. */
 const HASH_DIGITS = 12;
 
 /**
- * Model and features under KVM, where the guest's processor is the host's. Undefined under TCG: there
- * it is QEMU's own, the same on every host.
+ * Model and features: under KVM those of the host's processor, under TCG QEMU's own, the same on every
+ * host.
  */
-export async function hostCpu(accel: Accel): Promise<string | undefined> {
-  return accel === 'kvm' ? describeCpu(await readFile('/proc/cpuinfo', 'utf8')) : undefined;
+export async function guestCpu(accel: Accel): Promise<string> {
+  return accel === 'kvm' ? describeCpu(await readFile('/proc/cpuinfo', 'utf8')) : TCG_CPU;
 }
 
-/** See {@link hostCpu}. Pure. */
+/** See {@link guestCpu}. Pure. */
 export function describeCpu(cpuinfo: string): string {
   const field = (name: string) =>
     new RegExp(`^${name}\\s*:\\s*(.*)$`, 'm').exec(cpuinfo)?.[1] ?? '';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { describeCpu } from '../../../../src/vm/template/host-cpu.ts';
+import { describeCpu } from '../../../../src/vm/template/guest-cpu.ts';
 
 const cpuinfo = (model: string, flags: string) =>
   `processor\t: 0\nmodel name\t: ${model}\nflags\t\t: ${flags}\n\nprocessor\t: 1\n`;
