@@ -16,14 +16,14 @@ export async function receiveExec(
   headers: IncomingHttpHeaders,
 ): Promise<void> {
   const { spec, rest } = specInHeader(headers) ?? (await readSpec(stream));
+  await execs.unheld();
+  if (stream.destroyed) return; // this is a copy of the guest in which it was asked for
   const exec = await execs.start(spec);
   if (stream.destroyed) {
     exec.signal('SIGKILL', true); // whoever asked for it gave up before it had a name
     return;
   }
-  stream.once('close', () => {
-    if (!exec.exit) exec.starterGone();
-  });
+  stream.once('close', () => execs.starterGone(exec));
   sendExecOutput(exec, stream, spec.holdStart);
   if (exec.stdin) feed(stream, exec.stdin, rest, true);
   else stream.resume();

@@ -50,6 +50,7 @@ export class Exec {
   #ended: ExecExit | undefined;
   #exit: ExecExit | undefined;
   #timedOut = false;
+  #isKept: boolean;
   readonly #onFinished: (exec: Exec) => void;
 
   /**
@@ -63,6 +64,7 @@ export class Exec {
   private constructor(id: string, spec: ExecSpec, spawned: Spawned, context: ExecContext) {
     this.id = id;
     this.#spec = spec;
+    this.#isKept = spec.onDisconnect !== 'kill';
     this.#spawned = spawned;
     this.#tree = context.tree;
     this.#onFinished = context.onFinished;
@@ -136,7 +138,12 @@ export class Exec {
 
   /** The stream that started it broke off. */
   starterGone(): void {
-    if (this.#spec.onDisconnect === 'kill') this.signal('SIGKILL', true);
+    if (!this.#isKept && !this.#exit) this.signal('SIGKILL', true);
+  }
+
+  /** Runs on whoever leaves. */
+  keep(): void {
+    this.#isKept = true;
   }
 
   /** Signals the process group, or with `tree` everything that descends from the first process. */

@@ -1,15 +1,25 @@
 /** All execs of this guest, running and lately finished. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { Exec } from './exec.ts';
+import { freezeExecs, thawExecs } from './freezer.ts';
 import type { ProcessTree, ProcessTrees } from './process-tree.ts';
 import { LIMITS, type ExecInfo, type ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import { StdioStock } from './stdio.ts';
 
+/** Between two looks at starts that are under way: some 50 ms each, under emulation. */
+const HOLD_POLL_MS = 1;
 /** What is given back where all replay buffers together are too large: not only what is too much. */
 const REPLAY_SLACK_BYTES = 1024 * 1024;
 
 /** From the end of an exec to the work after it, ms: what the host asks for at once comes first. */
 const TIDY_MS = 20;
+
+/** All execs stand still, or are about to. */
+interface Hold {
+  readonly over: Promise<void>;
+  readonly end: () => void;
+}
 
 /** The execs belong to the agent, not to a connection. */
 export class Execs {
@@ -27,6 +37,11 @@ export class Execs {
   #count = 0;
   #starting = 0;
   #replayBytes = 0;
+  /** Of those whose starter left while all stood still. */
+  readonly #left: Exec[] = [];
+  /** While all stands still: ends it. */
+  #hold: Hold | undefined;
+  #parking: Promise<void> | undefined;
 
   /** @param makeTrees how process trees are kept together; called before the first exec */
   constructor(makeTrees: () => ProcessTrees) {
@@ -44,8 +59,70 @@ export class Execs {
     return this.#running.size;
   }
 
-  /** @throws RequestError */
+  /**
+   * Brings all that execs have started to a stop, until {@link goOn}; what is to be started meanwhile
+   * waits.
+   * @throws RequestError `ENOSYS`, `EBUSY`: all go on
+   */
+  async park(): Promise<void> {
+    await this.#parking;
+    const parking = this.#holdAll().then(() => freezeExecs());
+    this.#parking = parking.catch(() => undefined);
+    try {
+      await parking;
+    } catch (error) {
+      this.#release({ asCopy: false });
+      throw error;
+    }
+  }
+
+  /**
+   * Ends {@link park}.
+   * @param asCopy this is a copy of the guest: who started an exec was the original's, and is none that
+   *   has left
+   */
+  async goOn(o: { asCopy: boolean }): Promise<void> {
+    await this.#parking; // who gave up on it may ask for this before it is through
+    thawExecs();
+    this.#release(o);
+  }
+
+  /**
+   * From now on nothing is started, and nobody who leaves takes his exec with him; resolves when no start
+   * is under way any more. Then the processes can be frozen, and none escapes.
+   */
+  async #holdAll(): Promise<void> {
+    if (this.#hold === undefined) {
+      let end: () => void = () => undefined;
+      const over = new Promise<void>((resolve) => (end = resolve));
+      this.#hold = { over, end };
+    }
+    while (this.#starting > 0) await delay(HOLD_POLL_MS);
+  }
+
+  #release({ asCopy }: { asCopy: boolean }): void {
+    const hold = this.#hold;
+    if (hold === undefined) return;
+    this.#hold = undefined;
+    if (asCopy) for (const exec of this.#running.values()) exec.keep();
+    for (const exec of this.#left.splice(0)) exec.starterGone();
+    hold.end();
+  }
+
+  /** The stream that started an exec broke off. */
+  starterGone(exec: Exec): void {
+    if (this.#hold === undefined) exec.starterGone();
+    else this.#left.push(exec);
+  }
+
+  /** Resolves when nothing is held. */
+  async unheld(): Promise<void> {
+    while (this.#hold !== undefined) await this.#hold.over;
+  }
+
+  /** Waits where all is held. @throws RequestError */
   async start(spec: ExecSpec): Promise<Exec> {
+    while (this.#hold !== undefined) await this.#hold.over; // and not a turn between that and this
     if (this.#running.size + this.#starting >= LIMITS.execs) {
       throw new RequestError('EAGAIN', `${LIMITS.execs} execs run already`, 429);
     }

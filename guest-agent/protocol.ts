@@ -22,7 +22,9 @@
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /sync                   | –                            | 204: files are on the disk         |
  * | POST /park                   | –                            | 204: all that execs started stands |
+ * | POST /thaw                   | `{unixMs}`                   | 204: unparked, the clock set       |
  * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |
  */

@@ -5,7 +5,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { thawExecs } from './freezer.ts';
 import { libc } from './libc.ts';
 import type { RenewSpec } from './protocol.ts';
 import { addEntropy, setClock, setHostname } from './system.ts';
@@ -33,7 +32,7 @@ const SYNC_MS = 100_000;
 
 const run = promisify(execFile);
 
-/** Becomes another machine; then, and only then, what execs have started goes on. */
+/** Becomes another machine; then, and only then, may what execs have started go on. */
 export async function renew(spec: RenewSpec): Promise<void> {
   await addEntropy(Buffer.from(spec.entropy, 'base64')); // first: whatever is drawn later is its own
   await setClock(spec.unixMs);
@@ -42,8 +41,12 @@ export async function renew(spec: RenewSpec): Promise<void> {
   await setBootId(spec.bootId);
   for (const file of SEED_FILES) removeFile(file);
   await renewSshHostKeys();
-  if (spec.durable) await run('sync', [], { timeout: SYNC_MS }); // else a cold start is the twin's again
-  thawExecs();
+  if (spec.durable) await flushDisks(); // else a cold start is the twin's again
+}
+
+/** Writes to the disks what was written to files. */
+export async function flushDisks(): Promise<void> {
+  await run('sync', [], { timeout: SYNC_MS });
 }
 
 function removeFile(path: string): void {

@@ -11,7 +11,6 @@ import { complain } from './channels.ts';
 import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
-import { freezeExecs } from './freezer.ts';
 import {
   BODY_TIMEOUT_MS,
   GUEST_WINDOW_BYTES,
@@ -20,7 +19,7 @@ import {
   type ErrorReply,
 } from './protocol.ts';
 import { parseRenewSpec } from './renew-spec.ts';
-import { renew } from './renew.ts';
+import { flushDisks, renew } from './renew.ts';
 import { RequestError } from './request-error.ts';
 import type { SocketDuplex } from './socket-duplex.ts';
 import type { ServeHttp2 } from './session.ts';
@@ -100,11 +99,21 @@ async function route(
     case 'POST /hostname':
       setHostname((await readObject(stream))['hostname']);
       return reply(stream);
-    case 'POST /park':
-      await freezeExecs();
+    case 'POST /sync':
+      await flushDisks();
       return reply(stream);
+    case 'POST /park':
+      await execs.park();
+      return reply(stream);
+    case 'POST /thaw': {
+      const unixMs = parseNumber('unixMs', (await readObject(stream))['unixMs'], 0, LIMITS.unixMs);
+      await setClock(unixMs);
+      await execs.goOn({ asCopy: false });
+      return reply(stream);
+    }
     case 'POST /renew':
       await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));
+      await execs.goOn({ asCopy: true });
       return reply(stream);
     case 'POST /poweroff':
       reply(stream);

@@ -79,6 +79,11 @@ export interface EventPayloads {
   'template.removed': { template: string };
   /** `readyMs`: from the call until it was a machine of its own. */
   'vm.cloned': { template: string; readyMs: number };
+  /**
+   * `children`: their ids; `pausedMs`: from when what ran in the original stood still until it went on;
+   * `readyMs`: from the call until all children were machines of their own.
+   */
+  'vm.forked': { children: readonly string[]; pausedMs: number; readyMs: number };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -199,9 +199,23 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/hostname', { hostname }, o);
   }
 
-  /** Stops all processes that execs have started, until {@link renew}. @throws GuestRequestError `EBUSY`: they go on */
+  /** Writes to the guest's disks what was written to files. */
+  async sync(o?: CallOptions): Promise<void> {
+    await this.#post('/sync', {}, o);
+  }
+
+  /**
+   * Stops all processes that execs have started, until {@link thaw} or {@link renew}; execs that are
+   * asked for meanwhile start then.
+   * @throws GuestRequestError `EBUSY`: they go on
+   */
   async park(o?: CallOptions): Promise<void> {
     await this.#post('/park', {}, o);
+  }
+
+  /** Lets go on what {@link park} has stopped, the guest's wall clock set to ms since the epoch. */
+  async thaw(unixMs: number, o?: CallOptions): Promise<void> {
+    await this.#post('/thaw', { unixMs }, o);
   }
 
   /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */

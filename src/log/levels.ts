@@ -26,6 +26,7 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'template.created': 'info',
   'template.removed': 'info',
   'vm.cloned': 'info',
+  'vm.forked': 'info',
   'snapshot.created': 'info',
   'snapshot.restored': 'info',
   'snapshot.deleted': 'info',

@@ -85,6 +85,16 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   onProgress?: ((step: CreateStep) => void) | undefined;
 }
 
+/** How many children a fork has, and what they may have of their own. All of it is optional. */
+export interface VmForkOptions extends WaitOptions {
+  /** How many, 1–64. Default: as many as there are names, else 1. */
+  count?: number | undefined;
+  /** As `VmCreateOptions.name`, one for each; also their host names. Default: none. */
+  names?: readonly string[] | undefined;
+  /** As `VmCreateOptions.persistent`. Default false. */
+  persistent?: boolean | undefined;
+}
+
 /** Default of {@link VmCreateOptions.timeoutMs}: minutes, as software emulation on a busy host is slow. */
 export const DEFAULT_READY_TIMEOUT_MS = 120_000;
 
@@ -214,6 +224,15 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
    * @throws StateError, GuestConnectError (after a restore, and the VM is still paused)
    */
   resume(o?: WaitOptions): Promise<void>;
+  /**
+   * Children of this VM as it runs: new VMs that go on from this instant, with its processes, memory and
+   * files, each a machine of its own before any process of a command goes on in it. This one stands
+   * still for a moment and goes on, its commands and its connection too. Default of `timeoutMs`: 120 000.
+   * @throws StateError not running, or QEMU is busy with something else; ConfigError, TemplateError
+   *   (ERR_TEMPLATE_MISMATCH), HostError, LaunchError, VmDiedError, GuestError, TimeoutError; no child is
+   *   left then
+   */
+  fork(o?: VmForkOptions): Promise<VmInstance[]>;
   /** The last bytes of a log. Default 64 KiB. */
   logs(o?: { kind?: LogKind; tailBytes?: number }): Promise<string>;
   /** Empties both logs; what comes afterwards is kept. */

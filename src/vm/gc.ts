@@ -7,6 +7,7 @@ import { events } from '../events.ts';
 import type { Reaped, StatePaths, WaitOptions } from './api.ts';
 import { processName } from './argv.ts';
 import { FileLock } from './file-lock.ts';
+import { removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import { isVmId } from './ids.ts';
 import {
   findByArgument,
@@ -42,7 +43,7 @@ export async function reapAbandoned(
   paths: StatePaths,
 ): Promise<{ entries: RecordEntry[]; reaped: Reaped[] }> {
   const entries: RecordEntry[] = [];
-  const reaped: Reaped[] = [];
+  const reaped = await removeCheckpoints(paths);
   for (const entry of await readAllRecords(paths)) {
     if (entry.record !== undefined && isAbandoned(entry.record)) {
       reaped.push(...(await removeVm(paths, entry.record.id, entry.record)));
@@ -110,6 +111,14 @@ export async function removeVm(
     }
   }
   announce(reaped, id);
+  return [...reaped, ...(await removeCheckpoints(paths))];
+}
+
+/** Those whose last VM is gone. */
+async function removeCheckpoints(paths: StatePaths): Promise<Reaped[]> {
+  const dirs = await removeUnusedCheckpoints(paths);
+  const reaped = dirs.map((path): Reaped => ({ kind: 'dir', path }));
+  announce(reaped);
   return reaped;
 }
 

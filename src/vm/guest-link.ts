@@ -16,7 +16,12 @@ const CHANNEL_RETRY_MS = 50;
 /** Where the agent of a VM is reached. */
 export type LinkTarget =
   | { readonly kind: 'vsock'; readonly cid: number }
-  | { readonly kind: 'virtio-serial'; readonly ports: number };
+  | {
+      readonly kind: 'virtio-serial';
+      readonly ports: number;
+      /** The guest is a copy of one with which somebody talked through these: others come first. */
+      readonly busy?: readonly number[] | undefined;
+    };
 
 /** How a session is opened. */
 export interface OpenOptions extends WaitOptions {
@@ -43,6 +48,7 @@ export class GuestLink {
   #isReserved = false;
   /** The guest has been put back to a snapshot since it was last reached. */
   #isRestored = false;
+  #wasReached = false;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
@@ -150,7 +156,7 @@ export class GuestLink {
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
     const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
-    const restored = this.#isRestored;
+    const restored = this.#isRestored || this.#isStale(lease);
     try {
       const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
@@ -161,6 +167,7 @@ export class GuestLink {
         isPaused: this.#isPaused,
       });
       this.#session = session;
+      this.#wasReached = true;
       if (restored) this.#isRestored = false;
       this.#released = session.closed.then(async () => {
         this.#session = undefined;
@@ -173,6 +180,13 @@ export class GuestLink {
     }
   }
 
+  /** The agent of a copy may still believe in the original's session there. */
+  #isStale({ index }: Lease): boolean {
+    if (this.#wasReached || this.#target.kind !== 'virtio-serial' || index === undefined)
+      return false;
+    return this.#target.busy?.includes(index) === true;
+  }
+
   async #giveBack(): Promise<void> {
     const lease = this.#lease;
     this.#lease = undefined;
@@ -183,9 +197,10 @@ export class GuestLink {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
     }
+    const order = channelOrder(this.#target);
     for (;;) {
       signal.throwIfAborted();
-      for (let index = 0; index < this.#target.ports; index += 1) {
+      for (const index of order) {
         const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
         if (lock === undefined) continue;
         const path = this.#paths.channelSocketPath(index);
@@ -200,4 +215,9 @@ export class GuestLink {
       await delay(CHANNEL_RETRY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
+}
+
+function channelOrder({ ports, busy = [] }: { ports: number; busy?: readonly number[] | undefined }) {
+  const all = Array.from({ length: ports }, (_, index) => index);
+  return [...all.filter((index) => !busy.includes(index)), ...all.filter((i) => busy.includes(i))];
 }

@@ -76,6 +76,7 @@ export class LiveVm {
     process: QemuProcess;
     watch: VmWatch;
     qmp: QmpAccess;
+    busyChannels?: readonly number[] | undefined;
   }) {
     this.process = o.process;
     this.run = o.run;
@@ -87,7 +88,9 @@ export class LiveVm {
     this.link = new GuestLink(
       o.id,
       o.paths,
-      cid === undefined ? { kind: 'virtio-serial', ports } : { kind: 'vsock', cid },
+      cid === undefined
+        ? { kind: 'virtio-serial', ports, busy: o.busyChannels }
+        : { kind: 'vsock', cid },
       () => this.#isPaused,
     );
     const { held } = o.qmp;
@@ -182,7 +185,8 @@ export class LiveVm {
       const spawnMs = Math.round(performance.now() - startedAt);
       events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });
       const qmp = new QmpAccess(id, paths, config.persistent ? 'locked' : { held: client });
-      return new LiveVm({ id, paths, run, process, watch, qmp });
+      const { busyChannels } = frozen ?? {};
+      return new LiveVm({ id, paths, run, process, watch, qmp, busyChannels });
     } catch (error) {
       // A closed QMP socket tells of QEMU's death a moment before the kernel does.
       await Promise.race([

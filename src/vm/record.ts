@@ -69,6 +69,8 @@ export interface VmRun {
    * and the time since. Undefined: neither.
    */
   readonly restoring?: 'loading' | 'loaded' | undefined;
+  /** A fork is under way, or broke off: what runs in the guest may stand still. */
+  readonly forking?: boolean | undefined;
 }
 
 /** States that are written down; what the host shows besides is added when a record is read. */

@@ -3,6 +3,7 @@ import { GuestConnectError, StateError } from '../errors.ts';
 import type { WaitOptions } from './api.ts';
 import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
+import { endBrokenFork } from './fork/broken.ts';
 import { setClock } from './guest-clock.ts';
 import type { LiveVm } from './live-vm.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -14,6 +15,7 @@ const RENEW_MS = 30_000;
 export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
   requireWhole(inside);
   if (inside.run?.restoring === 'loaded') return wakeRestored(inside, live, o);
+  if (inside.run?.forking === true) return endBrokenFork(inside, live, o);
   await live.qmp.use(async (client) => {
     const { running } = await client.execute('query-status', {}, o);
     if (running) throw wrongState(inside.id, ['paused'], 'running');

@@ -1,10 +1,10 @@
-/** Whether a snapshot, or a template, finds space on the host's disk. */
+/** Whether a snapshot, template or checkpoint finds space on the host's disk. */
 import { readFile, statfs } from 'node:fs/promises';
 import { formatBytes } from '../config/units.ts';
 import { HostError } from '../errors.ts';
 
 /** What is saved. */
-type Saved = 'snapshot' | 'template';
+type Saved = 'snapshot' | 'template' | 'checkpoint';
 
 /** With less than this free, a write that failed did so for want of space. */
 const NEARLY_FULL_BYTES = 1024 * 1024;
@@ -16,13 +16,17 @@ const NEARLY_FULL_BYTES = 1024 * 1024;
  * @param pid of its QEMU
  * @throws HostError ERR_HOST_DISK_FULL
  */
-export async function requireSpace(dir: string, pid: number): Promise<void> {
+export async function requireSpace(
+  dir: string,
+  pid: number,
+  what: Saved = 'snapshot',
+): Promise<void> {
   const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
   const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
   const free = await freeBytes(dir);
   if (free >= needed) return;
   throw noSpace(
-    'snapshot',
+    what,
     `it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`,
   );
 }

@@ -4,7 +4,7 @@ import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
 import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
-import type { VmCloneOptions, VmCreateOptions } from './api.ts';
+import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
 import { checkVmName } from './ids.ts';
 import type { VmConfig } from './record.ts';
@@ -77,6 +77,40 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
+}
+
+/** All of {@link VmForkOptions}. */
+const FORK_OPTION_NAMES: Readonly<Record<keyof VmForkOptions, true>> = {
+  count: true,
+  names: true,
+  persistent: true,
+  timeoutMs: true,
+  signal: true,
+};
+
+/** Most children of one fork. */
+export const MAX_CHILDREN = 64;
+
+/**
+ * Checks what is asked of a fork. Pure.
+ * @returns a name, or none, for each child
+ * @throws ConfigError
+ */
+export function checkForkOptions(o: VmForkOptions): readonly (string | undefined)[] {
+  checkOptionNames(o, FORK_OPTION_NAMES, { section: 'fork', noun: 'option' });
+  const names = o.names ?? [];
+  const count = wholeNumber('fork.count', o.count ?? Math.max(1, names.length), 1, MAX_CHILDREN);
+  for (const name of names) checkVmName(name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (names.length !== 0 && (names.length !== count || twice !== undefined)) {
+    const why = twice === undefined ? `${names.length} for ${count} children` : `${twice} twice`;
+    throw new ConfigError(`the names do not fit: ${why}`, {
+      field: 'fork.names',
+      value: names,
+      hint: 'Give each child a name of its own, or none of them.',
+    });
+  }
+  return Array.from({ length: count }, (_, index) => names[index]);
 }
 
 function checkHostname(hostname: string): void {

@@ -33,6 +33,11 @@ export function vmsDir(paths: StatePaths): string {
   return join(paths.dataDir, 'vms');
 }
 
+/** Directory of the instants at which VMs were forked. */
+export function checkpointsDir(paths: StatePaths): string {
+  return join(paths.dataDir, 'checkpoints');
+}
+
 /** Files of the VM with this id. */
 export function vmPaths(paths: StatePaths, id: string): VmPaths {
   const dir = join(vmsDir(paths), id);

@@ -15,6 +15,7 @@ import {
   type StopOptions,
   type VmCloneOptions,
   type VmCreateOptions,
+  type VmForkOptions,
   type VmInfo,
   type VmInstance,
   type VmState,
@@ -29,6 +30,9 @@ import { createVm, launchAndBoot } from './create.ts';
 import { discardVm } from './discard.ts';
 import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
+import { endBrokenFork, endBrokenForkUnlocked } from './fork/broken.ts';
+import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
+import { forkVm } from './fork/fork.ts';
 import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
 import { lockMachine } from './machine-lock.ts';
@@ -175,6 +179,7 @@ export class Vm implements VmInstance {
     const live = await this.#takeUp();
     const { fault } = live.watch;
     fault.throwIfAborted();
+    if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.#inside(), live, o);
     if (this.#state === 'paused' || isHalfClone(this.#record))
       throw this.#stateError(['running'], this.#state);
     const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
@@ -293,6 +298,13 @@ export class Vm implements VmInstance {
     await this.#exclusively(undefined, o, (live) => resumeVm(this.#inside(), live, o));
   }
 
+  async fork(o: VmForkOptions = {}): Promise<Vm[]> {
+    const made = await forkVm(this.#inside(), this.#paths, o);
+    return made.map(({ paths, record, live }) => {
+      return new Vm(paths, record, live, !record.config.persistent);
+    });
+  }
+
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
     return logOf(this.#files, o.kind).tail(o.tailBytes ?? DEFAULT_TAIL_BYTES);
   }
@@ -333,6 +345,8 @@ export class Vm implements VmInstance {
 
   async #discard(): Promise<void> {
     const leftovers = await discardVm(this.id, this.#live, this.#files);
+    if (isOnCheckpoint(this.#paths, this.#record.config))
+      await removeUnusedCheckpoints(this.#paths).catch(() => undefined); // gc will
     this.#cancelExitHook?.();
     this.#setState('removed');
     events.emit('vm.removed', { vmId: this.id, leftovers });
@@ -425,6 +439,8 @@ export class Vm implements VmInstance {
   ): Promise<T> {
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
+    if (states !== undefined && this.#record.run?.forking === true)
+      await endBrokenFork(this.#inside(), await this.#takeUp(), o);
     if (states?.includes(this.#state) === false) throw this.#stateError(states, this.#state);
     const live = await this.#takeUp();
     this.#isChanging = true;

@@ -51,7 +51,11 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     const { live, record } = await launchAndBoot({
       ...{ paths, record: first, from: files, deadline, signal: o.signal },
       onProgress: o.onProgress,
-      settle: (clone) => becomeOwn(clone, { id, hostname, persistent, deadline, signal: o.signal }),
+      settle: (clone) =>
+        becomeOwn(clone, {
+          ...{ id, hostname, persistent, deadline, signal: o.signal },
+          hint: 'Try again; if it stays so, create the template anew.',
+        }),
     });
     const readyMs = Math.round(performance.now() - startedAt);
     events.emit('vm.cloned', { vmId: id, template: name, readyMs });

@@ -7,6 +7,7 @@ import type { LiveVm } from '../live-vm.ts';
 import type { VmConfig } from '../record.ts';
 import { requireWhole } from '../resume.ts';
 import type { VmInside } from '../vm-inside.ts';
+import { allOrNone } from './all-or-none.ts';
 import { guestCpu } from './guest-cpu.ts';
 import { templateFiles } from './manifest.ts';
 import { ownIdentityOf } from './own.ts';
@@ -76,22 +77,6 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       pausedMs: Math.round(pausedMs),
     };
   });
-}
-
-/** Where one fails the others are ended, and have ended: whoever cleans up meets nobody who still writes. */
-async function allOrNone(
-  given: AbortSignal,
-  begin: (signal: AbortSignal) => Promise<void>[],
-): Promise<void> {
-  const failed = new AbortController();
-  const works = begin(AbortSignal.any([given, failed.signal]));
-  try {
-    await Promise.all(works);
-  } catch (error) {
-    failed.abort(error);
-    await Promise.allSettled(works);
-    throw error;
-  }
 }
 
 /**

@@ -28,6 +28,8 @@ export async function becomeOwn(
     /** It stays, and may be started anew from its disk. */
     persistent: boolean;
     deadline: number;
+    /** What to do where it fails. */
+    hint: string;
     signal?: AbortSignal | undefined;
   },
 ): Promise<void> {
@@ -40,10 +42,10 @@ export async function becomeOwn(
   } catch (cause) {
     o.signal?.throwIfAborted();
     fault.throwIfAborted();
-    throw new GuestConnectError(`the clone ${o.id} could not be made a machine of its own`, {
+    throw new GuestConnectError(`the copy ${o.id} could not be made a machine of its own`, {
       vmId: o.id,
       cause,
-      hint: 'Try again; if it stays so, create the template anew.',
+      hint: o.hint,
     });
   }
 }

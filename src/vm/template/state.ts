@@ -18,6 +18,8 @@ export interface FrozenFiles {
   readonly memoryPath: string;
   /** What {@link saveState} wrote. */
   readonly statePath: string;
+  /** virtio-serial channels on which a host was connected then. */
+  readonly busyChannels?: readonly number[] | undefined;
 }
 
 /** From `migrate-incoming` to running vCPUs; some 10 ms where the host is not swapping. */
@@ -28,11 +30,29 @@ const LOAD_MS = 30_000;
  * @throws HostError ERR_HOST_DISK_FULL, QmpError
  */
 export async function saveState(client: QmpClient, path: string, o: WaitOptions): Promise<void> {
+  await saveBareState(client, path, o);
+  await completeState(client, path, o);
+}
+
+/** The part of {@link saveState} that needs the vCPUs to stand still. */
+export async function saveBareState(
+  client: QmpClient,
+  path: string,
+  o: WaitOptions,
+): Promise<void> {
   // `live` would hand the disk over to somebody else.
   const saving = client.execute('xen-save-devices-state', { filename: path, live: false }, o);
   await saving.catch(async (error: unknown) => {
     throw await explainSaveFailure('template', dirname(path), error);
   });
+}
+
+/** The other part: makes of what {@link saveBareState} wrote what can be loaded. */
+export async function completeState(
+  client: QmpClient,
+  path: string,
+  o: WaitOptions,
+): Promise<void> {
   const type = await client.execute('qom-get', { path: '/machine', property: 'type' }, o);
   const machine = String(type).replace(/-machine$/, '');
   await writeFile(path, withConfiguration(await readFile(path), machine));

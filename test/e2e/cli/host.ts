@@ -10,7 +10,7 @@ import { SCALE } from '../../scale.ts';
 /** The kernel's clean-up of a killed QEMU, and ours of its files, may take a moment. */
 const REAP_MS = 10_000 * SCALE;
 /** What a state directory holds besides VMs. */
-const LASTING = ['images', 'logs', 'state.json', 'templates', 'vms'];
+const LASTING = ['checkpoints', 'images', 'logs', 'state.json', 'templates', 'vms'];
 
 /** A sandbox that has the `base` image. */
 export async function vmSandbox(): Promise<Sandbox> {
@@ -60,7 +60,9 @@ export async function expectNothingLeft(box: Sandbox): Promise<void> {
     async () => {
       expect({
         processes: await processesOf(box),
-        records: [...(await namesIn('data/vms')), ...(await namesIn('data/templates'))],
+        records: (
+          await Promise.all(['vms', 'templates', 'checkpoints'].map((dir) => namesIn(`data/${dir}`)))
+        ).flat(),
         sockets: await namesIn('run'),
         others: (await namesIn('data')).filter((name) => !LASTING.includes(name)),
       }).toEqual({ processes: [], records: [], sockets: [], others: [] });

@@ -1,0 +1,27 @@
+/** What a fork leaves whose process died in the midst of it: a VM in which nothing moves. */
+import type { WaitOptions } from '../api.ts';
+import { FileLock } from '../file-lock.ts';
+import type { LiveVm } from '../live-vm.ts';
+import type { VmInside } from '../vm-inside.ts';
+
+/** Lets the VM go on; its machine lock is held. */
+export async function endBrokenFork(vm: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
+  const { fault } = live.watch;
+  const bounds = { ...o, signal: o.signal ? AbortSignal.any([fault, o.signal]) : fault };
+  await live.qmp.use((client) => client.execute('cont', {}, bounds), bounds); // no error where they run
+  const session = await live.link.open(bounds);
+  await session.thaw(Date.now(), bounds);
+  await vm.note('running', { forking: undefined });
+}
+
+/** As {@link endBrokenFork} for who does not hold the lock; who does is forking, or will see to it. */
+export async function endBrokenForkUnlocked(
+  vm: VmInside,
+  live: LiveVm,
+  o: WaitOptions,
+): Promise<void> {
+  const lock = await FileLock.tryAcquire(vm.files.lockPath);
+  if (lock === undefined) return;
+  await using _held = lock;
+  await endBrokenFork(vm, live, o);
+}

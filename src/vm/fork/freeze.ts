@@ -1,0 +1,150 @@
+/** Taking a running machine's memory, devices and disk at one instant, and letting it go on. */
+import type { QmpClient } from '../../../qmp/index.ts';
+import { StateError, TemplateError } from '../../errors.ts';
+import type { GuestSession } from '../../guest/index.ts';
+import type { WaitOptions } from '../api.ts';
+import { chardevOfChannel } from '../argv.ts';
+import { wrongState } from '../find-vm.ts';
+import { findQemu } from '../launcher.ts';
+import type { LiveVm } from '../live-vm.ts';
+import { requireSpace } from '../snapshot-space.ts';
+import { allOrNone } from '../template/all-or-none.ts';
+import { copySparse, locateMemory, MemoryCopy } from '../template/memory.ts';
+import { completeState, saveBareState, type FrozenFiles } from '../template/state.ts';
+import type { VmInside } from '../vm-inside.ts';
+
+const MIB = 2 ** 20;
+/** For what lets the original go on, whatever has happened before. */
+const GO_ON_MS = 30_000;
+/** Jobs in these states do nothing any more. */
+const IDLE_JOBS: readonly string[] = ['concluded', 'null'];
+
+/** What was taken, and how. */
+export interface ForkPoint {
+  readonly from: FrozenFiles;
+  /** From when what ran in the original stood still until it went on, ms. */
+  readonly pausedMs: number;
+}
+
+/** Where it is written to: files that do not exist. */
+export interface ForkTarget {
+  readonly memoryPath: string;
+  readonly statePath: string;
+  readonly diskPath: string;
+}
+
+/**
+ * Takes all of a VM that runs; inside `exclusively`. Its session with the agent stays, and so do execs:
+ * they stand still for a moment. As much as can be is copied before.
+ * @throws StateError, TemplateError ERR_TEMPLATE_MISMATCH, GuestRequestError, HostError, QmpError,
+ *   TimeoutError; the VM goes on then, where it can
+ */
+export async function freezeRunning(
+  vm: VmInside,
+  live: LiveVm,
+  to: ForkTarget,
+  o: WaitOptions & { signal: AbortSignal },
+): Promise<ForkPoint> {
+  const { memoryPath, ports } = live.run;
+  const { pid } = live.process.identity;
+  const session = await live.link.open(o);
+  // An agent of a time before forks knows no such request, and would leave all standing.
+  await session.thaw(Date.now(), o);
+  return live.qmp.use(async (client) => {
+    await requireQuiet(vm, client, o);
+    await requireSpace(vm.files.dir, pid, 'checkpoint');
+    const memory = await locateMemory(client, { pid, bytes: vm.config.memoryMib * MIB }, o);
+    const over = memoryPath !== undefined;
+    if (over) await copySparse(memoryPath, to.memoryPath, o.signal);
+    await using copy = await MemoryCopy.open(memory, to.memoryPath, { over });
+    await copy.take(o.signal);
+    await session.sync(o); // else it is done while all stand still
+    const busyChannels = await connectedChannels(client, ports, o);
+    const pausedMs = await standingStill(vm, { live, client, session }, o, async () => {
+      await saveBareState(client, to.statePath, o);
+      await allOrNone(o.signal, (signal) => [
+        copy.take(signal),
+        copySparse(vm.files.diskPath, to.diskPath, signal),
+      ]);
+    });
+    await completeState(client, to.statePath, o);
+    const { memoryPath: path, statePath } = to;
+    return { from: { memoryPath: path, statePath, busyChannels }, pausedMs };
+  }, o);
+}
+
+interface Standing {
+  readonly live: LiveVm;
+  readonly client: QmpClient;
+  readonly session: GuestSession;
+}
+
+/**
+ * Does something while nothing in the guest moves: first what execs have started, so that it does not in
+ * a copy either, then the vCPUs.
+ * @returns how long, ms
+ */
+async function standingStill(
+  vm: VmInside,
+  { live, client, session }: Standing,
+  o: WaitOptions,
+  work: () => Promise<void>,
+): Promise<number> {
+  await vm.note('running', { forking: true });
+  const stoppedAt = performance.now();
+  let pausedMs = 0;
+  try {
+    await session.park(o);
+    await client.execute('stop', {}, o); // flushes the disk, too
+    await work();
+  } finally {
+    const { fault } = live.watch;
+    if (!fault.aborted) {
+      const bounds = { signal: fault, timeoutMs: GO_ON_MS };
+      await client.execute('cont', {}, bounds);
+      await session.thaw(Date.now(), bounds);
+      pausedMs = performance.now() - stoppedAt;
+      await vm.note('running', { forking: undefined });
+    }
+  }
+  return pausedMs;
+}
+
+/** @throws StateError; TemplateError the program was replaced since the VM was started */
+async function requireQuiet(vm: VmInside, client: QmpClient, o: WaitOptions): Promise<void> {
+  const { status } = await client.execute('query-status', {}, o);
+  if (status === 'paused') throw wrongState(vm.id, ['running'], 'paused');
+  const jobs = await client.execute('query-jobs', {}, o);
+  const job = jobs.find((one) => !IDLE_JOBS.includes(one.status));
+  if (status !== 'running' || job !== undefined) {
+    const actual = job === undefined ? status : `busy with the job ${job.id} (${job.type})`;
+    throw new StateError(`VM ${vm.id} cannot be forked now: it is ${actual}`, {
+      vmId: vm.id,
+      actual,
+      required: ['running'],
+      hint: `Wait until it is done (\`qmp-agent qmp ${vm.id} query-jobs\`), then fork it.`,
+    });
+  }
+  const { qemu } = await client.execute('query-version', {}, o);
+  const running = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
+  const { version } = await findQemu(vm.config.qemuPath);
+  if (version === running) return;
+  throw new TemplateError(
+    'ERR_TEMPLATE_MISMATCH',
+    `VM ${vm.id} runs on QEMU ${running}, and what would run its children is QEMU ${version}`,
+    { hint: 'QEMU was upgraded meanwhile: stop and start the VM, then fork it.' },
+  );
+}
+
+/** virtio-serial channels at which a host process is: in a copy their sessions lead nowhere. */
+async function connectedChannels(
+  client: QmpClient,
+  ports: number,
+  o: WaitOptions,
+): Promise<number[]> {
+  const chardevs = await client.execute('query-chardev', {}, o);
+  return Array.from({ length: ports }, (_, index) => index).filter((index) => {
+    const own = chardevs.find(({ label }) => label === chardevOfChannel(index));
+    return own !== undefined && !own.filename.startsWith('disconnected:');
+  });
+}
