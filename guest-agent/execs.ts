@@ -42,6 +42,7 @@ export class Execs {
   /** While all stands still: ends it. */
   #hold: Hold | undefined;
   #parking: Promise<void> | undefined;
+  #parkedAt = 0;
 
   /** @param makeTrees how process trees are kept together; called before the first exec */
   constructor(makeTrees: () => ProcessTrees) {
@@ -66,7 +67,10 @@ export class Execs {
    */
   async park(): Promise<void> {
     await this.#parking;
-    const parking = this.#holdAll().then(() => freezeExecs());
+    const parking = this.#holdAll().then(() => {
+      this.#parkedAt = performance.now();
+      return freezeExecs();
+    });
     this.#parking = parking.catch(() => undefined);
     try {
       await parking;
@@ -80,11 +84,14 @@ export class Execs {
    * Ends {@link park}.
    * @param asCopy this is a copy of the guest: who started an exec was the original's, and is none that
    *   has left
+   * @returns how long they stood still, ms of the guest's clock
    */
-  async goOn(o: { asCopy: boolean }): Promise<void> {
+  async goOn(o: { asCopy: boolean }): Promise<number> {
     await this.#parking; // who gave up on it may ask for this before it is through
     thawExecs();
+    const parkedAt = this.#hold === undefined ? undefined : this.#parkedAt;
     this.#release(o);
+    return parkedAt === undefined ? 0 : performance.now() - parkedAt;
   }
 
   /**

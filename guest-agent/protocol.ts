@@ -24,7 +24,7 @@
  * | POST /hostname               | `{hostname}`                 | 204                                |
  * | POST /sync                   | –                            | 204: files are on the disk         |
  * | POST /park                   | –                            | 204: all that execs started stands |
- * | POST /thaw                   | `{unixMs}`                   | 204: unparked, the clock set       |
+ * | POST /thaw                   | `{unixMs}`                   | {@link ThawReply}: clock set first |
  * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |
  */
@@ -164,6 +164,12 @@ export interface GuestStatus {
   agentRssBytes: number;
   execs: number;
   unixMs: number;
+}
+
+/** What `POST /thaw` tells. */
+export interface ThawReply {
+  /** How long all stood still, ms of the guest's clock, which stands still with the vCPUs; 0: it did not. */
+  stoodMs: number;
 }
 
 /** Body of every error reply. */

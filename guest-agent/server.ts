@@ -17,6 +17,7 @@ import {
   HTTP2_OPTIONS,
   LIMITS,
   type ErrorReply,
+  type ThawReply,
 } from './protocol.ts';
 import { parseRenewSpec } from './renew-spec.ts';
 import { flushDisks, renew } from './renew.ts';
@@ -108,8 +109,7 @@ async function route(
     case 'POST /thaw': {
       const unixMs = parseNumber('unixMs', (await readObject(stream))['unixMs'], 0, LIMITS.unixMs);
       await setClock(unixMs);
-      await execs.goOn({ asCopy: false });
-      return reply(stream);
+      return reply(stream, { stoodMs: await execs.goOn({ asCopy: false }) } satisfies ThawReply);
     }
     case 'POST /renew':
       await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));

@@ -1,6 +1,12 @@
 /** Checks of what the agent replies: shapes, ranges, lengths. A guest may send anything. */
 import { FrameError, type StartedFrame } from '../../guest-agent/frames.ts';
-import type { ExecExit, ExecInfo, GuestStatus, PingReply } from '../../guest-agent/protocol.ts';
+import type {
+  ExecExit,
+  ExecInfo,
+  GuestStatus,
+  PingReply,
+  ThawReply,
+} from '../../guest-agent/protocol.ts';
 import { isRecord } from './request.ts';
 
 const ID = /^[\w-]{1,64}$/;
@@ -57,6 +63,13 @@ export function parseStatus(value: unknown): GuestStatus {
     execs: numberOf(v['execs']),
     unixMs: numberOf(v['unixMs']),
   };
+}
+
+/** @throws FrameError */
+export function parseThaw(value: unknown): ThawReply {
+  const { stoodMs } = isRecord(value) ? value : {};
+  if (!isNumber(stoodMs) || stoodMs < 0) throw new FrameError('the reply to a thaw is not one');
+  return { stoodMs };
 }
 
 function spaceOf(value: unknown): { totalBytes: number; availableBytes: number } {

@@ -9,6 +9,7 @@ import {
   type GuestStatus,
   type PingReply,
   type RenewSpec,
+  type ThawReply,
 } from '../../guest-agent/protocol.ts';
 import { FrameError } from '../../guest-agent/frames.ts';
 import {
@@ -21,7 +22,7 @@ import { events } from '../events.ts';
 import { dial, type ChannelTarget, type DialOptions } from './dial.ts';
 import { ExecStream, type GuestExec } from './exec.ts';
 import { announceExec } from './exec-events.ts';
-import { parseList, parsePing, parseStatus } from './replies.ts';
+import { parseList, parsePing, parseStatus, parseThaw } from './replies.ts';
 import {
   DEFAULT_CALL_TIMEOUT_MS,
   openStream,
@@ -214,8 +215,9 @@ export class GuestSession implements AsyncDisposable {
   }
 
   /** Lets go on what {@link park} has stopped, the guest's wall clock set to ms since the epoch. */
-  async thaw(unixMs: number, o?: CallOptions): Promise<void> {
-    await this.#post('/thaw', { unixMs }, o);
+  async thaw(unixMs: number, o?: CallOptions): Promise<ThawReply> {
+    const reply = await request(this.#wire, 'POST', '/thaw', JSON.stringify({ unixMs }), o);
+    return checked(this.#wire, () => parseThaw(reply));
   }
 
   /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */

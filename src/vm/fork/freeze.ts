@@ -91,19 +91,21 @@ async function standingStill(
   work: () => Promise<void>,
 ): Promise<number> {
   await vm.note('running', { forking: true });
-  const stoppedAt = performance.now();
+  let stoppedAt: number | undefined;
   let pausedMs = 0;
   try {
     await session.park(o);
+    stoppedAt = performance.now();
     await client.execute('stop', {}, o); // flushes the disk, too
     await work();
   } finally {
     const { fault } = live.watch;
     if (!fault.aborted) {
       const bounds = { signal: fault, timeoutMs: GO_ON_MS };
-      await client.execute('cont', {}, bounds);
-      await session.thaw(Date.now(), bounds);
-      pausedMs = performance.now() - stoppedAt;
+      await client.execute('cont', {}, bounds); // no error where they run
+      if (stoppedAt !== undefined) pausedMs = performance.now() - stoppedAt;
+      // What is left is the guest's to tell: its clock stands still while the vCPUs do.
+      pausedMs += (await session.thaw(Date.now(), bounds)).stoodMs;
       await vm.note('running', { forking: undefined });
     }
   }

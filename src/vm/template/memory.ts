@@ -3,6 +3,7 @@
  * that there is something (Linux, Documentation/admin-guide/mm/pagemap.rst).
  */
 import { open, type FileHandle } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { execa } from 'execa';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { asDiskFull } from '../../disk-full.ts';
@@ -20,8 +21,8 @@ const FILE_PAGE = 0x2000_0000;
 const PAGES_PER_READ = 65_536;
 /** Longest piece read and written at once: 1 MiB, so that a processor's cache holds it. */
 const PIECE_PAGES = 256;
-/** Pieces under way at once, in threads of libuv's pool. */
-const LANES = 3;
+/** Pieces under way at once, each in a thread of libuv's pool, which has four. */
+const LANES = Math.min(4, Math.max(2, availableParallelism()));
 /** So few pages between two runs are copied with them: a call costs more. */
 const GAP_PAGES = 8;
 /** Pieces that are all zeros stay holes. */
@@ -204,12 +205,12 @@ export async function copySparse(from: string, to: string, signal?: AbortSignal)
   const done = await execa('cp', words, { ...options, ...(signal && { cancelSignal: signal }) });
   signal?.throwIfAborted();
   if (!done.failed) return;
-  const code = /No space left|Disk quota/.test(done.stderr)
-    ? 'ERR_HOST_DISK_FULL'
-    : 'ERR_HOST_TOOL';
+  // Where it could not even be started there is none, whatever the type says.
+  const stderr = String((done as { stderr?: string }).stderr ?? '').trim();
+  const code = /No space left|Disk quota/.test(stderr) ? 'ERR_HOST_DISK_FULL' : 'ERR_HOST_TOOL';
   throw new HostError(
     code,
-    `${from} cannot be copied: ${done.stderr.trim() || done.shortMessage}`,
+    `${from} cannot be copied: ${stderr || done.shortMessage}`,
     {
       hint: 'Free space in the state directory, or set state.dataDir to a larger file system.',
     },
