@@ -17,7 +17,7 @@ const RETRY_MS = 1;
 const FLOOR_TIMEOUT_MS = 10_000;
 
 /** A template for the time of a run. */
-async function openTemplate(
+export async function openTemplate(
   options: BenchOptions,
 ): Promise<AsyncDisposable & { readonly name: string }> {
   const { paths } = options.vm;
@@ -35,7 +35,7 @@ async function openTemplate(
 }
 
 /** One clone: ms from the call to running vCPUs, and to the end of the first `true`. */
-async function cloneOnce(
+export async function cloneOnce(
   template: string,
   { vm: { paths }, signal }: BenchOptions,
 ): Promise<{ running: number; exec: number }> {

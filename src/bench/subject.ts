@@ -19,6 +19,8 @@ export interface BenchOptions {
   vm: VmCreateOptions;
   /** Of `bench pool`: what its VMs are, and how they are made as new. */
   pool: Pick<PoolOptions, 'strategy' | 'template'>;
+  /** Of `bench fork`: how many children `fork.all` makes. */
+  fork: { readonly count?: number | undefined };
   store: ImageStore;
   qemuPath: string;
   signal: AbortSignal;

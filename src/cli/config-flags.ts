@@ -1,5 +1,5 @@
 /** Flags that are settings: each knows the setting it overrides. */
-import { Option, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import type { FlagValue } from '../config/layers.ts';
 
 /** An option that overrides a setting. */
@@ -99,8 +99,18 @@ export function addExecOptions(command: Command): Command {
     .option('--no-stdin', 'give the command an empty stdin');
 }
 
-function collect(value: string, previous: string[] | undefined): string[] {
+/** For an option that may be given several times. */
+export function collect(value: string, previous: string[] | undefined): string[] {
   return [...(previous ?? []), value];
+}
+
+/** Reads a number from 1 to this. */
+export function wholeNumberTo(max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= 1 && value <= max) return value;
+    throw new InvalidArgumentError(`give a whole number from 1 to ${max}.`);
+  };
 }
 
 /** The settings given on the command line, by the command and its parents. */

@@ -113,6 +113,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/clone.ts')).registerClone(p, c),
   },
   {
+    name: 'fork',
+    summary: 'VMs that go on from where a running one is, which goes on, too',
+    register: async (p, c) => (await import('./commands/fork.ts')).registerFork(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

@@ -6,6 +6,7 @@ import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
+import { MAX_CHILDREN } from './fork/limits.ts';
 import { checkVmName } from './ids.ts';
 import type { VmConfig } from './record.ts';
 
@@ -87,9 +88,6 @@ const FORK_OPTION_NAMES: Readonly<Record<keyof VmForkOptions, true>> = {
   timeoutMs: true,
   signal: true,
 };
-
-/** Most children of one fork. */
-export const MAX_CHILDREN = 64;
 
 /**
  * Checks what is asked of a fork. Pure.

@@ -1,11 +1,12 @@
 /** `qmp-agent bench`: figures beside their floors. */
 import { writeFile } from 'node:fs/promises';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import type { BenchReport } from '../../bench/report.ts';
 import type { BenchOptions } from '../../bench/subject.ts';
 import { STRATEGIES } from '../../pool/options.ts';
 import type { PoolStrategy } from '../../pool/types.ts';
-import { addVmOptions } from '../config-flags.ts';
+import { MAX_CHILDREN } from '../../vm/fork/limits.ts';
+import { addVmOptions, wholeNumberTo } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { openImages, vmOptions } from '../vm-access.ts';
 
@@ -14,6 +15,7 @@ interface BenchFlags {
   json?: string;
   strategy?: PoolStrategy;
   template?: string;
+  count?: number;
 }
 
 /** One benchmark: what it measures, and how many samples make sense where none are asked for. */
@@ -52,6 +54,17 @@ const BENCHES: readonly BenchEntry[] = [
     load: async () => (await import('../../bench/clone.ts')).benchClone,
   },
   {
+    name: 'fork',
+    description: 'children of a running VM and how long it stands still, beside a clone',
+    runs: 10,
+    options: [
+      new Option('--count <n>', 'children of `fork.all` (default: 4)').argParser(
+        wholeNumberTo(MAX_CHILDREN),
+      ),
+    ],
+    load: async () => (await import('../../bench/fork.ts')).benchFork,
+  },
+  {
     name: 'pool',
     description: 'acquire and release of pooled VMs, beside a command in a VM that is warm',
     runs: 30,
@@ -75,20 +88,12 @@ export function registerBench(program: Command, context: CliContext): void {
     const command = bench
       .command(entry.name)
       .description(`Measure ${entry.description}.`)
-      .option('--runs <n>', 'samples of each figure', parseRuns, entry.runs)
+      .option('--runs <n>', 'samples of each figure', wholeNumberTo(RUNS_MAX), entry.runs)
       .option('--json <file>', 'write the report as JSON to a file, or to stdout with -')
       .action((flags: BenchFlags) => run(context, entry, flags));
     for (const option of entry.options ?? []) command.addOption(option);
     addVmOptions(command);
   }
-}
-
-function parseRuns(text: string): number {
-  const runs = Number(text);
-  if (!Number.isInteger(runs) || runs < 1 || runs > RUNS_MAX) {
-    throw new InvalidArgumentError(`give a whole number from 1 to ${RUNS_MAX}.`);
-  }
-  return runs;
 }
 
 async function run(context: CliContext, entry: BenchEntry, flags: BenchFlags): Promise<void> {
@@ -101,6 +106,7 @@ async function run(context: CliContext, entry: BenchEntry, flags: BenchFlags): P
     runs: flags.runs,
     vm: vmOptions(context, undefined),
     pool: { strategy: flags.strategy, template: flags.template },
+    fork: { count: flags.count },
     store,
     qemuPath: context.config.qemu.path,
     signal: context.signal,

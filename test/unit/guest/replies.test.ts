@@ -6,6 +6,7 @@ import {
   parsePing,
   parseStarted,
   parseStatus,
+  parseThaw,
 } from '../../../src/guest/replies.ts';
 import { seeded, whole } from '../guest-agent/random.ts';
 
@@ -32,6 +33,7 @@ describe('honest replies', () => {
     expect(parsePing(PING)).toEqual(PING);
     expect(parseStatus(STATUS)).toEqual(STATUS);
     expect(parseList([INFO])).toEqual([INFO]);
+    expect(parseThaw({ stoodMs: 1.5, more: 1 })).toEqual({ stoodMs: 1.5 });
     expect(parseStarted(json({ id: '1-2', pid: 77 }))).toEqual({ id: '1-2', pid: 77 });
     expect(parseExit(json(EXIT))).toEqual(EXIT);
     const killed = { signal: 'SIGKILL', durationMs: 0, timedOut: true };
@@ -149,3 +151,12 @@ function damage(value: unknown, random: () => number, values: readonly unknown[]
   record[key] = damage(record[key], random, values);
   return value;
 }
+
+describe('a dishonest thaw', () => {
+  it.each([undefined, null, {}, { stoodMs: -1 }, { stoodMs: '5' }, { stoodMs: Infinity }])(
+    'is refused: %j',
+    (value) => {
+      expect(() => parseThaw(value)).toThrow(FrameError);
+    },
+  );
+});

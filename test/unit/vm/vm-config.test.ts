@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigError } from '../../../src/errors.ts';
-import type { VmCreateOptions } from '../../../src/vm/api.ts';
-import { checkOptions } from '../../../src/vm/vm-config.ts';
+import type { VmCreateOptions, VmForkOptions } from '../../../src/vm/api.ts';
+import { checkForkOptions, checkOptions } from '../../../src/vm/vm-config.ts';
 
 describe('checkOptions', () => {
   it('fills in the defaults', () => {
@@ -60,6 +60,29 @@ describe('checkOptions', () => {
     expect(() => checkOptions(options)).toThrow(ConfigError);
     expect(() => checkOptions(options)).toThrow(
       expect.objectContaining({ field: `vm.${field}`, hint: expect.stringMatching(/\S/) }) as Error,
+    );
+  });
+});
+
+describe('checkForkOptions', () => {
+  it('gives a name, or none, for each child', () => {
+    expect(checkForkOptions({})).toEqual([undefined]);
+    expect(checkForkOptions({ count: 3 })).toEqual([undefined, undefined, undefined]);
+    expect(checkForkOptions({ names: ['a', 'b'] })).toEqual(['a', 'b']);
+    expect(checkForkOptions({ count: 2, names: ['a', 'b'] })).toEqual(['a', 'b']);
+  });
+
+  it.each([
+    [{ count: 0 }, 'fork.count'],
+    [{ count: 65 }, 'fork.count'],
+    [{ count: 1.5 }, 'fork.count'],
+    [{ count: 3, names: ['a', 'b'] }, 'fork.names'],
+    [{ names: ['a', 'a'] }, 'fork.names'],
+    [{ names: ['../a'] }, 'vm.name'],
+    [{ name: 'a' }, 'fork.name'],
+  ])('refuses %j', (options, field) => {
+    expect(() => checkForkOptions(options as VmForkOptions)).toThrow(
+      expect.objectContaining({ field }),
     );
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ownPages } from '../../../../src/vm/template/memory.ts';
+import { joined, ownPages } from '../../../../src/vm/template/memory.ts';
 
 const PRESENT = 0x8000_0000;
 const SWAPPED = 0x4000_0000;
@@ -33,5 +33,32 @@ describe('ownPages', () => {
 
   it('looks at no more than it is told', () => {
     expect([...ownPages(pagemap(PRESENT, PRESENT), 1)]).toEqual([{ page: 0, count: 1 }]);
+  });
+});
+
+describe('joined', () => {
+  const runs = [
+    { page: 0, count: 2 },
+    { page: 4, count: 1 },
+    { page: 9, count: 3 },
+  ];
+
+  it.each([
+    ['nothing where no gap is allowed', 0, runs],
+    [
+      'what is near',
+      2,
+      [
+        { page: 0, count: 5 },
+        { page: 9, count: 3 },
+      ],
+    ],
+    ['all where all is near', 4, [{ page: 0, count: 12 }]],
+  ])('puts together %s', (_, maxGap, expected) => {
+    expect([...joined(runs, maxGap)]).toEqual(expected);
+  });
+
+  it('gives nothing for nothing', () => {
+    expect([...joined([], 8)]).toEqual([]);
   });
 });

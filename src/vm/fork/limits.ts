@@ -1,0 +1,2 @@
+/** Most children of one fork. */
+export const MAX_CHILDREN = 64;
