@@ -217,7 +217,13 @@ export class GuestLink {
   }
 }
 
-function channelOrder({ ports, busy = [] }: { ports: number; busy?: readonly number[] | undefined }) {
+function channelOrder({
+  ports,
+  busy = [],
+}: {
+  ports: number;
+  busy?: readonly number[] | undefined;
+}) {
   const all = Array.from({ length: ports }, (_, index) => index);
   return [...all.filter((index) => !busy.includes(index)), ...all.filter((i) => busy.includes(i))];
 }

@@ -25,10 +25,7 @@ export async function requireSpace(
   const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
   const free = await freeBytes(dir);
   if (free >= needed) return;
-  throw noSpace(
-    what,
-    `it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`,
-  );
+  throw noSpace(what, `it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`);
 }
 
 /** Why something could not be saved: of a full disk QEMU says no more than "Input/output error". */

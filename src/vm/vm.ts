@@ -1,9 +1,8 @@
 /** A VM, as users have it in hand. */
 import { rm } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
-import { setTimeout as delay } from 'node:timers/promises';
 import { resolvePaths } from '../config/paths.ts';
-import { QmpAgentError, TimeoutError, type StateError } from '../errors.ts';
+import { QmpAgentError, type StateError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
 import {
@@ -22,6 +21,7 @@ import {
   type VmStatics,
   type WaitOptions,
 } from './api.ts';
+import { awaitState } from './await-state.ts';
 import { bootFilesOf, explainFailure } from './boot.ts';
 import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
 import { Commands } from './commands.ts';
@@ -53,10 +53,6 @@ import type { VmInside } from './vm-inside.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
 
-/** Default of {@link Vm.waitForState}. */
-const WAIT_STATE_MS = 60_000;
-/** Between two looks at the record while waiting for a state. */
-const STATE_POLL_MS = 50;
 /** Default of {@link Vm.guest}. */
 const GUEST_TIMEOUT_MS = 30_000;
 /** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
@@ -210,22 +206,8 @@ export class Vm implements VmInstance {
 
   async waitForState(wanted: VmState | readonly VmState[], o: WaitOptions = {}): Promise<VmState> {
     const states = typeof wanted === 'string' ? [wanted] : wanted;
-    const timeoutMs = o.timeoutMs ?? WAIT_STATE_MS;
-    const deadline = performance.now() + timeoutMs;
-    for (;;) {
-      o.signal?.throwIfAborted();
-      const { state } = await this.info();
-      if (states.includes(state)) return state;
-      if (state === 'removed') throw this.#stateError(states, state);
-      if (performance.now() >= deadline) {
-        throw new TimeoutError(
-          `VM ${this.id} to be ${states.join(' or ')} (it is ${state})`,
-          timeoutMs,
-          { vmId: this.id },
-        );
-      }
-      await delay(STATE_POLL_MS, undefined, { signal: o.signal }).catch(() => undefined);
-    }
+    const look = async () => (await this.info()).state;
+    return awaitState(this.id, look, states, o);
   }
 
   async start(o: WaitOptions = {}): Promise<void> {

@@ -41,7 +41,9 @@ export async function makeCheckpoint(paths: StatePaths, id: string, vmId: string
 export async function originalOf(paths: StatePaths, id: string): Promise<string | undefined> {
   const { manifestPath } = checkpointFiles(paths, id);
   try {
-    const manifest = JSON.parse(await readFile(manifestPath, 'utf8')) as Partial<CheckpointManifest>;
+    const manifest = JSON.parse(
+      await readFile(manifestPath, 'utf8'),
+    ) as Partial<CheckpointManifest>;
     return typeof manifest.vmId === 'string' ? manifest.vmId : undefined;
   } catch {
     return undefined;

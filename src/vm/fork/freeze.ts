@@ -57,8 +57,8 @@ export async function freezeRunning(
     const over = memoryPath !== undefined;
     if (over) await copySparse(memoryPath, to.memoryPath, o.signal);
     await using copy = await MemoryCopy.open(memory, to.memoryPath, { over });
-    await copy.take(o.signal);
-    await session.sync(o); // else it is done while all stand still
+    // Both would have to be done while all stand still, else.
+    await allOrNone(o.signal, (signal) => [copy.take(signal), session.sync({ ...o, signal })]);
     const busyChannels = await connectedChannels(client, ports, o);
     const pausedMs = await standingStill(vm, { live, client, session }, o, async () => {
       await saveBareState(client, to.statePath, o);

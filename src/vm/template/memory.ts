@@ -140,7 +140,7 @@ export class MemoryCopy implements AsyncDisposable {
   }
 
   /** Pieces of what has to be copied. */
-  async *#pieces(signal: AbortSignal | undefined): AsyncGenerator<PageRun> {
+  async *#pieces(signal: AbortSignal | undefined): AsyncGenerator<PageRun, void> {
     const { address, bytes } = this.#memory;
     const pages = bytes / PAGE_BYTES;
     const entries = Buffer.allocUnsafe(PAGES_PER_READ * ENTRY_BYTES);
@@ -160,13 +160,13 @@ export class MemoryCopy implements AsyncDisposable {
     }
   }
 
-  async #copyAll(pieces: AsyncIterator<PageRun>): Promise<void> {
+  async #copyAll(pieces: AsyncIterator<PageRun, void>): Promise<void> {
     const { source, target } = this.#files;
     const buffer = Buffer.allocUnsafe(PIECE_PAGES * PAGE_BYTES);
     for (;;) {
-      const { value: run, done } = await pieces.next();
-      if (done === true) return;
-      const { page, count } = run as PageRun;
+      const next = await pieces.next();
+      if (next.done === true) return;
+      const { page, count } = next.value;
       const at = page * PAGE_BYTES;
       const bytes = buffer.subarray(0, count * PAGE_BYTES);
       await readWhole(source, bytes, this.#memory.address + at);
@@ -208,13 +208,9 @@ export async function copySparse(from: string, to: string, signal?: AbortSignal)
   // Where it could not even be started there is none, whatever the type says.
   const stderr = String((done as { stderr?: string }).stderr ?? '').trim();
   const code = /No space left|Disk quota/.test(stderr) ? 'ERR_HOST_DISK_FULL' : 'ERR_HOST_TOOL';
-  throw new HostError(
-    code,
-    `${from} cannot be copied: ${stderr || done.shortMessage}`,
-    {
-      hint: 'Free space in the state directory, or set state.dataDir to a larger file system.',
-    },
-  );
+  throw new HostError(code, `${from} cannot be copied: ${stderr || done.shortMessage}`, {
+    hint: 'Free space in the state directory, or set state.dataDir to a larger file system.',
+  });
 }
 
 /** Runs of pages that the process has and that no file holds for it. Pure. */

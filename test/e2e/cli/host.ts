@@ -61,7 +61,9 @@ export async function expectNothingLeft(box: Sandbox): Promise<void> {
       expect({
         processes: await processesOf(box),
         records: (
-          await Promise.all(['vms', 'templates', 'checkpoints'].map((dir) => namesIn(`data/${dir}`)))
+          await Promise.all(
+            ['vms', 'templates', 'checkpoints'].map((dir) => namesIn(`data/${dir}`)),
+          )
         ).flat(),
         sockets: await namesIn('run'),
         others: (await namesIn('data')).filter((name) => !LASTING.includes(name)),

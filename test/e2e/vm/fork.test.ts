@@ -163,7 +163,7 @@ describe('children of a VM that booted', () => {
     expect([left.name, right.name]).toEqual(['left', 'right']);
     const taken = await cli('fork', 'work', '--name', 'other', '--name', 'left', '--json');
     expect(taken.exitCode).toBe(1);
-    expect(String(taken.stdout)).toContain('ERR_CONFIG');
+    expect(String(taken.stderr)).toContain('ERR_CONFIG');
     expect(await ids()).toHaveLength(4);
     await original.remove({ force: true });
     expect(await out(right, 'hostname; cat /var/tmp/here')).toBe('right\nhere');
