@@ -33,10 +33,12 @@ export {
   createTemplate,
   DEFAULT_READY_TIMEOUT_MS,
   openImageStore,
+  readTree,
   TemplateStore,
   Vm,
   type TemplateCreateOptions,
   type TemplateStep,
+  type TreeNode,
 } from './vm/index.ts';
 export { VmPool } from './pool/index.ts';
 export type * from './pool/types.ts';

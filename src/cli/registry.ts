@@ -118,6 +118,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/fork.ts')).registerFork(p, c),
   },
   {
+    name: 'tree',
+    summary: 'show what stands on what: images, templates, VMs, forks',
+    register: async (p, c) => (await import('./commands/tree.ts')).registerTree(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

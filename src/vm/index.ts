@@ -13,4 +13,5 @@ export {
 } from './template/create.ts';
 export { TemplateStore } from './template/store.ts';
 export type * from './template/types.ts';
+export { readTree, type TreeNode } from './tree.ts';
 export { Vm } from './vm.ts';

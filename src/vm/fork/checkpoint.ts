@@ -50,6 +50,11 @@ export async function originalOf(paths: StatePaths, id: string): Promise<string 
   }
 }
 
+/** All there are, also those that nothing stands on any more. */
+export async function checkpointIds(paths: StatePaths): Promise<string[]> {
+  return (await readdir(checkpointsDir(paths)).catch(() => [])).filter(isVmId).sort();
+}
+
 /** Whether this VM's disk stands on a checkpoint. */
 export function isOnCheckpoint(paths: StatePaths, { template }: VmConfig): boolean {
   const dir = checkpointsDir(paths);
@@ -62,7 +67,7 @@ export function isOnCheckpoint(paths: StatePaths, { template }: VmConfig): boole
  */
 export async function removeUnusedCheckpoints(paths: StatePaths): Promise<string[]> {
   // Before the records are read: a checkpoint that is made meanwhile is none of these.
-  const ids = (await readdir(checkpointsDir(paths)).catch(() => [])).filter(isVmId);
+  const ids = await checkpointIds(paths);
   if (ids.length === 0) return [];
   const entries = await readAllRecords(paths);
   const used = new Set<string>();

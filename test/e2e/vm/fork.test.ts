@@ -161,6 +161,8 @@ describe('children of a VM that booted', () => {
     );
     if (left === undefined || right === undefined) throw new Error('not two children');
     expect([left.name, right.name]).toEqual(['left', 'right']);
+    const tree = String((await cli('tree')).stdout);
+    expect(tree).toMatch(/^base .*\n(.*\n)*.* work .*\n {8}.*checkpoint\n.* left .*\n.* right /m);
     const taken = await cli('fork', 'work', '--name', 'other', '--name', 'left', '--json');
     expect(taken.exitCode).toBe(1);
     expect(String(taken.stderr)).toContain('ERR_CONFIG');
