@@ -217,13 +217,9 @@ export class GuestLink {
   }
 }
 
-function channelOrder({
-  ports,
-  busy = [],
-}: {
-  ports: number;
-  busy?: readonly number[] | undefined;
-}) {
-  const all = Array.from({ length: ports }, (_, index) => index);
-  return [...all.filter((index) => !busy.includes(index)), ...all.filter((i) => busy.includes(i))];
+/** All channels, those first on which nobody was. Pure. */
+export function channelOrder(o: { ports: number; busy?: readonly number[] | undefined }): number[] {
+  const isBusy = (index: number) => o.busy?.includes(index) === true;
+  const all = Array.from({ length: o.ports }, (_, index) => index);
+  return [...all.filter((index) => !isBusy(index)), ...all.filter(isBusy)];
 }
