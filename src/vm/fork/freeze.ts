@@ -3,9 +3,9 @@ import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
 import type { GuestSession } from '../../guest/index.ts';
 import type { WaitOptions } from '../api.ts';
-import { chardevOfChannel } from '../argv.ts';
+import { chardevOfChannel, TCG_CPU } from '../argv.ts';
 import { wrongState } from '../find-vm.ts';
-import { findQemu } from '../launcher.ts';
+import { findQemu, readArgv } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
 import { requireSpace } from '../snapshot-space.ts';
 import { allOrNone } from '../template/all-or-none.ts';
@@ -52,6 +52,7 @@ export async function freezeRunning(
   await session.thaw(Date.now(), o);
   return live.qmp.use(async (client) => {
     await requireQuiet(vm, client, o);
+    await requireSame(vm, live, client, o);
     await requireSpace(vm.files.dir, pid, 'checkpoint');
     const memory = await locateMemory(client, { pid, bytes: vm.config.memoryMib * MIB }, o);
     const over = memoryPath !== undefined;
@@ -112,7 +113,7 @@ async function standingStill(
   return pausedMs;
 }
 
-/** @throws StateError; TemplateError the program was replaced since the VM was started */
+/** @throws StateError QEMU does something else */
 async function requireQuiet(vm: VmInside, client: QmpClient, o: WaitOptions): Promise<void> {
   const { status } = await client.execute('query-status', {}, o);
   if (status === 'paused') throw wrongState(vm.id, ['running'], 'paused');
@@ -127,15 +128,32 @@ async function requireQuiet(vm: VmInside, client: QmpClient, o: WaitOptions): Pr
       hint: `Wait until it is done (\`qmp-agent qmp ${vm.id} query-jobs\`), then fork it.`,
     });
   }
-  const { qemu } = await client.execute('query-version', {}, o);
+}
+
+/** @throws TemplateError QEMU, or this program, was upgraded since the VM was started */
+async function requireSame(
+  vm: VmInside,
+  live: LiveVm,
+  client: QmpClient,
+  o: WaitOptions,
+): Promise<void> {
+  const [{ qemu }, { version }, argv = []] = await Promise.all([
+    client.execute('query-version', {}, o),
+    findQemu(vm.config.qemuPath),
+    readArgv(live.process.identity.pid),
+  ]);
   const running = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
-  const { version } = await findQemu(vm.config.qemuPath);
-  if (version === running) return;
-  throw new TemplateError(
-    'ERR_TEMPLATE_MISMATCH',
-    `VM ${vm.id} runs on QEMU ${running}, and what would run its children is QEMU ${version}`,
-    { hint: 'QEMU was upgraded meanwhile: stop and start the VM, then fork it.' },
-  );
+  const cpu = argv[argv.indexOf('-cpu') + 1] ?? '';
+  const differs =
+    version !== running
+      ? `QEMU ${running}, and its children would on QEMU ${version}`
+      : live.run.accel === 'tcg' && cpu !== TCG_CPU
+        ? `the processor ${cpu}, and its children would on ${TCG_CPU}`
+        : undefined;
+  if (differs === undefined) return;
+  throw new TemplateError('ERR_TEMPLATE_MISMATCH', `VM ${vm.id} runs on ${differs}`, {
+    hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.',
+  });
 }
 
 /** virtio-serial channels at which a host process is: in a copy their sessions lead nowhere. */
