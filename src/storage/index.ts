@@ -1,2 +1,2 @@
 /** Disks of VMs. */
-export { createOverlay, usedBytes } from './overlay.ts';
+export { createOverlay, extendTo, usedBytes } from './overlay.ts';

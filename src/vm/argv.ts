@@ -55,6 +55,8 @@ export interface MachineConfig {
      * not count.
      */
     readonly backingPaths: readonly string[];
+    /** The file never grows past this; it must be that long already, holes included. */
+    readonly quotaBytes?: number | undefined;
     /** The disk dies with the VM: flushes need not reach the host's disk. */
     readonly disposable: boolean;
   };
@@ -221,12 +223,18 @@ function disk(config: MachineConfig): string[] {
     ];
   });
   const nearest = `base${config.disk.backingPaths.length - 1}`;
+  // A file of a fixed size, as a partition would be: qcow2 gets ENOSPC where it would grow past it.
+  const { quotaBytes } = config.disk;
+  const bound = { 'node-name': 'disk-bound', file: 'disk-file', size: quotaBytes };
+  const limit = quotaBytes === undefined ? [] : ['-blockdev', optionList('driver=raw', bound)];
   return [
     ...backing,
     ...['-blockdev', file('disk-file', config.disk.path, false)],
-    ...['-blockdev', format(DISK_NODE, 'disk-file', false, nearest)],
+    ...limit,
+    '-blockdev',
+    format(DISK_NODE, quotaBytes === undefined ? 'disk-file' : 'disk-bound', false, nearest),
     '-device',
-    // A full host disk pauses the VM and says so, instead of breaking the guest's file system.
+    // A full host disk, or quota, pauses the VM and says so, instead of breaking the guest's file system.
     virtio('virtio-blk', config, {
       id: DISK_DEVICE,
       drive: DISK_NODE,

@@ -7,6 +7,7 @@ import type { QmpClient } from '../../qmp/index.ts';
 import { HostError, LaunchError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { BootFiles } from '../image/index.ts';
+import { extendTo } from '../storage/index.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
 import {
@@ -119,7 +120,9 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd: endNotedIn(paths) });
+    const disk = { dir: paths.dir, quotaBytes: record.config.diskQuotaBytes };
+    const notedEnd = endNotedIn(paths);
+    const watch = new VmWatch({ vmId: id, process, disk, ...logsOf(paths), notedEnd });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
     return new LiveVm({ id, paths, run, process, watch, qmp });
   }
@@ -148,6 +151,7 @@ export class LiveVm {
       logs.consoleLog.startAnew(),
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
+      extendTo(paths.diskPath, config.diskQuotaBytes ?? 0),
     ]);
     const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz, version }));
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
@@ -163,7 +167,8 @@ export class LiveVm {
       inheritedPath: frozen?.statePath,
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
-    const watch = new VmWatch({ vmId: id, process, ...logs, notedEnd });
+    const disk = { dir: paths.dir, quotaBytes: config.diskQuotaBytes };
+    const watch = new VmWatch({ vmId: id, process, disk, ...logs, notedEnd });
     try {
       const run: VmRun = {
         starter: ownIdentity(),
@@ -208,7 +213,7 @@ export class LiveVm {
       ] as const;
       for await (const event of client.events({ names })) {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
-          this.watch.raiseDiskFull();
+          this.watch.raiseNoSpace();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
         if (event.event === 'STOP') this.#paused(true);
         if (event.event === 'RESUME') {
@@ -259,8 +264,8 @@ export class LiveVm {
   #pollStatus(): void {
     let asking = false;
     this.#poll = setInterval(() => {
-      const { fault, isDiskFull } = this.watch;
-      if (asking || !(fault.aborted ? isDiskFull : this.link.isWanted)) return;
+      const { fault, outOfSpace } = this.watch;
+      if (asking || !(fault.aborted ? outOfSpace !== undefined : this.link.isWanted)) return;
       asking = true;
       void this.qmp
         .use(
@@ -272,7 +277,7 @@ export class LiveVm {
           { timeoutMs: STATUS_POLL_MS },
         )
         .then(({ status }) => {
-          if (status === 'io-error') this.watch.raiseDiskFull();
+          if (status === 'io-error') this.watch.raiseNoSpace();
           if (status === 'guest-panicked') void this.watch.raisePanic();
           if (status === 'running') this.#paused(false);
           if (status === 'paused' || status === 'io-error') this.#paused(true);
@@ -332,6 +337,7 @@ function machineConfig(
     disk: {
       path: paths.diskPath,
       backingPaths: template?.diskPaths ?? [config.rootfsPath],
+      quotaBytes: config.diskQuotaBytes,
       disposable: !config.persistent,
     },
     channel:

@@ -50,9 +50,11 @@ export class Snapshots implements SnapshotsApi {
       const info = await live.qmp.use(async (client) => {
         const before = await querySnapshots(client, o);
         if (before.some((one) => one.name === name)) throw this.#taken(name);
-        const { dir } = this.#vm.files;
-        await requireSpace(dir, live.process.identity.pid);
-        await saveSnapshot(client, { tag: name, dir }, o);
+        const { dir, diskPath } = this.#vm.files;
+        const { diskQuotaBytes: quotaBytes } = this.#vm.config;
+        const place = { vmId: this.#vm.id, dir, diskPath, quotaBytes };
+        await requireSpace(place, live.process.identity.pid);
+        await saveSnapshot(client, { tag: name, place }, o);
         const all = await this.#read(client, o);
         const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);
