@@ -8,24 +8,24 @@
 import { statfsSync } from 'node:fs';
 import { formatBytes } from '../config/units.ts';
 import { DiskQuotaError } from '../errors.ts';
+import { usedBytes } from '../storage/index.ts';
+import { heldBytes } from './snapshot-space.ts';
 
-/** With less than this free, a write that failed did so for want of space on the host. */
-export const NEARLY_FULL_BYTES = 1024 * 1024;
+/** With less than this left, a write that failed did so for want of space there. */
+const NEARLY_FULL_BYTES = 1024 * 1024;
 
 /** What bounds a VM's disk. */
 export interface DiskBounds {
-  /** Where it is. */
-  readonly dir: string;
+  readonly vmId: string;
+  /** The overlay. */
+  readonly path: string;
   /** Undefined: the host's disk alone. */
   readonly quotaBytes: number | undefined;
 }
 
 /** Why a write to a VM's disk found no space: its quota, or (undefined) the host's disk. */
-export function reachedQuota(
-  vmId: string,
-  { dir, quotaBytes }: DiskBounds,
-): DiskQuotaError | undefined {
-  if (quotaBytes === undefined || freeBytes(dir) < NEARLY_FULL_BYTES) return undefined;
+export function reachedQuota({ vmId, path, quotaBytes }: DiskBounds): DiskQuotaError | undefined {
+  if (quotaBytes === undefined || isHostFull(path)) return undefined;
   return new DiskQuotaError(
     `VM ${vmId} is paused: its disk has reached its quota of ${formatBytes(quotaBytes)}`,
     {
@@ -36,8 +36,56 @@ export function reachedQuota(
   );
 }
 
-/** What a VM's file system has left, for us. */
-export function freeBytes(dir: string): number {
-  const { bavail, bsize } = statfsSync(dir); // one call into the kernel, done in the midst of an event
-  return bavail * bsize;
+/**
+ * Looks whether the quota has room for a snapshot, as `requireSpace` does on the host's disk.
+ * @param pid of the VM's QEMU
+ * @throws DiskQuotaError
+ */
+export async function requireRoom(disk: DiskBounds, pid: number): Promise<void> {
+  const { path, quotaBytes } = disk;
+  if (quotaBytes === undefined) return;
+  const needed = await heldBytes(pid);
+  const room = Math.max(0, quotaBytes - (await usedBytes(path)));
+  if (room >= needed) return;
+  const why = `it may take ${formatBytes(needed)}, and ${formatBytes(room)} are left`;
+  throw noRoom({ ...disk, quotaBytes }, why);
+}
+
+/** Why a snapshot could not be saved, where that is the quota; else undefined. */
+export async function explainByQuota(
+  disk: DiskBounds,
+  error: unknown,
+): Promise<DiskQuotaError | undefined> {
+  const { path, quotaBytes } = disk;
+  if (quotaBytes === undefined || isHostFull(path)) return undefined;
+  const room = quotaBytes - (await usedBytes(path));
+  return room < NEARLY_FULL_BYTES
+    ? noRoom({ ...disk, quotaBytes }, 'it is full', error)
+    : undefined;
+}
+
+function isHostFull(path: string): boolean {
+  try {
+    const { bavail, bsize } = statfsSync(path); // one call into the kernel, in the midst of an event
+    return bavail * bsize < NEARLY_FULL_BYTES;
+  } catch {
+    return true; // the VM was removed meanwhile: no matter of its quota
+  }
+}
+
+function noRoom(
+  { vmId, quotaBytes }: DiskBounds & { quotaBytes: number },
+  why: string,
+  cause?: unknown,
+): DiskQuotaError {
+  const quota = formatBytes(quotaBytes);
+  return new DiskQuotaError(
+    `the snapshot cannot be saved within the disk quota of ${quota} of VM ${vmId}: ${why}`,
+    {
+      vmId,
+      quotaBytes,
+      hint: `Delete a snapshot that you no longer need (\`qmp-agent snapshot list ${vmId}\`), or make a VM with a larger --disk-quota.`,
+      cause,
+    },
+  );
 }

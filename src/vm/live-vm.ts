@@ -17,6 +17,7 @@ import {
   type ColdStart,
   type MachineConfig,
 } from './argv.ts';
+import type { DiskBounds } from './disk-quota.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
@@ -120,7 +121,7 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const disk = { dir: paths.dir, quotaBytes: record.config.diskQuotaBytes };
+    const disk = boundsOf(id, paths, record.config);
     const notedEnd = endNotedIn(paths);
     const watch = new VmWatch({ vmId: id, process, disk, ...logsOf(paths), notedEnd });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
@@ -167,7 +168,7 @@ export class LiveVm {
       inheritedPath: frozen?.statePath,
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
-    const disk = { dir: paths.dir, quotaBytes: config.diskQuotaBytes };
+    const disk = boundsOf(id, paths, config);
     const watch = new VmWatch({ vmId: id, process, disk, ...logs, notedEnd });
     try {
       const run: VmRun = {
@@ -286,6 +287,10 @@ export class LiveVm {
         .finally(() => (asking = false));
     }, STATUS_POLL_MS).unref();
   }
+}
+
+function boundsOf(vmId: string, { diskPath }: VmPaths, config: VmConfig): DiskBounds {
+  return { vmId, path: diskPath, quotaBytes: config.diskQuotaBytes };
 }
 
 /** Whether somebody had it shut down: he wrote so before he did. */

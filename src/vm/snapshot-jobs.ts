@@ -3,7 +3,8 @@ import type { QmpClient } from '../../qmp/index.ts';
 import { QmpJobError } from '../errors.ts';
 import { DISK_NODE } from './argv.ts';
 import type { RawSnapshot } from './snapshot-notes.ts';
-import { explainSnapshotFailure, type SnapshotPlace } from './snapshot-space.ts';
+import { explainByQuota, type DiskBounds } from './disk-quota.ts';
+import { explainSaveFailure } from './snapshot-space.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 /** Bytes per second, past what any disk takes: QEMU's default would make a snapshot last seconds. */
@@ -24,11 +25,12 @@ export async function querySnapshots(client: QmpClient, o: WaitOptions): Promise
 /**
  * Saves memory, devices and disk. QEMU stops the vCPUs, drains the disk, and lets them run again where
  * they ran: migration/savevm.c, `save_snapshot`.
+ * @param dir where the disk is
  * @throws HostError ERR_HOST_DISK_FULL, DiskQuotaError, QmpError, TimeoutError
  */
 export async function saveSnapshot(
   client: QmpClient,
-  { tag, place }: { tag: string; place: SnapshotPlace },
+  { tag, dir, disk }: { tag: string; dir: string; disk: DiskBounds },
   o: WaitOptions,
 ): Promise<void> {
   await client.execute('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH }, o);
@@ -38,7 +40,9 @@ export async function saveSnapshot(
       o,
     );
   } catch (error) {
-    throw error instanceof QmpJobError ? await explainSnapshotFailure(place, error) : error;
+    if (!(error instanceof QmpJobError)) throw error;
+    const byQuota = await explainByQuota(disk, error);
+    throw byQuota ?? (await explainSaveFailure('snapshot', dir, error));
   }
 }
 

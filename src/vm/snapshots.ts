@@ -15,6 +15,7 @@ import {
   readNotes,
   writeNotes,
 } from './snapshot-notes.ts';
+import { requireRoom } from './disk-quota.ts';
 import { requireSpace } from './snapshot-space.ts';
 import type { SnapshotCreateOptions, SnapshotInfo, SnapshotsApi } from './snapshot-types.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -52,9 +53,10 @@ export class Snapshots implements SnapshotsApi {
         if (before.some((one) => one.name === name)) throw this.#taken(name);
         const { dir, diskPath } = this.#vm.files;
         const { diskQuotaBytes: quotaBytes } = this.#vm.config;
-        const place = { vmId: this.#vm.id, dir, diskPath, quotaBytes };
-        await requireSpace(place, live.process.identity.pid);
-        await saveSnapshot(client, { tag: name, place }, o);
+        const disk = { vmId: this.#vm.id, path: diskPath, quotaBytes };
+        await requireSpace(dir, live.process.identity.pid);
+        await requireRoom(disk, live.process.identity.pid);
+        await saveSnapshot(client, { tag: name, dir, disk }, o);
         const all = await this.#read(client, o);
         const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);

@@ -83,7 +83,7 @@ export class VmWatch {
   /** There is no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
   raiseNoSpace(): void {
     const { vmId, disk } = this.#target;
-    const quota = reachedQuota(vmId, disk);
+    const quota = reachedQuota(disk);
     this.raise(
       quota ??
         new HostError('ERR_HOST_DISK_FULL', `VM ${vmId} is paused: the host's disk is full`, {

@@ -30,8 +30,8 @@ const LOAD_MS = 30_000;
 export async function saveState(client: QmpClient, path: string, o: WaitOptions): Promise<void> {
   // `live` would hand the disk over to somebody else.
   const saving = client.execute('xen-save-devices-state', { filename: path, live: false }, o);
-  await saving.catch((error: unknown) => {
-    throw explainSaveFailure('template', dirname(path), error);
+  await saving.catch(async (error: unknown) => {
+    throw await explainSaveFailure('template', dirname(path), error);
   });
   const type = await client.execute('qom-get', { path: '/machine', property: 'type' }, o);
   const machine = String(type).replace(/-machine$/, '');

@@ -18,6 +18,7 @@ import { failureOf } from '../../e2e/vm/state.ts';
 import { TestQemu } from '../qmp/qemu.ts';
 import { SCALE } from '../../scale.ts';
 
+const VM_ID = '0123456789ab';
 const obstacle = mountObstacle();
 const o = { timeoutMs: 20_000 * SCALE };
 
@@ -45,14 +46,14 @@ describe.skipIf(obstacle !== undefined)('snapshots on a small disk', () => {
     await rm(dir, { recursive: true, force: true });
   });
   const place = () => ({
-    ...{ vmId: '0123456789ab', dir: small.dir, diskPath: join(small.dir, 'disk.qcow2') },
-    quotaBytes: undefined,
+    dir: small.dir,
+    disk: { vmId: VM_ID, path: join(small.dir, 'disk.qcow2'), quotaBytes: undefined },
   });
   const tags = async () => (await querySnapshots(client, o)).map(({ name }) => name);
 
   it('are made, loaded and deleted', async () => {
     expect(await tags()).toEqual([]);
-    await saveSnapshot(client, { tag: 'one', place: place() }, o);
+    await saveSnapshot(client, { tag: 'one', ...place() }, o);
     expect(await tags()).toEqual(['one']);
     await loadSnapshot(client, 'one', o);
     await deleteSnapshot(client, 'one', o);
@@ -63,9 +64,9 @@ describe.skipIf(obstacle !== undefined)('snapshots on a small disk', () => {
     const missing = await failureOf(loadSnapshot(client, 'none', o));
     expect(missing).toBeInstanceOf(QmpJobError);
     expect(missing.message).toContain("Snapshot 'none' does not exist");
-    await saveSnapshot(client, { tag: 'kept', place: place() }, o);
+    await saveSnapshot(client, { tag: 'kept', ...place() }, o);
     await small.fill();
-    const full = await failureOf(saveSnapshot(client, { tag: 'lost', place: place() }, o));
+    const full = await failureOf(saveSnapshot(client, { tag: 'lost', ...place() }, o));
     expect(full).toBeInstanceOf(HostError);
     expect(full).toMatchObject({
       code: 'ERR_HOST_DISK_FULL',
@@ -102,7 +103,7 @@ describe('snapshots within a quota', () => {
     await qemu?.[Symbol.asyncDispose]();
     await rm(dir, { recursive: true, force: true });
   });
-  const place = () => ({ vmId: '0123456789ab', dir, diskPath, quotaBytes });
+  const place = () => ({ dir, disk: { vmId: VM_ID, path: diskPath, quotaBytes } });
   const tags = async () => (await querySnapshots(client, o)).map(({ name }) => name);
   const io = (command: string) =>
     client.execute('human-monitor-command', { 'command-line': `qemu-io disk "${command}"` }, o);
@@ -115,17 +116,17 @@ describe('snapshots within a quota', () => {
 
   it('fail when it is reached, and leave the disk and the older ones whole', async () => {
     await io('write -P 1 0 1M');
-    await saveSnapshot(client, { tag: 'kept', place: place() }, o);
+    await saveSnapshot(client, { tag: 'kept', ...place() }, o);
     await io('write -P 2 0 1M');
     // What does not fit fails as a whole, so piece by piece.
     for (let piece = 0; piece < quotaBytes / 65_536; piece += 1)
       await io(`write -P 3 ${8 * 1024 + piece * 64}k 64k`);
     expect(await usedBytes(diskPath)).toBeLessThanOrEqual(quotaBytes);
     await expectBytes('read -P 2 0 1M');
-    const full = await failureOf(saveSnapshot(client, { tag: 'lost', place: place() }, o));
+    const full = await failureOf(saveSnapshot(client, { tag: 'lost', ...place() }, o));
     expect(full).toBeInstanceOf(DiskQuotaError);
     expect(full).toMatchObject({
-      ...{ code: 'ERR_DISK_QUOTA', vmId: '0123456789ab', quotaBytes },
+      ...{ code: 'ERR_DISK_QUOTA', vmId: VM_ID, quotaBytes },
       message: expect.stringContaining('8 MiB'),
       hint: expect.stringContaining('Delete a snapshot'),
       cause: expect.any(QmpJobError),
@@ -143,7 +144,7 @@ describe('snapshots within a quota', () => {
     await deleteSnapshot(client, 'kept', o);
     await io('write -P 4 8M 2M');
     await expectBytes('read -P 4 8M 2M');
-    await saveSnapshot(client, { tag: 'new', place: place() }, o);
+    await saveSnapshot(client, { tag: 'new', ...place() }, o);
     expect(await tags()).toEqual(['new']);
   });
 });

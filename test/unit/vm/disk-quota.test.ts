@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DiskQuotaError, HostError } from '../../../src/errors.ts';
 import { extendTo, usedBytes } from '../../../src/storage/index.ts';
-import { reachedQuota } from '../../../src/vm/disk-quota.ts';
-import { requireSpace } from '../../../src/vm/snapshot-space.ts';
+import { reachedQuota, requireRoom } from '../../../src/vm/disk-quota.ts';
 
 let dir: string;
 beforeAll(async () => {
@@ -15,7 +14,7 @@ afterAll(() => rm(dir, { recursive: true, force: true }));
 
 describe('a disk that found no space', () => {
   it('has reached its quota, where it has one and the host has space', () => {
-    const error = reachedQuota('0123456789ab', { dir, quotaBytes: 2 ** 28 });
+    const error = reachedQuota({ vmId: '0123456789ab', path: dir, quotaBytes: 2 ** 28 });
     expect(error).toBeInstanceOf(DiskQuotaError);
     expect(error).toMatchObject({
       ...{ code: 'ERR_DISK_QUOTA', vmId: '0123456789ab', quotaBytes: 2 ** 28 },
@@ -25,7 +24,9 @@ describe('a disk that found no space', () => {
   });
 
   it('is the host’s matter without one', () => {
-    expect(reachedQuota('0123456789ab', { dir, quotaBytes: undefined })).toBeUndefined();
+    expect(
+      reachedQuota({ ...{ vmId: '0123456789ab', path: dir }, quotaBytes: undefined }),
+    ).toBeUndefined();
   });
 });
 
@@ -47,13 +48,13 @@ describe('the file of a disk with a quota', () => {
 
 describe('a snapshot', () => {
   const place = (quotaBytes: number | undefined) => ({
-    ...{ vmId: '0123456789ab', dir, diskPath: join(dir, 'none'), quotaBytes },
+    ...{ vmId: '0123456789ab', path: join(dir, 'none'), quotaBytes },
   });
 
   it('needs as much space within the quota as QEMU holds memory', async () => {
-    await requireSpace(place(undefined), process.pid);
-    await requireSpace(place(2 ** 40), process.pid);
-    const refused = requireSpace(place(2 ** 20), process.pid);
+    await requireRoom(place(undefined), process.pid);
+    await requireRoom(place(2 ** 40), process.pid);
+    const refused = requireRoom(place(2 ** 20), process.pid);
     await expect(refused).rejects.toThrow(DiskQuotaError);
     await expect(refused).rejects.not.toThrow(HostError);
     await expect(refused).rejects.toThrow(/within the disk quota of 1 MiB of VM 0123456789ab/);
