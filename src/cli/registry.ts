@@ -113,6 +113,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/clone.ts')).registerClone(p, c),
   },
   {
+    name: 'disk',
+    summary: 'what is on the disk, and what could go',
+    register: async (p, c) => (await import('./commands/disk.ts')).registerDisk(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

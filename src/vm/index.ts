@@ -13,4 +13,6 @@ export {
 } from './template/create.ts';
 export { TemplateStore } from './template/store.ts';
 export type * from './template/types.ts';
+export { diskUsage } from './usage/disk-usage.ts';
+export type * from './usage/types.ts';
 export { Vm } from './vm.ts';

@@ -3,6 +3,7 @@ import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { DiskQuotaError } from '../../../src/errors.ts';
 import { usedBytes } from '../../../src/storage/index.ts';
+import { diskUsage } from '../../../src/vm/usage/disk-usage.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
@@ -43,6 +44,13 @@ describe('a VM with a disk quota', () => {
     expect(error).toBeInstanceOf(DiskQuotaError);
     expect(error).toMatchObject({ code: 'ERR_DISK_QUOTA', vmId: vm.id, quotaBytes: QUOTA_BYTES });
     expect((await vm.commands.run('echo goes on')).stdout).toBe('goes on\n');
+    const { vms } = await diskUsage(state);
+    const own = vms.find(({ id }) => id === vm.id);
+    const known = await vm.snapshots.list();
+    expect(own?.quotaBytes).toBe(QUOTA_BYTES);
+    expect(own?.snapshots.map(({ name, stateBytes }) => [name, stateBytes])).toEqual(
+      known.map(({ name, sizeBytes }) => [name, sizeBytes]),
+    );
   });
 
   it('is paused when it is reached, and says so to all who wait or come', async () => {
