@@ -1,4 +1,5 @@
 /** All execs of this guest, running and lately finished. */
+import { nextExecId } from './exec-ids.ts';
 import { Exec } from './exec.ts';
 import type { ProcessTree, ProcessTrees } from './process-tree.ts';
 import { LIMITS, type ExecInfo, type ExecSpec } from './protocol.ts';
@@ -24,7 +25,6 @@ export class Execs {
   readonly #makeTrees: () => ProcessTrees;
   #trees: ProcessTrees | undefined;
   readonly #stdio = new StdioStock();
-  #count = 0;
   #starting = 0;
   #replayBytes = 0;
 
@@ -50,8 +50,7 @@ export class Execs {
       throw new RequestError('EAGAIN', `${LIMITS.execs} execs run already`, 429);
     }
     this.#starting += 1;
-    this.#count += 1;
-    const id = `${process.pid}-${this.#count}`;
+    const id = nextExecId();
     const tree = (this.#trees ??= this.#makeTrees()).create(id);
     try {
       const exec = await Exec.start(id, spec, {
