@@ -22,6 +22,7 @@
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /grow                   | –                            | 204: the root file system fills its disk |
  * | POST /park                   | –                            | 204: all that execs started stands |
  * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |

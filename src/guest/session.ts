@@ -199,6 +199,11 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/hostname', { hostname }, o);
   }
 
+  /** Makes the root file system as large as its disk. @throws GuestRequestError it cannot be grown */
+  async growRoot(o?: CallOptions): Promise<void> {
+    await this.#post('/grow', {}, o);
+  }
+
   /** Stops all processes that execs have started, until {@link renew}. @throws GuestRequestError `EBUSY`: they go on */
   async park(o?: CallOptions): Promise<void> {
     await this.#post('/park', {}, o);

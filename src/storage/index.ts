@@ -1,4 +1,4 @@
 /** Disks of VMs. */
 export { allocatedBytes } from './allocated.ts';
-export { createOverlay, extendTo, usedBytes } from './overlay.ts';
+export { createOverlay, diskBytesOf, extendTo, usedBytes } from './overlay.ts';
 export { readSnapshots, type DiskSnapshot } from './qcow2-snapshots.ts';

@@ -62,7 +62,7 @@ export async function createOverlay(o: OverlayOptions): Promise<Overlay> {
  * What a qcow2 file says about itself.
  * @throws ImageError ERR_IMAGE_CORRUPT missing, or no qcow2
  */
-export async function readQcow2(path: string): Promise<Qcow2Facts> {
+async function readQcow2(path: string): Promise<Qcow2Facts> {
   const prefix = Buffer.alloc(HEADER_PREFIX_BYTES);
   try {
     const file = await open(path, 'r');
@@ -95,6 +95,11 @@ export async function extendTo(path: string, bytes: number): Promise<void> {
   } catch (error) {
     throw asHostFault(error, path);
   }
+}
+
+/** Size of a disk as a guest sees it. @throws ImageError ERR_IMAGE_CORRUPT missing, or no qcow2 */
+export async function diskBytesOf(path: string): Promise<number> {
+  return (await readQcow2(path)).virtualBytes;
 }
 
 /** Bytes that a disk takes on the host; 0 where it is gone. */
