@@ -120,6 +120,8 @@ export interface VmInfo {
   readonly stateDetail: string | undefined;
   readonly persistent: boolean;
   readonly image: string;
+  /** What it is a clone of: the very template, as another may have the name since. */
+  readonly template: { readonly name: string; readonly id: string } | undefined;
   readonly vcpus: number;
   readonly memoryMib: number;
   /** Virtual size of the disk. */

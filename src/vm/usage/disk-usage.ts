@@ -64,8 +64,7 @@ async function templateUsage(paths: StatePaths, seen: Set<string>): Promise<Temp
 }
 
 async function vmUsage(paths: StatePaths, entry: RecordEntry, seen: Set<string>): Promise<VmUsage> {
-  const { id, name, state, image, diskQuotaBytes, dir } = entryInfo(paths, entry);
-  const { template } = entry.record?.config ?? {};
+  const { id, name, state, image, template, diskQuotaBytes, dir } = entryInfo(paths, entry);
   const { diskPath, consoleLogPath, qemuLogPath } = vmPaths(paths, id);
   const logs = [consoleLogPath, qemuLogPath].flatMap((path) => [path, `${path}.1`]);
   const [all, disk, ...ofLogs] = await Promise.all([
