@@ -5,10 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { QmpClient } from '../../qmp/index.ts';
 import { HostError, LaunchError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
-import { extendTo } from '../storage/index.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
 import { buildArgv, chardevOfChannel } from './argv.ts';
+import { prepareBound } from './disk-bound.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
@@ -135,13 +135,16 @@ export class LiveVm {
       hostTscKhz(),
     ]);
     const logs = logsOf(paths);
-    await Promise.all([
+    const disk = boundsOf(id, paths, config);
+    const [boundBytes] = await Promise.all([
+      prepareBound(disk),
       logs.consoleLog.startAnew(),
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
-      extendTo(paths.diskPath, config.diskQuotaBytes ?? 0),
     ]);
-    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz, version }));
+    const argv = buildArgv(
+      machineConfig(context, { accel, cid, ports, tscKhz, version, boundBytes }),
+    );
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();
     const startedAt = performance.now();
@@ -155,7 +158,6 @@ export class LiveVm {
       inheritedPath: frozen?.statePath,
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
-    const disk = boundsOf(id, paths, config);
     const watch = new VmWatch({ vmId: id, process, disk, ...logs, notedEnd });
     try {
       const run: VmRun = {

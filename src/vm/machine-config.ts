@@ -57,6 +57,7 @@ export function machineConfig(
     ports: number;
     tscKhz: number | undefined;
     version: string;
+    boundBytes: number | undefined;
   },
 ): MachineConfig {
   const { id, paths, config } = context;
@@ -72,7 +73,7 @@ export function machineConfig(
     disk: {
       path: paths.diskPath,
       backingPaths: template?.diskPaths ?? [config.rootfsPath],
-      quotaBytes: config.diskQuotaBytes,
+      boundBytes: o.boundBytes,
       disposable: !config.persistent,
     },
     channel:

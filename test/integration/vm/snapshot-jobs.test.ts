@@ -1,9 +1,10 @@
 /** QEMU's snapshot jobs, without a guest: what a VM has no way to show. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { extendTo, usedBytes } from '../../../src/storage/index.ts';
+import { lendRoom, prepareBound } from '../../../src/vm/disk-bound.ts';
+import { usedBytes } from '../../../src/storage/index.ts';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { DiskQuotaError, HostError, QmpJobError } from '../../../src/errors.ts';
@@ -88,9 +89,12 @@ describe('snapshots within a quota', () => {
     dir = await mkdtemp(join(tmpdir(), 'qa-quota-'));
     diskPath = join(dir, 'disk.qcow2');
     await execa('qemu-img', ['create', '-q', '-f', 'qcow2', diskPath, '64M']);
-    await extendTo(diskPath, quotaBytes);
+    const boundBytes = await prepareBound(place().disk);
     const file = { driver: 'file', filename: diskPath, discard: 'unmap' };
-    const bound = { driver: 'raw', size: quotaBytes, file };
+    const bound = {
+      ...{ driver: 'raw', 'node-name': 'disk-bound', size: boundBytes, discard: 'unmap' },
+      file: { ...file, 'node-name': 'disk-file' },
+    };
     const disk = { driver: 'qcow2', 'node-name': 'disk', discard: 'unmap', file: bound };
     qemu = await TestQemu.start(() => [
       ...['-M', 'q35,accel=tcg', '-m', '16', '-S'],
@@ -114,13 +118,18 @@ describe('snapshots within a quota', () => {
     await execa('qemu-io', ['-U', '-r', '-f', 'qcow2', '-c', command, diskPath]);
   };
 
+  /** What does not fit fails as a whole, so piece by piece. */
+  const fill = async (fromMib: number) => {
+    for (let piece = 0; piece < quotaBytes / 65_536; piece += 1)
+      await io(`write -P 3 ${fromMib * 1024 + piece * 64}k 64k`);
+  };
+
   it('fail when it is reached, and leave the disk and the older ones whole', async () => {
     await io('write -P 1 0 1M');
     await saveSnapshot(client, { tag: 'kept', ...place() }, o);
+    await saveSnapshot(client, { tag: 'other', ...place() }, o);
     await io('write -P 2 0 1M');
-    // What does not fit fails as a whole, so piece by piece.
-    for (let piece = 0; piece < quotaBytes / 65_536; piece += 1)
-      await io(`write -P 3 ${8 * 1024 + piece * 64}k 64k`);
+    await fill(8);
     expect(await usedBytes(diskPath)).toBeLessThanOrEqual(quotaBytes);
     await expectBytes('read -P 2 0 1M');
     const full = await failureOf(saveSnapshot(client, { tag: 'lost', ...place() }, o));
@@ -131,7 +140,7 @@ describe('snapshots within a quota', () => {
       hint: expect.stringContaining('Delete a snapshot'),
       cause: expect.any(QmpJobError),
     });
-    expect(await tags()).toEqual(['kept']);
+    expect(await tags()).toEqual(['kept', 'other']);
     expect(await usedBytes(diskPath)).toBeLessThanOrEqual(quotaBytes);
     await expectBytes('read -P 2 0 1M');
     await loadSnapshot(client, 'kept', o);
@@ -140,11 +149,17 @@ describe('snapshots within a quota', () => {
     expect(stdout).toContain('No errors');
   });
 
-  it('give back what they take', async () => {
+  it('can be deleted on a full disk, which lends the room that it takes', async () => {
+    await fill(24);
+    const { size } = await stat(diskPath);
+    await lendRoom(client, { ...place().disk, noFlush: false }, o);
+    expect((await stat(diskPath)).size - size).toBe(128 * 1024);
+    expect(await prepareBound(place().disk)).toBe(quotaBytes + 128 * 1024);
     await deleteSnapshot(client, 'kept', o);
-    await io('write -P 4 8M 2M');
-    await expectBytes('read -P 4 8M 2M');
+    await io('discard 24M 4M'); // what a guest frees
+    await io('write -P 4 40M 2M');
+    await expectBytes('read -P 4 40M 2M');
     await saveSnapshot(client, { tag: 'new', ...place() }, o);
-    expect(await tags()).toEqual(['new']);
+    expect(await tags()).toEqual(['other', 'new']);
   });
 });

@@ -141,9 +141,9 @@ describe('buildArgv', () => {
   });
 
   it('puts a file of a fixed size under a disk with a quota', () => {
-    const disk = { ...config.disk, quotaBytes: 2 ** 30 };
+    const disk = { ...config.disk, boundBytes: 2 ** 30 };
     expect(valuesOf(buildArgv({ ...config, disk }), '-blockdev').slice(-2)).toEqual([
-      'driver=raw,node-name=disk-bound,file=disk-file,size=1073741824',
+      'driver=raw,node-name=disk-bound,file=disk-file,size=1073741824,discard=unmap,cache.no-flush=on',
       expect.stringMatching(/^driver=qcow2,node-name=disk,file=disk-bound,backing=base0,/),
     ]);
   });
