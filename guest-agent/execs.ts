@@ -1,5 +1,6 @@
 /** All execs of this guest, running and lately finished. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { nextExecId } from './exec-ids.ts';
 import { Exec } from './exec.ts';
 import { freezeExecs, thawExecs } from './freezer.ts';
 import type { ProcessTree, ProcessTrees } from './process-tree.ts';
@@ -34,7 +35,6 @@ export class Execs {
   readonly #makeTrees: () => ProcessTrees;
   #trees: ProcessTrees | undefined;
   readonly #stdio = new StdioStock();
-  #count = 0;
   #starting = 0;
   #replayBytes = 0;
   /** Of those whose starter left while all stood still. */
@@ -134,8 +134,7 @@ export class Execs {
       throw new RequestError('EAGAIN', `${LIMITS.execs} execs run already`, 429);
     }
     this.#starting += 1;
-    this.#count += 1;
-    const id = `${process.pid}-${this.#count}`;
+    const id = nextExecId();
     const tree = (this.#trees ??= this.#makeTrees()).create(id);
     try {
       const exec = await Exec.start(id, spec, {

@@ -26,6 +26,7 @@ const CLOCK_REALTIME = 0;
 const RNDADDENTROPY = 0x4008_5203; // linux/random.h
 const RNDRESEEDCRNG = 0x5207;
 const F_SETPIPE_SZ = 1031; // linux/fcntl.h
+const EXT4_IOC_RESIZE_FS = 0x4008_6610; // fs/ext4/ext4.h: _IOW('f', 16, __u64)
 const MS_BIND = 4096; // linux/mount.h
 
 /** A libc call failed; `code` is the errno's name where it is one of those we tell apart. */
@@ -56,6 +57,8 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   19: 'ENODEV',
   22: 'EINVAL',
   24: 'EMFILE',
+  28: 'ENOSPC',
+  95: 'EOPNOTSUPP',
   97: 'EAFNOSUPPORT',
   98: 'EADDRINUSE',
   99: 'EADDRNOTAVAIL',
@@ -87,6 +90,8 @@ export interface Libc {
   readonly setClock: (unixMs: number) => void;
   /** Mixes bytes into the kernel's pool, credits them, and reseeds the generator at once. */
   readonly addEntropy: (fd: number, bytes: Uint8Array) => void;
+  /** Grows the mounted ext4 in which a descriptor is open, to so many of its blocks. In a thread of its own. */
+  readonly growExt4: (fd: number, blocks: number) => Promise<void>;
   /** Lays one file over another: mount(2) with MS_BIND. */
   readonly bindMount: (source: string, target: string) => void;
   readonly close: (fd: number) => void;
@@ -157,6 +162,11 @@ function bindings(ffi: typeof Ffi): Libc {
   return {
     flock: (fd, operation) => void call('flock', fd, operation),
     close: (fd) => void call('close', fd),
+    async growExt4(fd, blocks) {
+      const count = Buffer.alloc(8);
+      count.writeBigUInt64LE(BigInt(blocks));
+      await callInThread('ioctl', fd, EXT4_IOC_RESIZE_FS, count);
+    },
     bindMount(source, target) {
       const none = cString('');
       call('mount', cString(source), cString(target), none, MS_BIND, none);

@@ -22,6 +22,7 @@
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /grow                   | –                            | 204: the root fills its disk        |
  * | POST /sync                   | –                            | 204: files are on the disk         |
  * | POST /park                   | –                            | 204: all that execs started stands |
  * | POST /thaw                   | `{unixMs}`                   | {@link ThawReply}: clock set first |

@@ -11,6 +11,7 @@ import { complain } from './channels.ts';
 import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
+import { growRoot } from './grow-root.ts';
 import {
   BODY_TIMEOUT_MS,
   GUEST_WINDOW_BYTES,
@@ -99,6 +100,9 @@ async function route(
     }
     case 'POST /hostname':
       setHostname((await readObject(stream))['hostname']);
+      return reply(stream);
+    case 'POST /grow':
+      await growRoot();
       return reply(stream);
     case 'POST /sync':
       await flushDisks();

@@ -1,6 +1,7 @@
 /** What the host may ask of the guest's system, besides execs. */
 import { closeSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
+import { renewExecIds } from './exec-ids.ts';
 import { libc } from './libc.ts';
 import { PROTOCOL_VERSION, type GuestStatus, type PingReply } from './protocol.ts';
 import { RequestError } from './request-error.ts';
@@ -50,6 +51,7 @@ export async function addEntropy(bytes: Uint8Array): Promise<void> {
   const fd = openSync('/dev/urandom', 'w');
   try {
     add(fd, bytes);
+    renewExecIds();
   } finally {
     closeSync(fd);
   }

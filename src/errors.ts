@@ -5,6 +5,7 @@
  * QmpAgentError                    code, hint, vmId, cause
  * ├─ ConfigError                   ERR_CONFIG             a field, its value, and what would be right
  * ├─ HostError                     ERR_HOST_…             the host lacks something, or something on it is in the way
+ * ├─ DiskQuotaError                ERR_DISK_QUOTA         a VM's disk has taken all that it may on the host
  * ├─ StateError                    ERR_STATE              actual and required runstate
  * ├─ StateDirError                 ERR_STATE_DIR          state directory read-only, corrupt or from the future
  * ├─ NotFoundError                 ERR_NOT_FOUND          no such VM / image / template / exec (or an ambiguous prefix)
@@ -101,6 +102,19 @@ export class HostError extends QmpAgentError {
   constructor(code: HostErrorCode, message: string, details: ErrorDetails & { hint: string }) {
     super(message, details);
     this.code = code;
+  }
+}
+
+/** A VM's disk has taken all that it may on the host, or what is asked for would take more. */
+export class DiskQuotaError extends QmpAgentError {
+  override readonly code = 'ERR_DISK_QUOTA';
+  readonly quotaBytes: number;
+  constructor(
+    message: string,
+    details: ErrorDetails & { vmId: string; quotaBytes: number; hint: string },
+  ) {
+    super(message, details);
+    this.quotaBytes = details.quotaBytes;
   }
 }
 

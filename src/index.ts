@@ -21,6 +21,7 @@ export {
   type ImageManifest,
   type ImageProgress,
   type ImageStoreOptions,
+  type ImageVersion,
   type ImageWorkOptions,
   type RecipeInput,
 } from './image/index.ts';
@@ -29,8 +30,10 @@ export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';
 export type * from './vm/snapshot-types.ts';
 export type * from './vm/template/types.ts';
+export type * from './vm/usage/types.ts';
 export {
   createTemplate,
+  diskUsage,
   DEFAULT_READY_TIMEOUT_MS,
   openImageStore,
   readTree,

@@ -65,8 +65,18 @@ export function addVmOptions(command: Command): Command {
       vm('-m, --memory <size>', 'guest memory, e.g. 512M or 2G (default: 1G)', 'memoryMib'),
     )
     .addOption(vm('--disk <size>', "size of the disk (default: the image's own)", 'diskMib'))
+    .addOption(diskQuotaOption())
     .addOption(vm('--accel <kind>', 'auto, kvm or tcg (default: auto)', 'accel'))
     .addOption(vm('--machine <type>', 'q35 or microvm', 'machine'));
+}
+
+/** A bound on what a VM's disk takes on the host. */
+export function diskQuotaOption(): ConfigOption {
+  return new ConfigOption(
+    '--disk-quota <size>',
+    'most that its disk takes on the host, snapshots included (default: no bound)',
+    ['vm', 'diskQuotaMib'],
+  );
 }
 
 /** Adds the option that names it. */

@@ -123,6 +123,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/tree.ts')).registerTree(p, c),
   },
   {
+    name: 'disk',
+    summary: 'what is on the disk, and what could go',
+    register: async (p, c) => (await import('./commands/disk.ts')).registerDisk(p, c),
+  },
+  {
     name: 'gc',
     summary: 'clean up what dead processes left behind',
     register: async (p, c) => (await import('./commands/gc.ts')).registerGc(p, c),

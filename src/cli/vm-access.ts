@@ -44,6 +44,7 @@ export function machineOptions(context: CliContext) {
     vcpus: vm.vcpus,
     memoryMib: vm.memoryMib,
     diskMib: vm.diskMib,
+    diskQuotaMib: vm.diskQuotaMib,
     accel: vm.accel,
     machine: vm.machine,
     channel: vm.channel,
@@ -54,7 +55,8 @@ export function machineOptions(context: CliContext) {
 /** What a clone is to be, from the configuration; the rest is the template's. */
 export function cloneOptions(context: CliContext, name: string | undefined): VmCloneOptions {
   const { paths, signal, config } = context;
-  return { paths, signal, timeoutMs: config.vm.readyTimeoutMs, qemuPath: config.qemu.path, name };
+  const { readyTimeoutMs: timeoutMs, diskQuotaMib } = config.vm;
+  return { paths, signal, timeoutMs, diskQuotaMib, qemuPath: config.qemu.path, name };
 }
 
 /** Takes up a VM by id, prefix or name. @throws NotFoundError */

@@ -11,6 +11,8 @@ export const MEMORY_MIB = { min: 128, max: 1_048_576 } as const;
 export const MAX_VCPUS = 64;
 /** Disk size limits, MiB. */
 export const DISK_MIB = { min: 64, max: 16 * 1_048_576 } as const;
+/** Disk quota limits, MiB. A guest that boots writes some MiB; RLIMIT_FSIZE of QEMU is 2 TiB. */
+export const DISK_QUOTA_MIB = { min: 16, max: 2 * 1_048_576 } as const;
 /** Longest timeout that can be configured: setTimeout's own limit, 24.8 days. */
 export const MAX_TIMEOUT_MS = 2_147_483_647;
 
@@ -57,6 +59,8 @@ const vm = z.strictObject({
   memoryMib: mib(MEMORY_MIB.min, MEMORY_MIB.max).default(1024),
   /** Size of a VM's disk. Unset: the image's own. */
   diskMib: mib(DISK_MIB.min, DISK_MIB.max).optional(),
+  /** Most that a VM's disk takes on the host, its snapshots included. Unset: no bound. */
+  diskQuotaMib: mib(DISK_QUOTA_MIB.min, DISK_QUOTA_MIB.max).optional(),
   machine: choice('q35', 'microvm').default('q35'),
   accel: choice('auto', 'kvm', 'tcg').default('auto'),
   channel: choice('auto', 'vsock', 'virtio-serial').default('auto'),

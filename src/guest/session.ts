@@ -200,6 +200,11 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/hostname', { hostname }, o);
   }
 
+  /** Makes the root file system as large as its disk. @throws GuestRequestError it cannot be grown */
+  async growRoot(o?: CallOptions): Promise<void> {
+    await this.#post('/grow', {}, o);
+  }
+
   /** Writes to the guest's disks what was written to files. */
   async sync(o?: CallOptions): Promise<void> {
     await this.#post('/sync', {}, o);

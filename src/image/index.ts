@@ -7,6 +7,7 @@ export {
   type ImageBuildResult,
   type ImageImportOptions,
   type ImageStoreOptions,
+  type ImageVersion,
   type ImageWorkOptions,
 } from './store.ts';
 export type { BootFiles, Image, ImageFile, ImageManifest, ImageProgress } from './types.ts';

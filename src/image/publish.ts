@@ -111,11 +111,19 @@ async function swapIn(name: string, imageDir: string, stage: string, id: string)
   return openImage(name, target);
 }
 
-/** Directories of an image's older versions. */
-export async function oldVersions(imageDir: string): Promise<string[]> {
+/** Directories of an image's versions. */
+export async function allVersions(
+  imageDir: string,
+): Promise<{ dir: string; isCurrent: boolean }[]> {
   const current = await readlink(path.join(imageDir, CURRENT)).catch(() => undefined);
   const names = await readdir(imageDir).catch(() => []);
   return names
-    .filter((entry) => /^[0-9a-f]{12}-[0-9a-f]{4}$/.test(entry) && entry !== current)
-    .map((entry) => path.join(imageDir, entry));
+    .filter((entry) => /^[0-9a-f]{12}-[0-9a-f]{4}$/.test(entry))
+    .map((entry) => ({ dir: path.join(imageDir, entry), isCurrent: entry === current }));
+}
+
+/** Directories of an image's older versions. */
+export async function oldVersions(imageDir: string): Promise<string[]> {
+  const all = await allVersions(imageDir);
+  return all.flatMap(({ dir, isCurrent }) => (isCurrent ? [] : [dir]));
 }

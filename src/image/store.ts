@@ -11,7 +11,7 @@ import { buildImage, buildSteps, planBuild, type BuildContext } from './build.ts
 import { importImage, IMPORT_STEPS } from './import/import-image.ts';
 import { corrupt, openImage, verifyImage } from './manifest.ts';
 import { StepReporter } from './progress.ts';
-import { CURRENT, oldVersions } from './publish.ts';
+import { allVersions, CURRENT, oldVersions } from './publish.ts';
 import type { BootFiles, Image, ImageProgress } from './types.ts';
 import { inWorkshop, withImageLock, type StorePaths } from './workshop.ts';
 
@@ -49,6 +49,18 @@ export interface ImageBuildOptions extends ImageWorkOptions {
 export interface ImageImportOptions extends ImageWorkOptions {
   /** Name of the image. */
   readonly name: string;
+}
+
+/** One version of an image. */
+export interface ImageVersion {
+  readonly name: string;
+  /** Its directory's name. */
+  readonly version: string;
+  readonly dir: string;
+  /** New VMs stand on it. */
+  readonly isCurrent: boolean;
+  /** Who stands on it; see {@link ImageStoreOptions.inUseBy}. */
+  readonly usedBy: readonly string[];
 }
 
 /** What {@link ImageStore.build} did. */
@@ -235,10 +247,40 @@ export class ImageStore {
     events.emit('image.removed', { image: name });
   }
 
-  async #removeOldVersions(name: string): Promise<void> {
-    for (const dir of await oldVersions(this.#imageDir(name))) {
-      if ((await this.#inUseBy(dir)).length === 0) await rm(dir, { recursive: true, force: true });
+  /** All versions of all images, and who stands on each. */
+  async versions(): Promise<ImageVersion[]> {
+    const found: ImageVersion[] = [];
+    for (const name of await this.#names()) {
+      for (const { dir, isCurrent } of await allVersions(this.#imageDir(name))) {
+        const usedBy = await this.#inUseBy(dir);
+        found.push({ name, version: path.basename(dir), dir, isCurrent, usedBy });
+      }
     }
+    return found;
+  }
+
+  /**
+   * Removes old versions that nobody stands on any more.
+   * @returns their directories
+   */
+  async prune(options: { signal?: AbortSignal | undefined } = {}): Promise<string[]> {
+    const removed: string[] = [];
+    for (const name of await this.#names()) {
+      await withImageLock(this.#paths, name, options.signal, async () => {
+        removed.push(...(await this.#removeOldVersions(name)));
+      });
+    }
+    return removed;
+  }
+
+  async #removeOldVersions(name: string): Promise<string[]> {
+    const removed: string[] = [];
+    for (const dir of await oldVersions(this.#imageDir(name))) {
+      if ((await this.#inUseBy(dir)).length > 0) continue;
+      await rm(dir, { recursive: true, force: true });
+      removed.push(dir);
+    }
+    return removed;
   }
 
   #imageDir(name: string): string {

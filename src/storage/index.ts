@@ -1,2 +1,4 @@
 /** Disks of VMs. */
-export { createOverlay, usedBytes } from './overlay.ts';
+export { allocatedBytes } from './allocated.ts';
+export { createOverlay, diskBytesOf, extendTo, usedBytes } from './overlay.ts';
+export { readSnapshots, type DiskSnapshot } from './qcow2-snapshots.ts';

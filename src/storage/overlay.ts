@@ -1,5 +1,5 @@
 /** Disks of VMs: copy-on-write overlays over an image's read-only root file system. */
-import { open, rm, stat } from 'node:fs/promises';
+import { open, rm, stat, truncate } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { asDiskFull } from '../disk-full.ts';
 import { ConfigError, ImageError, StateDirError } from '../errors.ts';
@@ -62,7 +62,7 @@ export async function createOverlay(o: OverlayOptions): Promise<Overlay> {
  * What a qcow2 file says about itself.
  * @throws ImageError ERR_IMAGE_CORRUPT missing, or no qcow2
  */
-export async function readQcow2(path: string): Promise<Qcow2Facts> {
+async function readQcow2(path: string): Promise<Qcow2Facts> {
   const prefix = Buffer.alloc(HEADER_PREFIX_BYTES);
   try {
     const file = await open(path, 'r');
@@ -82,6 +82,24 @@ export async function readQcow2(path: string): Promise<Qcow2Facts> {
   throw new ImageError('ERR_IMAGE_CORRUPT', `disk image ${path} is not a qcow2 file`, {
     hint: 'Build the image again with `qmp-agent image build --force`, or import it again.',
   });
+}
+
+/**
+ * Makes a disk's file that long, by a hole that takes no space; a longer one stays as it is.
+ * @throws StateDirError, HostError ERR_HOST_DISK_FULL
+ */
+export async function extendTo(path: string, bytes: number): Promise<void> {
+  try {
+    const { size } = await stat(path);
+    if (size < bytes) await truncate(path, bytes);
+  } catch (error) {
+    throw asHostFault(error, path);
+  }
+}
+
+/** Size of a disk as a guest sees it. @throws ImageError ERR_IMAGE_CORRUPT missing, or no qcow2 */
+export async function diskBytesOf(path: string): Promise<number> {
+  return (await readQcow2(path)).virtualBytes;
 }
 
 /** Bytes that a disk takes on the host; 0 where it is gone. */

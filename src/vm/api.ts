@@ -45,6 +45,11 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   memoryMib?: number | undefined;
   /** Size of the VM's disk in MiB; at least the image's own. Default: the image's own. */
   diskMib?: number | undefined;
+  /**
+   * Most MiB that the VM's disk takes on the host, its snapshots included, 16–2097152. Where it is
+   * reached the VM is paused, and calls fail with `DiskQuotaError`. Default: no bound.
+   */
+  diskQuotaMib?: number | undefined;
   /** Default `auto`. */
   accel?: AccelChoice | undefined;
   /** Default `q35`, see `config/schema.ts`. */
@@ -78,6 +83,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   hostname?: string | undefined;
   /** As `VmCreateOptions.persistent`. Default false. */
   persistent?: boolean | undefined;
+  /** As `VmCreateOptions.diskQuotaMib`, for what is the clone's own. Default: the template's. */
+  diskQuotaMib?: number | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
   /** QEMU's program. Default: the one in PATH; it must be of the template's version. */
@@ -104,7 +111,7 @@ export type CreateStep = 'image' | 'disk' | 'launch' | 'boot' | 'ready';
 /**
  * - `starting`: QEMU runs, the agent has not answered yet
  * - `running`: ready
- * - `paused`: vCPUs stopped, by `pause` or because the host's disk is full
+ * - `paused`: vCPUs stopped, by `pause`, or because the host's disk is full or the VM's quota reached
  * - `stopping`: on its way down
  * - `stopped`: no QEMU; a persistent VM's disk is kept and it can be started again
  * - `removed`: nothing left
@@ -123,10 +130,14 @@ export interface VmInfo {
   readonly stateDetail: string | undefined;
   readonly persistent: boolean;
   readonly image: string;
+  /** What it is a clone of: the very template, as another may have the name since. */
+  readonly template: { readonly name: string; readonly id: string } | undefined;
   readonly vcpus: number;
   readonly memoryMib: number;
   /** Virtual size of the disk. */
   readonly diskBytes: number;
+  /** Most that the disk may take on the host; undefined: no bound. */
+  readonly diskQuotaBytes: number | undefined;
   /** Undefined until it was decided at the first start. */
   readonly accel: Accel | undefined;
   readonly machine: MachineType;
@@ -177,8 +188,8 @@ export interface GuestAccess {
   /** Last known state. */
   readonly state: VmState;
   /**
-   * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`
-   * or `HostError` (`ERR_HOST_DISK_FULL`). Another signal after a start or resume, so ask each time.
+   * Aborted as soon as this VM can serve no call: its reason is a `VmDiedError`, `GuestPanicError`,
+   * `HostError` (`ERR_HOST_DISK_FULL`) or `DiskQuotaError`. Another signal after a start or resume, so ask each time.
    */
   readonly fault: AbortSignal;
   /**

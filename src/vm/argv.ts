@@ -55,6 +55,8 @@ export interface MachineConfig {
      * not count.
      */
     readonly backingPaths: readonly string[];
+    /** The file never grows past this; it must be that long already, holes included. */
+    readonly boundBytes?: number | undefined;
     /** The disk dies with the VM: flushes need not reach the host's disk. */
     readonly disposable: boolean;
   };
@@ -69,6 +71,10 @@ export interface MachineConfig {
 
 /** Node name of the VM's disk, for QMP. */
 export const DISK_NODE = 'disk';
+/** Node name of its file. */
+export const DISK_FILE_NODE = 'disk-file';
+/** Node name of what keeps the file within a quota; see `disk-bound.ts`. */
+export const BOUND_NODE = 'disk-bound';
 /** qdev id of the VM's disk; BLOCK_IO_ERROR events carry its path. */
 export const DISK_DEVICE = 'disk0';
 
@@ -221,12 +227,24 @@ function disk(config: MachineConfig): string[] {
     ];
   });
   const nearest = `base${config.disk.backingPaths.length - 1}`;
+  // A file of a fixed size, as a partition would be: qcow2 gets ENOSPC where it would grow past it.
+  const { boundBytes } = config.disk;
+  const bound = optionList('driver=raw', {
+    'node-name': BOUND_NODE,
+    file: DISK_FILE_NODE,
+    size: boundBytes,
+    discard: 'unmap',
+    'cache.no-flush': noFlush,
+  });
+  const isBound = boundBytes !== undefined;
   return [
     ...backing,
-    ...['-blockdev', file('disk-file', config.disk.path, false)],
-    ...['-blockdev', format(DISK_NODE, 'disk-file', false, nearest)],
+    ...['-blockdev', file(DISK_FILE_NODE, config.disk.path, false)],
+    ...(isBound ? ['-blockdev', bound] : []),
+    '-blockdev',
+    format(DISK_NODE, isBound ? BOUND_NODE : DISK_FILE_NODE, false, nearest),
     '-device',
-    // A full host disk pauses the VM and says so, instead of breaking the guest's file system.
+    // A full host disk, or quota, pauses the VM and says so, instead of breaking the guest's file system.
     virtio('virtio-blk', config, {
       id: DISK_DEVICE,
       drive: DISK_NODE,

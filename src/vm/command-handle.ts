@@ -5,6 +5,7 @@ import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
 import type { GuestExec } from '../guest/index.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
+import { isUnknownExec, noCommand } from './no-command.ts';
 import { allowManyListeners, rejectOnAbort } from './abort.ts';
 import { sendAll, writeAndWait } from './command-stdin.ts';
 import type { OutputCollector } from './command-output.ts';
@@ -93,8 +94,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
     this.#requireStdin();
     const { exec, vm } = this.#parts;
     if (exec.stdin === undefined) {
-      const session = await vm.guest(o);
-      await session.writeStdin(exec.id, Buffer.from(data), o);
+      await this.#writeById(Buffer.from(data), o);
       return;
     }
     // A command that has ended, or closed its stdin, loses what is sent, as a pipe's reader does.
@@ -103,13 +103,21 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
 
   async closeStdin(o: WaitOptions = {}): Promise<void> {
     this.#requireStdin();
-    const { exec, vm } = this.#parts;
+    const { exec } = this.#parts;
     if (exec.stdin !== undefined) {
       exec.stdin.end();
       return;
     }
+    await this.#writeById(Buffer.alloc(0), { ...o, eof: true });
+  }
+
+  /** Writes to the stdin of a command that another stream than ours has started. */
+  async #writeById(data: Buffer, o: WaitOptions & { eof?: boolean }): Promise<void> {
+    const { exec, vm } = this.#parts;
     const session = await vm.guest(o);
-    await session.writeStdin(exec.id, Buffer.alloc(0), { ...o, eof: true });
+    await session.writeStdin(exec.id, data, o).catch((error: unknown) => {
+      throw isUnknownExec(error) ? noCommand(vm.id, this.pid) : error;
+    });
   }
 
   async disconnect(): Promise<void> {

@@ -1,9 +1,10 @@
 /** `vm.commands`: commands in the guest. */
-import { GuestRequestError, NotFoundError } from '../errors.ts';
+import { NotFoundError } from '../errors.ts';
 import type { GuestExec, GuestSession } from '../guest/index.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
 import { RunningCommand } from './command-handle.ts';
 import { OutputCollector } from './command-output.ts';
+import { isUnknownExec, noCommand } from './no-command.ts';
 import { checkPid, commandSpec, outputLimit } from './command-spec.ts';
 import type {
   CommandEncoding,
@@ -15,9 +16,6 @@ import type {
   CommandsApi,
   OutputOptions,
 } from './command-types.ts';
-
-/** The agent's word for an exec that it does not know, or forgot. */
-const UNKNOWN_EXEC = 'ENOEXEC_ID';
 
 /** See {@link CommandsApi}. */
 export class Commands implements CommandsApi {
@@ -120,12 +118,11 @@ export class Commands implements CommandsApi {
     checkPid(pid);
     return this.#call(o, async (session, bounds) => {
       const exec = (await session.list(bounds)).find((one) => one.running && one.pid === pid);
-      if (exec === undefined) throw this.#noCommand(pid);
+      if (exec === undefined) throw noCommand(this.#vm.id, pid);
       try {
         return await action(session, exec.id, bounds);
       } catch (error) {
-        if (!(error instanceof GuestRequestError) || error.guestCode !== UNKNOWN_EXEC) throw error;
-        throw this.#noCommand(pid);
+        throw isUnknownExec(error) ? noCommand(this.#vm.id, pid) : error;
       }
     });
   }
@@ -147,15 +144,6 @@ export class Commands implements CommandsApi {
       if (o.signal?.aborted === true && error === o.signal.reason) throw error;
       throw await this.#vm.explain(error);
     }
-  }
-
-  #noCommand(pid: number): NotFoundError {
-    return new NotFoundError(`VM ${this.#vm.id} has no command ${pid} that runs`, {
-      kind: 'exec',
-      query: String(pid),
-      vmId: this.#vm.id,
-      hint: '`vm.commands.list()` shows those that run.',
-    });
   }
 }
 

@@ -10,6 +10,7 @@ import { probeKvm } from './accel.ts';
 import { awaitReady } from './boot.ts';
 import { FileLock } from './file-lock.ts';
 import { reapAbandoned, removeVm } from './gc.ts';
+import { growDisk } from './grow-disk.ts';
 import { newVmId } from './ids.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
@@ -144,6 +145,8 @@ export async function launchAndBoot(o: {
       timeoutMs: o.deadline - performance.now(),
       signal: o.signal,
     });
+    const isBoot = !('statePath' in o.from);
+    if (isBoot) await growDisk(live, config, { id, signal: o.signal });
     await o.settle?.(live);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);

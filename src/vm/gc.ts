@@ -67,6 +67,7 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
     } else {
       reaped.push(...(await removeTemporaries(dir)));
       reaped.push(...(await removeDeadSockets(paths, entry.record)));
+      reaped.push(...(await endBrokenStart(paths, entry.record)));
     }
   }
   const known = new Set(entries.map((entry) => entry.id));
@@ -155,6 +156,27 @@ async function removeTemporaries(dir: string): Promise<Reaped[]> {
     reaped.push({ kind: 'temp', path });
   }
   announce(reaped);
+  return reaped;
+}
+
+/**
+ * What a start left whose process was killed before it could write QEMU down: a QEMU that nobody knows
+ * of, and where it was the VM's first, a VM whose id nobody was told. Whoever starts a VM holds its lock.
+ */
+async function endBrokenStart(paths: StatePaths, { id }: VmRecord): Promise<Reaped[]> {
+  const files = vmPaths(paths, id);
+  const lock = await FileLock.tryAcquire(files.lockPath).catch(() => undefined);
+  if (lock === undefined) return [];
+  await using _held = lock;
+  const record = await readRecord(files).catch(() => undefined);
+  const qemu = record?.run?.qemu;
+  if (record === undefined || (qemu !== undefined && isAlive(qemu))) return [];
+  if (record.state === 'starting' && record.run === undefined) return removeVm(paths, id, record);
+  const reaped: Reaped[] = [];
+  for (const stray of await findQemus(id)) {
+    if (await killProcess(stray)) reaped.push({ kind: 'process', path: `pid ${stray.pid}` });
+  }
+  announce(reaped, id);
   return reaped;
 }
 

@@ -4,6 +4,7 @@ import { ImageStore } from '../image/index.ts';
 import type { StatePaths } from './api.ts';
 import { readAllRecords } from './record.ts';
 import { TemplateStore } from './template/store.ts';
+import { isAbandoned } from './vm-info.ts';
 
 /** The image store of this state directory; it knows which images VMs stand on. */
 export function openImageStore(paths: StatePaths): ImageStore {
@@ -13,7 +14,9 @@ export function openImageStore(paths: StatePaths): ImageStore {
     inUseBy: async (imageVersionDir) => {
       const entries = await readAllRecords(paths);
       const vms = entries.flatMap(({ record }) =>
-        record !== undefined && dirname(record.config.rootfsPath) === imageVersionDir
+        record !== undefined &&
+        dirname(record.config.rootfsPath) === imageVersionDir &&
+        !isAbandoned(record)
           ? [record.name ?? record.id]
           : [],
       );

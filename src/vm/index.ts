@@ -14,4 +14,6 @@ export {
 export { TemplateStore } from './template/store.ts';
 export type * from './template/types.ts';
 export { readTree, type TreeNode } from './tree.ts';
+export { diskUsage } from './usage/disk-usage.ts';
+export type * from './usage/types.ts';
 export { Vm } from './vm.ts';

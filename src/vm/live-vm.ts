@@ -2,53 +2,42 @@
 import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { buildCmdline } from '../../firmware/cmdline.ts';
 import type { QmpClient } from '../../qmp/index.ts';
 import { HostError, LaunchError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
-import type { BootFiles } from '../image/index.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
-import {
-  buildArgv,
-  chardevOfChannel,
-  type CloneStart,
-  type ColdStart,
-  type MachineConfig,
-} from './argv.ts';
+import { buildArgv, chardevOfChannel } from './argv.ts';
+import { prepareBound } from './disk-bound.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
-import { adoptQemu, findQemu, isAtLeast, launchQemu, type QemuProcess } from './launcher.ts';
+import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
 import { logsOf } from './logs.ts';
+import {
+  boundsOf,
+  machineConfig,
+  MAX_PORTS,
+  portsOf,
+  type MachineContext,
+} from './machine-config.ts';
 import { ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
 import { makeDir } from './state-dir.ts';
-import { loadState, type FrozenFiles } from './template/state.ts';
+import { loadState } from './template/state.ts';
 import type { VmPaths } from './vm-paths.ts';
 import { lastLine, VmWatch } from './vm-watch.ts';
 
-/** virtio-serial ports of a detached VM: that many host processes can talk to it at once. */
-const PERSISTENT_PORTS = 4;
-/** An ephemeral VM has one owner; but its clones may stay, and serve two. */
-const EPHEMERAL_PORTS = 2;
 /** CIDs tried before we give up: two random ones hardly ever collide. */
 const MAX_LAUNCHES = 5;
 /** QEMU ends within this time once its QMP socket closed during the start. */
 const DEATH_MS = 2_000;
-/** First QEMU that maps a memory file copy-on-write without the right to write to it. */
-const READ_ONLY_MEMORY_VERSION = [8, 2] as const;
 /** Without a held QMP connection: how often QEMU is asked whether the host's disk is full. */
 const STATUS_POLL_MS = 2_000;
 
 /** What a launch needs. */
-export interface LaunchContext {
-  readonly id: string;
-  readonly paths: VmPaths;
-  readonly config: VmConfig;
-  /** Kernel and initramfs to boot from, or what a clone goes on from. */
-  readonly from: BootFiles | FrozenFiles;
+export interface LaunchContext extends MachineContext {
   /** Told the run as soon as the process exists, so that it can be written down before anything else. */
   readonly onSpawn: (run: VmRun) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
@@ -122,7 +111,9 @@ export class LiveVm {
     const { run, id } = record;
     if (run?.qemu === undefined) return undefined;
     const process = adoptQemu(run.qemu);
-    const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd: endNotedIn(paths) });
+    const disk = boundsOf(id, paths, record.config);
+    const notedEnd = endNotedIn(paths);
+    const watch = new VmWatch({ vmId: id, process, disk, ...logsOf(paths), notedEnd });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
     return new LiveVm({ id, paths, run, process, watch, qmp });
   }
@@ -147,12 +138,16 @@ export class LiveVm {
       hostTscKhz(),
     ]);
     const logs = logsOf(paths);
-    await Promise.all([
+    const disk = boundsOf(id, paths, config);
+    const [boundBytes] = await Promise.all([
+      prepareBound(disk),
       logs.consoleLog.startAnew(),
       logs.qemuLog.startAnew(),
       prepareSockets(paths, id),
     ]);
-    const argv = buildArgv(machineConfig(context, { accel, cid, ports, tscKhz, version }));
+    const argv = buildArgv(
+      machineConfig(context, { accel, cid, ports, tscKhz, version, boundBytes }),
+    );
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();
     const startedAt = performance.now();
@@ -166,7 +161,7 @@ export class LiveVm {
       inheritedPath: frozen?.statePath,
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
-    const watch = new VmWatch({ vmId: id, process, ...logs, notedEnd });
+    const watch = new VmWatch({ vmId: id, process, disk, ...logs, notedEnd });
     try {
       const run: VmRun = {
         starter: ownIdentity(),
@@ -212,7 +207,7 @@ export class LiveVm {
       ] as const;
       for await (const event of client.events({ names })) {
         if (event.event === 'BLOCK_IO_ERROR' && event.data.action === 'stop')
-          this.watch.raiseDiskFull();
+          this.watch.raiseNoSpace();
         if (event.event === 'GUEST_PANICKED') void this.watch.raisePanic();
         if (event.event === 'STOP') this.#paused(true);
         if (event.event === 'RESUME') {
@@ -263,8 +258,8 @@ export class LiveVm {
   #pollStatus(): void {
     let asking = false;
     this.#poll = setInterval(() => {
-      const { fault, isDiskFull } = this.watch;
-      if (asking || !(fault.aborted ? isDiskFull : this.link.isWanted)) return;
+      const { fault, outOfSpace } = this.watch;
+      if (asking || !(fault.aborted ? outOfSpace !== undefined : this.link.isWanted)) return;
       asking = true;
       void this.qmp
         .use(
@@ -276,7 +271,7 @@ export class LiveVm {
           { timeoutMs: STATUS_POLL_MS },
         )
         .then(({ status }) => {
-          if (status === 'io-error') this.watch.raiseDiskFull();
+          if (status === 'io-error') this.watch.raiseNoSpace();
           if (status === 'guest-panicked') void this.watch.raisePanic();
           if (status === 'running') this.#paused(false);
           if (status === 'paused' || status === 'io-error') this.#paused(true);
@@ -292,63 +287,6 @@ function endNotedIn(paths: VmPaths): () => Promise<'shutdown' | undefined> {
   return async () => {
     const state = (await readRecord(paths))?.state;
     return state === 'stopping' || state === 'stopped' ? 'shutdown' : undefined;
-  };
-}
-
-/** virtio-serial ports; a clone's machine has to look like the template's. */
-function portsOf({ template, persistent }: VmConfig): number {
-  return template?.ports ?? (persistent ? PERSISTENT_PORTS : EPHEMERAL_PORTS);
-}
-
-function startOf(
-  { config, from }: LaunchContext,
-  { accel, tscKhz, version }: { accel: Accel; tscKhz: number | undefined; version: string },
-): ColdStart | CloneStart {
-  if ('statePath' in from) {
-    const readOnlyMemory = isAtLeast(version, READ_ONLY_MEMORY_VERSION);
-    return { kind: 'clone', memoryPath: from.memoryPath, readOnlyMemory };
-  }
-  const { machine, hostname, channel } = config;
-  const words = { machine, accel, hostname, channel, modules: ['rng'] as const, tscKhz };
-  return { kind: 'cold', ...from, cmdline: buildCmdline({ ...words, extra: config.kernelArgs }) };
-}
-
-function machineConfig(
-  context: LaunchContext,
-  o: {
-    accel: Accel;
-    cid: number | undefined;
-    ports: number;
-    tscKhz: number | undefined;
-    version: string;
-  },
-): MachineConfig {
-  const { id, paths, config } = context;
-  const { machine, vcpus, memoryMib, template } = config;
-  const { accel, cid, ports } = o;
-  return {
-    id,
-    machine,
-    accel,
-    vcpus,
-    memoryMib,
-    start: startOf(context, o),
-    disk: {
-      path: paths.diskPath,
-      backingPaths: template?.diskPaths ?? [config.rootfsPath],
-      disposable: !config.persistent,
-    },
-    channel:
-      cid !== undefined
-        ? { kind: 'vsock', cid }
-        : {
-            kind: 'virtio-serial',
-            socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
-          },
-    qmpSocketPath: paths.qmpSocketPath,
-    monitorSocketPath: paths.monitorSocketPath,
-    consoleSocketPath: paths.consoleSocketPath,
-    consoleLogPath: paths.consoleLogPath,
   };
 }
 
@@ -404,7 +342,7 @@ function launchError(
  */
 async function prepareSockets(paths: VmPaths, vmId: string): Promise<void> {
   await makeDir(paths.runtimeDir);
-  const channels = Array.from({ length: PERSISTENT_PORTS }, (_, i) => paths.channelSocketPath(i));
+  const channels = Array.from({ length: MAX_PORTS }, (_, i) => paths.channelSocketPath(i));
   const all = [paths.qmpSocketPath, paths.monitorSocketPath, paths.consoleSocketPath, ...channels];
   await Promise.all(
     all.map(async (path) => {

@@ -26,6 +26,8 @@ export interface VmConfig {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly diskBytes: number;
+  /** Most that the overlay's file may grow to; undefined: no bound. */
+  readonly diskQuotaBytes?: number | undefined;
   readonly accel: AccelChoice;
   readonly machine: MachineType;
   readonly channel: 'vsock' | 'virtio-serial';

@@ -3,6 +3,7 @@ import type { QmpClient } from '../../qmp/index.ts';
 import { QmpJobError } from '../errors.ts';
 import { DISK_NODE } from './argv.ts';
 import type { RawSnapshot } from './snapshot-notes.ts';
+import { explainByQuota, type DiskBounds } from './disk-quota.ts';
 import { explainSaveFailure } from './snapshot-space.ts';
 import type { WaitOptions } from './wait-options.ts';
 
@@ -25,11 +26,11 @@ export async function querySnapshots(client: QmpClient, o: WaitOptions): Promise
  * Saves memory, devices and disk. QEMU stops the vCPUs, drains the disk, and lets them run again where
  * they ran: migration/savevm.c, `save_snapshot`.
  * @param dir where the disk is
- * @throws HostError ERR_HOST_DISK_FULL, QmpError, TimeoutError
+ * @throws HostError ERR_HOST_DISK_FULL, DiskQuotaError, QmpError, TimeoutError
  */
 export async function saveSnapshot(
   client: QmpClient,
-  { tag, dir }: { tag: string; dir: string },
+  { tag, dir, disk }: { tag: string; dir: string; disk: DiskBounds },
   o: WaitOptions,
 ): Promise<void> {
   await client.execute('migrate-set-parameters', { 'max-bandwidth': MAX_BANDWIDTH }, o);
@@ -39,7 +40,9 @@ export async function saveSnapshot(
       o,
     );
   } catch (error) {
-    throw error instanceof QmpJobError ? await explainSaveFailure('snapshot', dir, error) : error;
+    if (!(error instanceof QmpJobError)) throw error;
+    const byQuota = await explainByQuota(disk, error);
+    throw byQuota ?? (await explainSaveFailure('snapshot', dir, error));
   }
 }
 

@@ -21,8 +21,7 @@ export async function requireSpace(
   pid: number,
   what: Saved = 'snapshot',
 ): Promise<void> {
-  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
-  const needed = Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+  const needed = await heldBytes(pid);
   const free = await freeBytes(dir);
   if (free >= needed) return;
   throw noSpace(what, `it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`);
@@ -36,6 +35,12 @@ export async function explainSaveFailure(
 ): Promise<unknown> {
   const isFull = (await freeBytes(dir)) < NEARLY_FULL_BYTES;
   return isFull ? noSpace(what, 'the host’s disk is full', error) : error;
+}
+
+/** Memory that a process holds. */
+export async function heldBytes(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
 }
 
 async function freeBytes(dir: string): Promise<number> {

@@ -30,7 +30,7 @@ export interface SnapshotsApi {
    * process dies.
    * @param name letters, digits, `.`, `_`, `-`, the first a letter. Default: `s` and the time
    * @throws ConfigError a name or description that cannot be, or a name that is taken
-   * @throws StateError, HostError (ERR_HOST_DISK_FULL), QmpError, TimeoutError
+   * @throws StateError, HostError (ERR_HOST_DISK_FULL), DiskQuotaError, QmpError, TimeoutError
    */
   create(name?: string, o?: SnapshotCreateOptions): Promise<SnapshotInfo>;
   /**

@@ -15,6 +15,9 @@ import {
   readNotes,
   writeNotes,
 } from './snapshot-notes.ts';
+import { lendRoom } from './disk-bound.ts';
+import { boundsOf } from './machine-config.ts';
+import { requireRoom, type DiskBounds } from './disk-quota.ts';
 import { requireSpace } from './snapshot-space.ts';
 import type { SnapshotCreateOptions, SnapshotInfo, SnapshotsApi } from './snapshot-types.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -51,8 +54,10 @@ export class Snapshots implements SnapshotsApi {
         const before = await querySnapshots(client, o);
         if (before.some((one) => one.name === name)) throw this.#taken(name);
         const { dir } = this.#vm.files;
+        const disk = this.#disk();
         await requireSpace(dir, live.process.identity.pid);
-        await saveSnapshot(client, { tag: name, dir }, o);
+        await requireRoom(disk, live.process.identity.pid);
+        await saveSnapshot(client, { tag: name, dir, disk }, o);
         const all = await this.#read(client, o);
         const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);
@@ -99,6 +104,7 @@ export class Snapshots implements SnapshotsApi {
         const before = await this.#read(client, o);
         const found = before.find((one) => one.name === name);
         if (found === undefined) throw this.#unknown(name);
+        await lendRoom(client, this.#disk(), o);
         await deleteSnapshot(client, name, o);
         const rest = before.filter((one) => one !== found);
         if (found.description !== undefined)
@@ -116,6 +122,7 @@ export class Snapshots implements SnapshotsApi {
   async #load(live: LiveVm, client: QmpClient, name: string, o: WaitOptions): Promise<void> {
     const known = await querySnapshots(client, o);
     if (!known.some((one) => one.name === name)) throw this.#unknown(name);
+    await lendRoom(client, this.#disk(), o);
     const { run } = this.#vm;
     // A second load before a vCPU ran makes a QEMU with vhost-vsock abort (vhost-vsock-common.c). What
     // the guest does in that moment is undone by the load.
@@ -126,6 +133,11 @@ export class Snapshots implements SnapshotsApi {
     await live.link.restored();
     await loadSnapshot(client, name, o);
     await this.#vm.note('paused', { restoring: 'loaded' });
+  }
+
+  #disk(): DiskBounds & { noFlush: boolean } {
+    const { id, files, config } = this.#vm;
+    return { ...boundsOf(id, files, config), noFlush: !config.persistent };
   }
 
   async #read(client: QmpClient, o: WaitOptions): Promise<SnapshotInfo[]> {

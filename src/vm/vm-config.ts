@@ -1,7 +1,13 @@
 /** From what a caller asks to what a VM is made of. */
 import { MACHINE_TYPES } from '../../firmware/machine.ts';
 import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
-import { DEFAULT_CONFIG, DISK_MIB, MAX_VCPUS, MEMORY_MIB } from '../config/schema.ts';
+import {
+  DEFAULT_CONFIG,
+  DISK_MIB,
+  DISK_QUOTA_MIB,
+  MAX_VCPUS,
+  MEMORY_MIB,
+} from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
@@ -28,6 +34,7 @@ export interface CheckedOptions {
   readonly vcpus: number;
   readonly memoryMib: number;
   readonly diskBytes: number | undefined;
+  readonly diskQuotaBytes: number | undefined;
   readonly accel: VmConfig['accel'];
   readonly machine: VmConfig['machine'];
   readonly channel: 'auto' | 'vsock' | 'virtio-serial';
@@ -45,6 +52,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   vcpus: true,
   memoryMib: true,
   diskMib: true,
+  diskQuotaMib: true,
   accel: true,
   machine: true,
   cid: true,
@@ -64,6 +72,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   name: true,
   hostname: true,
   persistent: true,
+  diskQuotaMib: true,
   cid: true,
   qemuPath: true,
   onProgress: true,
@@ -78,6 +87,15 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
+  quotaBytesOf(o);
+}
+
+/** The disk quota that is asked for. @throws ConfigError */
+export function quotaBytesOf({
+  diskQuotaMib: mib,
+}: Pick<VmCloneOptions, 'diskQuotaMib'>): number | undefined {
+  const { min, max } = DISK_QUOTA_MIB;
+  return mib === undefined ? undefined : wholeNumber('vm.diskQuotaMib', mib, min, max) * MIB;
 }
 
 /** All of {@link VmForkOptions}. */
@@ -152,6 +170,7 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
       MEMORY_MIB.max,
     ),
     diskBytes: disk === undefined ? undefined : disk * MIB,
+    diskQuotaBytes: quotaBytesOf(o),
     accel: oneOf('vm.accel', o.accel ?? defaults.accel, ['auto', 'kvm', 'tcg']),
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
@@ -179,6 +198,7 @@ export async function resolveConfig(
     vcpus: o.vcpus,
     memoryMib: o.memoryMib,
     diskBytes: o.diskBytes ?? image.rootfsVirtualBytes,
+    diskQuotaBytes: o.diskQuotaBytes,
     accel: o.accel,
     machine: o.machine,
     channel: await resolveChannel(o),

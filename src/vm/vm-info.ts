@@ -1,4 +1,5 @@
 /** What is to be said about a VM: its record, and what the host shows. */
+import { DiskQuotaError } from '../errors.ts';
 import { usedBytes } from '../storage/index.ts';
 import type { StatePaths, VmInfo, VmState } from './api.ts';
 import { readArgv } from './launcher.ts';
@@ -64,9 +65,11 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
     stateDetail: detail,
     persistent: config.persistent,
     image: config.image,
+    template: config.template && { name: config.template.name, id: config.template.id },
     vcpus: config.vcpus,
     memoryMib: config.memoryMib,
     diskBytes: config.diskBytes,
+    diskQuotaBytes: config.diskQuotaBytes,
     accel: run?.accel ?? (config.accel === 'auto' ? undefined : config.accel),
     machine: config.machine,
     channel: config.channel,
@@ -80,10 +83,16 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
   };
 }
 
-/** Nobody writes down that the host's disk is full, as there may be no space for it: the watch knows. */
-export function seenBy(watch: { readonly isDiskFull: boolean } | undefined, info: VmInfo): VmInfo {
-  if (info.state !== 'running' || watch?.isDiskFull !== true) return info;
-  return { ...info, state: 'paused', stateDetail: 'the host’s disk is full' };
+/** Nobody writes down that a disk is full, as there may be no space for it: the watch knows. */
+export function seenBy(
+  watch: { readonly outOfSpace: Error | undefined } | undefined,
+  info: VmInfo,
+): VmInfo {
+  const why = watch?.outOfSpace;
+  if (info.state !== 'running' || why === undefined) return info;
+  const isQuota = why instanceof DiskQuotaError;
+  const stateDetail = isQuota ? 'its disk quota is reached' : 'the host’s disk is full';
+  return { ...info, state: 'paused', stateDetail };
 }
 
 /** As {@link infoOf}, with what costs a look at the host. */
@@ -104,9 +113,11 @@ export function entryInfo(paths: StatePaths, entry: RecordEntry): VmInfo {
     stateDetail: entry.defect,
     persistent: true,
     image: '',
+    template: undefined,
     vcpus: 0,
     memoryMib: 0,
     diskBytes: 0,
+    diskQuotaBytes: undefined,
     accel: undefined,
     machine: 'q35',
     channel: 'virtio-serial',

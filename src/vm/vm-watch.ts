@@ -1,12 +1,13 @@
 /**
  * Watches over one life of a QEMU, and ends every waiting call at once when it can serve none any
- * more: QEMU gone, the guest's kernel panicked, the host's disk full.
+ * more: QEMU gone, the guest's kernel panicked, the host's disk full or the VM's quota reached.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { GuestPanicError, HostError, VmDiedError } from '../errors.ts';
+import { DiskQuotaError, GuestPanicError, HostError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
 import { allowManyListeners } from './abort.ts';
 import type { BoundedLog } from './bounded-log.ts';
+import { reachedQuota, type DiskBounds } from './disk-quota.ts';
 import { extractPanic, PanicDetector, panicSummary, printable } from './guest-panic.ts';
 import type { ProcessExit, QemuProcess } from './launcher.ts';
 
@@ -32,6 +33,7 @@ export interface WatchTarget {
   readonly process: QemuProcess;
   readonly consoleLog: BoundedLog;
   readonly qemuLog: BoundedLog;
+  readonly disk: DiskBounds;
   /** Where others may end it: what whoever did so wrote down about that. */
   readonly notedEnd?: (() => Promise<'shutdown' | undefined>) | undefined;
 }
@@ -67,24 +69,27 @@ export class VmWatch {
     if (!this.#fault.signal.aborted) this.#fault.abort(error);
   }
 
-  /** Whether the guest waits for space on the host's disk: the one fault that can be mended. */
-  get isDiskFull(): boolean {
-    return this.#fault.signal.reason instanceof HostError;
+  /** Why the guest waits for space on its disk, where it does: the one fault that can be mended. */
+  get outOfSpace(): Error | undefined {
+    const reason: unknown = this.#fault.signal.reason;
+    return reason instanceof HostError || reason instanceof DiskQuotaError ? reason : undefined;
   }
 
   /** The vCPUs run again, so there is space on the disk now. */
   renew(): void {
-    if (this.isDiskFull && !this.#over.signal.aborted) this.#fault = newFault();
+    if (this.outOfSpace !== undefined && !this.#over.signal.aborted) this.#fault = newFault();
   }
 
-  /** The host has no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
-  raiseDiskFull(): void {
-    const { vmId } = this.#target;
+  /** There is no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
+  raiseNoSpace(): void {
+    const { vmId, disk } = this.#target;
+    const quota = reachedQuota(disk);
     this.raise(
-      new HostError('ERR_HOST_DISK_FULL', `VM ${vmId} is paused: the host's disk is full`, {
-        vmId,
-        hint: `Free space where the VM's disk is, then \`qmp-agent resume ${vmId}\`; or remove the VM.`,
-      }),
+      quota ??
+        new HostError('ERR_HOST_DISK_FULL', `VM ${vmId} is paused: the host's disk is full`, {
+          vmId,
+          hint: `Free space where the VM's disk is, then \`qmp-agent resume ${vmId}\`; or remove the VM.`,
+        }),
     );
   }
 

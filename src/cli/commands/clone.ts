@@ -1,6 +1,6 @@
 /** `qmp-agent clone`: a VM that stays, from a template. */
 import type { Command } from 'commander';
-import { addNameOption } from '../config-flags.ts';
+import { addNameOption, diskQuotaOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
@@ -18,7 +18,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--hostname <name>', 'host name in the guest (default: the name, else the id)')
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
-  addNameOption(command);
+  addNameOption(command.addOption(diskQuotaOption()));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {

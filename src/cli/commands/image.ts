@@ -46,6 +46,11 @@ export function registerImage(program: Command, context: CliContext): void {
     .option('--json', 'print a JSON array of results')
     .action((names: string[]) => remove(context, names));
   image
+    .command('prune')
+    .description('Remove old versions of images that no VM stands on any more.')
+    .option('--json', 'print a JSON array of their directories')
+    .action(() => prune(context));
+  image
     .command('import')
     .description(
       'Make an image from a directory, a tarball of a root filesystem, an OCI layout, or the output of docker save.',
@@ -171,6 +176,12 @@ async function remove(context: CliContext, names: readonly string[]): Promise<vo
     outcomes.push(await attempt(context, 'image', name, action));
   }
   if (context.json) context.printJson(outcomes);
+}
+
+async function prune(context: CliContext): Promise<void> {
+  const removed = await (await openImages(context)).prune({ signal: context.signal });
+  if (context.json) context.printJson(removed);
+  else for (const dir of removed) context.print(dir);
 }
 
 /** What its files take on the host. */

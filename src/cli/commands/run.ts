@@ -46,7 +46,9 @@ export function registerRun(program: Command, context: CliContext): void {
 
 /** A flag without effect is worse than an error. @throws ConfigError */
 function refuseMachineFlags(command: Command): void {
-  const given = collectFlags(command).find(({ path: [section] }) => section === 'vm');
+  const given = collectFlags(command).find(
+    ({ path: [section, key] }) => section === 'vm' && key !== 'diskQuotaMib',
+  );
   if (given === undefined) return;
   throw new ConfigError(`${given.flag} and --template exclude each other`, {
     field: given.flag,

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { formatAge, formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
-import type { TemplateInfo } from '../../vm/template/types.ts';
+import type { BrokenTemplate, TemplateInfo } from '../../vm/template/types.ts';
 import { addVmOptions } from '../config-flags.ts';
 import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
@@ -96,10 +96,16 @@ async function list(context: CliContext, quiet: boolean): Promise<void> {
     const { printTable } = await import('../table.ts');
     const head = ['NAME', 'IMAGE', 'MEMORY', 'MACHINE', 'CREATED', 'SIZE', 'USED BY'];
     printTable(context, head, templates.map(row));
+    for (const { defect } of templates) if (defect !== undefined) context.note(defect);
   }
 }
 
-function row(template: TemplateInfo): (string | undefined)[] {
+function row(template: TemplateInfo | BrokenTemplate): (string | undefined)[] {
+  const { name, usedBytes, usedBy } = template;
+  if (template.defect !== undefined) {
+    const broken = ['broken', undefined, undefined, undefined];
+    return [name, ...broken, formatBytes(usedBytes), usedBy.join(', ')];
+  }
   return [
     template.name,
     template.image,

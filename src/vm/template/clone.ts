@@ -17,7 +17,7 @@ import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import { findQemu } from '../launcher.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
-import { checkCloneOptions, hostnameFrom } from '../vm-config.ts';
+import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { guestCpu } from './guest-cpu.ts';
 import { templateFiles } from './manifest.ts';
@@ -86,6 +86,7 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
     ...config,
     accel,
     cid: o.cid,
+    diskQuotaBytes: quotaBytesOf(o) ?? config.diskQuotaBytes,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     qemuPath: o.qemuPath ?? config.qemuPath,
     persistent: o.persistent ?? false,

@@ -40,18 +40,27 @@ export function templateFiles(dir: string) {
 }
 
 /**
+ * Reads what a template says of itself; whether that is there is not looked at.
+ * @returns undefined where there is no such template
+ * @throws TemplateError ERR_TEMPLATE_CORRUPT; StateDirError of a later version
+ */
+export async function peekManifest(dir: string): Promise<TemplateManifest | undefined> {
+  const text = await readFile(templateFiles(dir).manifestPath, 'utf8').catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw corrupt(dir, (error as Error).message);
+  });
+  return text === undefined ? undefined : parseManifest(text, dir);
+}
+
+/**
  * Reads a template's manifest and checks that what it names is there: sizes, and the devices' state whole.
  * @returns undefined where there is no such template
  * @throws TemplateError ERR_TEMPLATE_CORRUPT; StateDirError of a later version
  */
 export async function readManifest(dir: string): Promise<TemplateManifest | undefined> {
   const files = templateFiles(dir);
-  const text = await readFile(files.manifestPath, 'utf8').catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw corrupt(dir, (error as Error).message);
-  });
-  if (text === undefined) return undefined;
-  const manifest = parseManifest(text, dir);
+  const manifest = await peekManifest(dir);
+  if (manifest === undefined) return undefined;
   const [memory, state, disk] = await Promise.all([
     stat(files.memoryPath).catch(() => undefined),
     readFile(files.statePath).catch(() => undefined),

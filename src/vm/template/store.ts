@@ -10,8 +10,8 @@ import { isVmName, newVmId } from '../ids.ts';
 import { readAllRecords } from '../record.ts';
 import { checkOwner, makeDir, stateFault } from '../state-dir.ts';
 import { isAbandoned } from '../vm-info.ts';
-import { readManifest, templateFiles, type TemplateManifest } from './manifest.ts';
-import type { TemplateInfo } from './types.ts';
+import { peekManifest, readManifest, templateFiles, type TemplateManifest } from './manifest.ts';
+import type { BrokenTemplate, TemplateInfo } from './types.ts';
 
 const WORKSHOP = /^\.[0-9a-f]{12}\.tmp$/;
 /** In a workshop: held by its maker. */
@@ -20,6 +20,12 @@ const WORKSHOP_LOCK = 'lock';
 /** Where a template is being made. */
 export interface Workshop extends AsyncDisposable {
   readonly dir: string;
+}
+
+/** A VM or template, and the disks under its own. */
+interface Standing {
+  readonly who: string;
+  readonly on: readonly string[];
 }
 
 /** A template that is there. */
@@ -54,26 +60,47 @@ export class TemplateStore {
     });
   }
 
-  /** All templates that can be used, by name. */
-  async list(): Promise<TemplateInfo[]> {
-    const found = await Promise.all(
-      (await this.#names()).map((name) => this.inspect(name).catch(() => undefined)),
+  /** All templates, by name; those that cannot be used with what is wrong with them. */
+  async list(): Promise<(TemplateInfo | BrokenTemplate)[]> {
+    const standing = await this.#standing();
+    const names = await this.#names();
+    return Promise.all(
+      names.map((name) =>
+        this.#describe(name, standing).catch(async (error: unknown): Promise<BrokenTemplate> => {
+          const dir = this.dirOf(name);
+          const defect = (error as Error).message;
+          return { name, defect, ...(await this.#footing(dir, standing)), dir };
+        }),
+      ),
     );
-    return found.filter((info) => info !== undefined);
   }
 
   /** One template with everything there is to say. @throws as {@link get} */
   async inspect(name: string): Promise<TemplateInfo> {
+    return this.#describe(name, await this.#standing());
+  }
+
+  async #describe(name: string, standing: readonly Standing[]): Promise<TemplateInfo> {
     const { manifest, dir } = await this.get(name);
     const { config, id, createdAt, accel, qemuVersion, cpu } = manifest;
     const { image, vcpus, memoryMib, diskBytes, machine, channel } = config;
-    const files = templateFiles(dir);
-    const sizes = [files.memoryPath, files.statePath, files.diskPath].map(usedBytes);
     return {
       ...{ name, id, createdAt, image, vcpus, memoryMib, diskBytes, machine, accel, channel },
       ...{ qemuVersion, cpu, dir },
+      ...(await this.#footing(dir, standing)),
+    };
+  }
+
+  /** What it takes, and for whom. */
+  async #footing(
+    dir: string,
+    standing: readonly Standing[],
+  ): Promise<{ usedBytes: number; usedBy: readonly string[] }> {
+    const files = templateFiles(dir);
+    const sizes = [files.memoryPath, files.statePath, files.diskPath].map(usedBytes);
+    return {
       usedBytes: (await Promise.all(sizes)).reduce((sum, bytes) => sum + bytes, 0),
-      usedBy: await this.#usersOf(dir),
+      usedBy: usersOf(dir, standing),
     };
   }
 
@@ -188,7 +215,7 @@ export class TemplateStore {
   }
 
   async #requireUnused(name: string, dir: string): Promise<void> {
-    const users = await this.#usersOf(dir);
+    const users = usersOf(dir, await this.#standing());
     if (users.length === 0) return;
     const list = users.join(', ');
     throw new TemplateError('ERR_TEMPLATE_IN_USE', `template ${name} is in use by ${list}`, {
@@ -196,24 +223,26 @@ export class TemplateStore {
     });
   }
 
-  /** VMs and templates whose disks stand on this one's. */
-  async #usersOf(dir: string): Promise<string[]> {
-    const { diskPath } = templateFiles(dir);
+  /** VMs and templates, each with the disks that it stands on. */
+  async #standing(): Promise<Standing[]> {
     const entries = await readAllRecords(this.#paths);
-    const vms = entries.flatMap(({ record }) =>
-      record?.config.template?.diskPaths.includes(diskPath) === true && !isAbandoned(record)
-        ? [record.name ?? record.id]
-        : [],
+    const vms = entries.flatMap(({ record }): Standing[] =>
+      record?.config.template === undefined || isAbandoned(record)
+        ? []
+        : [{ who: record.name ?? record.id, on: record.config.template.diskPaths }],
     );
-    const others = (await this.#manifests()).filter((one) => one.backingPaths.includes(diskPath));
-    return [...vms, ...others.map(({ name }) => `template ${name}`)];
+    const templates = (await this.#manifests()).map(({ name, backingPaths }): Standing => ({
+      who: `template ${name}`,
+      on: backingPaths,
+    }));
+    return [...vms, ...templates];
   }
 
   /** Of all templates that can be read. */
   async #manifests(): Promise<TemplateManifest[]> {
     const found = await Promise.all(
       (await this.#names()).map((name) =>
-        readManifest(join(this.#dir, name)).catch(() => undefined),
+        peekManifest(join(this.#dir, name)).catch(() => undefined),
       ),
     );
     return found.filter((manifest) => manifest !== undefined);
@@ -230,4 +259,10 @@ export class TemplateStore {
   async #names(): Promise<string[]> {
     return (await readdir(this.#dir).catch(() => [])).filter(isVmName).sort();
   }
+}
+
+/** VMs and templates whose disks stand on this template's. */
+function usersOf(dir: string, standing: readonly Standing[]): string[] {
+  const { diskPath } = templateFiles(dir);
+  return standing.flatMap(({ who, on }) => (on.includes(diskPath) ? [who] : []));
 }

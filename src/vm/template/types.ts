@@ -22,7 +22,18 @@ export interface TemplateInfo {
   readonly cpu: string | undefined;
   /** Bytes that it takes on the host. */
   readonly usedBytes: number;
-  /** Names or ids of the VMs that stand on it. */
+  /** Names or ids of the VMs that stand on it, and templates. */
+  readonly usedBy: readonly string[];
+  readonly dir: string;
+  readonly defect?: undefined;
+}
+
+/** What has a template's place and cannot be used. */
+export interface BrokenTemplate {
+  readonly name: string;
+  /** What is wrong with it. */
+  readonly defect: string;
+  readonly usedBytes: number;
   readonly usedBy: readonly string[];
   readonly dir: string;
 }

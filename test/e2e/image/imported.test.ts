@@ -8,6 +8,9 @@ import { qmpAgent, sandbox, type Sandbox } from '../../integration/cli/command.t
 import { ociLayout, tar, tarOf, type Entry } from '../../unit/image/import/archives.ts';
 import { expectNothingLeft } from '../cli/host.ts';
 
+const DISK_GIB = 24;
+/** Larger than an import makes it. */
+const DISK = `${DISK_GIB}G`;
 const host = resolvePaths();
 let box: Sandbox;
 let obstacle: string | undefined;
@@ -46,7 +49,7 @@ const dir = (name: string, o: Partial<Entry> = {}): Entry => ({ name, type: 'dir
 
 async function image(): Promise<Buffer> {
   const system = await tar(
-    ...(await programs('/bin/sh', '/bin/cat', '/bin/ls', '/usr/bin/id', '/usr/bin/env')),
+    ...(await programs('/bin/sh', '/bin/cat', '/bin/ls', '/bin/df', '/usr/bin/id', '/usr/bin/env')),
     dir('etc'),
     { name: 'etc/passwd', content: 'root:x:0:0::/root:/bin/sh\napp:x:70:71::/home/user:/bin/sh\n' },
     { name: 'etc/group', content: 'root:x:0:\napp:x:71:\nstaff:x:50:\n' },
@@ -75,6 +78,12 @@ async function ok(...args: string[]): Promise<string> {
   return String(result.stdout);
 }
 
+/** Size of the root file system. */
+async function sizeGib(): Promise<number> {
+  const [, size] = (await ok('exec', 'box', 'df', '-k', '--output=size', '/')).split('\n');
+  return Number(size) / 2 ** 20;
+}
+
 beforeAll(async () => {
   box = await sandbox();
   box = { ...box, env: { ...box.env, QMP_AGENT_STATE_CACHE_DIR: host.cacheDir } };
@@ -95,7 +104,7 @@ describe('a VM of an imported container image without a Node of its own', () => 
     const archive = join(box.dir, 'image.tar');
     await writeFile(archive, await image());
     expect(await ok('image', 'import', archive, '--name', 'app')).toMatch(/^image app imported/);
-    await ok('create', '--image', 'app', '--name', 'box');
+    await ok('create', '--image', 'app', '--name', 'box', '--disk', DISK);
   });
 
   it('runs commands as the image says: user, directory, environment', async () => {
@@ -121,6 +130,11 @@ describe('a VM of an imported container image without a Node of its own', () => 
     expect(none.stderr).toContain('app:nobody');
   });
 
+  it('has the whole disk that was asked for, with no program in it that could grow a file system', async () => {
+    expect(await sizeGib()).toBeGreaterThan(DISK_GIB * 0.95);
+    expect((await cli('exec', 'box', 'ls', '/sbin/resize2fs')).exitCode).not.toBe(0);
+  });
+
   it('has the files that the last layer left', async () => {
     expect(await ok('exec', 'box', 'cat', '/etc/release')).toBe('second');
     expect((await cli('exec', 'box', 'ls', '/etc/gone')).exitCode).not.toBe(0);
@@ -140,6 +154,7 @@ describe('a VM of an imported container image without a Node of its own', () => 
     await ok('stop', 'box');
     await ok('start', 'box');
     expect(await ok('exec', 'box', 'cat', '/etc/release')).toBe('second');
+    expect(await sizeGib()).toBeGreaterThan(DISK_GIB * 0.95);
     await ok('remove', '--force', 'box');
     await ok('image', 'remove', 'app');
     expect(await ok('image', 'list', '--quiet')).toBe('');

@@ -124,6 +124,24 @@ describe('a snapshot', () => {
     );
   });
 
+  it('lets no later command answer to the handle of one that is no more', async () => {
+    const start = () => vm.commands.run(['cat'], { background: true, stdin: true, timeoutMs: 0 });
+    await restore('first');
+    const before = await start();
+    const stale = await vm.commands.connect(before.pid);
+    const ends = [failureOf(before.wait()), failureOf(stale.wait())];
+    await restore('first');
+    const after = await start();
+    for (const end of ends) expect(await end).toMatchObject({ code: 'ERR_VM_RESTORED' });
+    const refused = { name: 'NotFoundError', kind: 'exec', vmId: vm.id };
+    expect(await failureOf(stale.sendStdin('for another'))).toMatchObject(refused);
+    expect(await failureOf(stale.closeStdin())).toMatchObject(refused);
+    expect([await stale.kill(), await before.kill()]).toEqual([false, false]);
+    await after.sendStdin('mine');
+    await after.closeStdin();
+    expect((await after.wait()).stdout).toBe('mine');
+  });
+
   it('gives other random bytes each time', async () => {
     const draw = async () => {
       await restore('first');

@@ -83,9 +83,9 @@ describe('a template', () => {
   });
 
   it('keeps its image from being removed', async () => {
-    const [info] = await store.list();
+    const info = await store.inspect('plain');
     const { manifest } = await store.get('plain');
-    expect(info?.image).toBe('base');
+    expect(info.image).toBe('base');
     expect(await store.onImage(dirname(manifest.config.rootfsPath))).toEqual(['plain']);
   });
 

@@ -47,7 +47,7 @@ describe('completion in bash', () => {
     [['image', 'b'], ['build']],
     [
       ['image', ''],
-      ['build', 'import', 'inspect', 'list', 'ls', 'remove', 'rm'],
+      ['build', 'import', 'inspect', 'list', 'ls', 'prune', 'remove', 'rm'],
     ],
     [['run', '--ac'], ['--accel']],
     [

@@ -139,10 +139,10 @@ describe('an ephemeral VM', () => {
   });
 
   it('whose owner died before it could write QEMU’s pid down: found by its name', async () => {
-    const left = qemu(ID);
-    await expect.poll(() => findQemus(ID)).toEqual([left]);
     const owner = replaced(ownIdentity());
     await vmOnDisk(ID, { owner, state: 'starting' });
+    const left = qemu(ID);
+    await expect.poll(() => findQemus(ID)).toEqual([left]);
     expect(await Vm.list({ paths })).toEqual([]);
     expect(isAlive(left)).toBe(false);
   });
@@ -180,6 +180,31 @@ describe('a VM that stays', () => {
     await age(old);
     expect(await Vm.gc({ paths })).toEqual([{ kind: 'temp', path: old }]);
     expect(await exists(young)).toBe(true);
+  });
+});
+
+describe('a start whose process was killed before it wrote QEMU down', () => {
+  it('of a VM that nobody was told of: QEMU and record go', async () => {
+    await vmOnDisk(ID, { state: 'starting' });
+    const left = qemu(ID);
+    await expect.poll(() => findQemus(ID)).toEqual([left]);
+    const lock = await FileLock.acquire(vmPaths(paths, ID).lockPath);
+    expect(await Vm.gc({ paths })).toEqual([]); // somebody is at it
+    await lock.release();
+    const reaped = await Vm.gc({ paths });
+    expect(reaped.map(({ kind }) => kind)).toEqual(['process', 'socket', 'vm']);
+    expect(isAlive(left)).toBe(false);
+    expect(await Vm.list({ paths })).toEqual([]);
+  });
+
+  it('of a VM that was there: QEMU goes, the VM stays', async () => {
+    const gone = replaced(ownIdentity());
+    await vmOnDisk(ID, { state: 'stopped', run: run({ starter: gone, qemu: gone }) });
+    const left = qemu(ID);
+    await expect.poll(() => findQemus(ID)).toEqual([left]);
+    expect(await Vm.gc({ paths })).toEqual([{ kind: 'process', path: `pid ${left.pid}` }]);
+    expect(isAlive(left)).toBe(false);
+    expect(await Vm.list({ paths })).toMatchObject([{ id: ID, state: 'stopped' }]);
   });
 });
 

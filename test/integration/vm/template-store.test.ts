@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ownIdentity } from '../../../src/vm/process-identity.ts';
-import { writeRecord, type VmRecord } from '../../../src/vm/record.ts';
+import { openImageStore } from '../../../src/vm/image-store.ts';
+import { writeRecord, type VmConfig, type VmRecord } from '../../../src/vm/record.ts';
 import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
 import { sha256, templateFiles } from '../../../src/vm/template/manifest.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
@@ -72,6 +73,36 @@ describe('a name', () => {
   });
 });
 
+describe('a template whose files are gone', () => {
+  it('is listed with its fault, and still holds what it stands on and is held by its clones', async () => {
+    await publish('000000000001');
+    await rm(templateFiles(store.dirOf('t')).statePath);
+    await clone({ owner: ownIdentity() });
+    expect(await store.list()).toEqual([
+      expect.objectContaining({
+        ...{ name: 't', usedBy: [VM_ID] },
+        defect: expect.stringContaining("its devices' state"),
+      }),
+    ]);
+    expect(await store.onImage('/i')).toEqual(['t']);
+    await expect(store.remove('t')).rejects.toMatchObject({ code: 'ERR_TEMPLATE_IN_USE' });
+  });
+});
+
+describe('an image', () => {
+  it('is held by VMs that live, and by no dead one', async () => {
+    const image = join(paths.dataDir, 'images/app');
+    await mkdir(join(image, '0123456789ab-0000'), { recursive: true });
+    const rootfsPath = join(image, '0123456789ab-0000/rootfs.qcow2');
+    const images = openImageStore(paths);
+    const config = { rootfsPath } as VmConfig;
+    await clone({ config, owner: ownIdentity() });
+    await expect(images.remove('app')).rejects.toMatchObject({ code: 'ERR_IMAGE_IN_USE' });
+    await clone({ config, owner: { ...ownIdentity(), startTicks: 1 } });
+    await images.remove('app');
+  });
+});
+
 describe('what dead processes leave', () => {
   it('goes; what a living one makes stays', async () => {
     await using workshop = await store.openWorkshop('000000000001');
@@ -91,6 +122,8 @@ describe('what is not ours, or not whole', () => {
   ])('a manifest with %s is none', async (_what, more) => {
     await publish('000000000001', false, more);
     await expect(store.get('t')).rejects.toMatchObject({ code: 'ERR_TEMPLATE_CORRUPT' });
+    const defect = expect.stringContaining('is broken: its manifest is none');
+    expect(await store.list()).toEqual([expect.objectContaining({ name: 't', defect })]);
     await store.remove('t');
   });
 

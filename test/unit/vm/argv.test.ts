@@ -140,6 +140,14 @@ describe('buildArgv', () => {
     expect(buildArgv({ ...config, disk }).join(' ')).not.toContain('no-flush=on');
   });
 
+  it('puts a file of a fixed size under a disk with a quota', () => {
+    const disk = { ...config.disk, boundBytes: 2 ** 30 };
+    expect(valuesOf(buildArgv({ ...config, disk }), '-blockdev').slice(-2)).toEqual([
+      'driver=raw,node-name=disk-bound,file=disk-file,size=1073741824,discard=unmap,cache.no-flush=on',
+      expect.stringMatching(/^driver=qcow2,node-name=disk,file=disk-bound,backing=base0,/),
+    ]);
+  });
+
   it('doubles commas in paths, so that no path can smuggle in an option', () => {
     const argv = buildArgv({
       ...config,

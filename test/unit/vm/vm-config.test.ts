@@ -19,6 +19,8 @@ describe('checkOptions', () => {
 
   it('takes MiB and gives bytes', () => {
     expect(checkOptions({ diskMib: 4096 }).diskBytes).toBe(4096 * 2 ** 20);
+    expect(checkOptions({ diskQuotaMib: 512 }).diskQuotaBytes).toBe(512 * 2 ** 20);
+    expect(checkOptions({}).diskQuotaBytes).toBeUndefined();
   });
 
   it('knows its options, and says which one was meant', () => {
@@ -44,6 +46,8 @@ describe('checkOptions', () => {
     ['memoryMib', 2 ** 21],
     ['diskMib', 0],
     ['diskMib', Infinity],
+    ['diskQuotaMib', 15],
+    ['diskQuotaMib', 2 ** 21 + 1],
     ['cid', 2],
     ['cid', 2 ** 32 - 1],
     ['accel', 'xen'],

@@ -1,0 +1,54 @@
+/**
+ * The layer that keeps a disk's file within its quota: raw, of a fixed size, over the file.
+ *
+ * The file is always {@link RESERVE_BYTES} longer than the bound, by a hole. That is how the bound is
+ * known to whoever starts the VM next, and room to raise it while QEMU runs: to delete a snapshot, QEMU
+ * writes the list of the others to new clusters before it gives any back, and a full disk has none.
+ */
+import { stat, truncate } from 'node:fs/promises';
+import type { QmpClient } from '../../qmp/index.ts';
+import { extendTo, usedBytes } from '../storage/index.ts';
+import { BOUND_NODE, DISK_FILE_NODE } from './argv.ts';
+import type { DiskBounds } from './disk-quota.ts';
+import type { WaitOptions } from './wait-options.ts';
+
+const RESERVE_BYTES = 16 * 2 ** 20;
+/** Two clusters: the list of some thousand snapshots. */
+const LENT_BYTES = 128 * 1024;
+/** What is left of a disk that may be full: a file's blocks and qcow2's clusters are not quite the same. */
+const NEARLY_FULL_BYTES = 16 * 2 ** 20;
+
+/**
+ * Prepares a disk's file for QEMU's start.
+ * @returns the bound; undefined where there is no quota
+ * @throws StateDirError, HostError ERR_HOST_DISK_FULL
+ */
+export async function prepareBound({ path, quotaBytes }: DiskBounds): Promise<number | undefined> {
+  if (quotaBytes === undefined) return undefined;
+  await extendTo(path, quotaBytes + RESERVE_BYTES);
+  return (await stat(path)).size - RESERVE_BYTES;
+}
+
+/**
+ * Lets a disk that is full, or nearly, grow a little past its quota, for what the host does with it; as
+ * often as the reserve allows. The guest's writes are not what asks for it.
+ * @param o.noFlush as the disk's other layers have it
+ */
+export async function lendRoom(
+  client: QmpClient,
+  { path, quotaBytes, noFlush }: DiskBounds & { noFlush: boolean },
+  o: WaitOptions,
+): Promise<void> {
+  if (quotaBytes === undefined) return;
+  const { size } = await stat(path);
+  const { status } = await client.execute('query-status', {}, o);
+  const left = size - RESERVE_BYTES - (await usedBytes(path));
+  if (status !== 'io-error' && left > NEARLY_FULL_BYTES) return;
+  await truncate(path, size + LENT_BYTES); // first: who starts the VM next must not set a lower bound
+  const bound = {
+    ...({ driver: 'raw', 'node-name': BOUND_NODE, file: DISK_FILE_NODE } as const),
+    ...({ size: size - RESERVE_BYTES + LENT_BYTES, discard: 'unmap' } as const),
+    cache: { 'no-flush': noFlush },
+  };
+  await client.execute('blockdev-reopen', { options: [bound] }, o);
+}

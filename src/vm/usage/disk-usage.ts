@@ -1,0 +1,99 @@
+/** What images, templates and VMs take on the host's disk, who stands on what, what could go. */
+import { readdir, realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import { resolvePaths } from '../../config/paths.ts';
+import { allocatedBytes, readSnapshots, usedBytes } from '../../storage/index.ts';
+import type { StateOptions, StatePaths } from '../api.ts';
+import { openImageStore } from '../image-store.ts';
+import { readAllRecords, type RecordEntry } from '../record.ts';
+import { checkLayout } from '../state-dir.ts';
+import { templateFiles } from '../template/manifest.ts';
+import { TemplateStore } from '../template/store.ts';
+import { entryInfo, isAbandoned } from '../vm-info.ts';
+import { vmPaths } from '../vm-paths.ts';
+import { reclaimableOf, sum } from './reclaimable.ts';
+import type { DirectoryUsage, DiskUsage, ImageUsage, TemplateUsage, VmUsage } from './types.ts';
+
+/** Directories of the data directory that are told apart. */
+const KNOWN = ['images', 'templates', 'vms'];
+
+/**
+ * What is on the host's disk, and what could be had back. Changes nothing.
+ * @throws StateDirError the state directory cannot be read, or is of a later version
+ */
+export async function diskUsage(o: StateOptions = {}): Promise<DiskUsage> {
+  const paths = o.paths ?? resolvePaths();
+  await checkLayout(paths);
+  const seen = new Set<string>(); // the kernel of a boot kit is one file, in the cache and in images
+  const images = await imageUsage(paths, seen);
+  const templates = await templateUsage(paths, seen);
+  const entries = await readAllRecords(paths);
+  const vms = await Promise.all(entries.map((entry) => vmUsage(paths, entry, seen)));
+  const cache = { path: paths.cacheDir, usedBytes: await allocatedBytes(paths.cacheDir, seen) };
+  const others = await otherUsage(paths, seen, { images, templates, vms });
+  const dead = new Set(
+    entries.flatMap(({ id, record }) => (record === undefined || isAbandoned(record) ? [id] : [])),
+  );
+  const reclaimable = reclaimableOf({ images, templates, vms, cache, dead });
+  return {
+    ...{ images, templates, vms, others, cache, reclaimable },
+    usedBytes: sum([...images, ...templates, ...vms, ...others, cache]),
+    reclaimableBytes: sum(reclaimable),
+  };
+}
+
+async function imageUsage(paths: StatePaths, seen: Set<string>): Promise<ImageUsage[]> {
+  const found: ImageUsage[] = [];
+  for (const { name, version, dir, isCurrent, usedBy } of await openImageStore(paths).versions())
+    found.push({ name, version, isCurrent, usedBytes: await allocatedBytes(dir, seen), usedBy });
+  return found;
+}
+
+async function templateUsage(paths: StatePaths, seen: Set<string>): Promise<TemplateUsage[]> {
+  const found: TemplateUsage[] = [];
+  for (const { name, defect, dir, usedBy } of await new TemplateStore(paths).list()) {
+    const { memoryPath, diskPath } = templateFiles(dir);
+    found.push({
+      ...{ name, defect, usedBy },
+      usedBytes: await allocatedBytes(dir, seen),
+      memoryBytes: await usedBytes(memoryPath),
+      diskBytes: await usedBytes(diskPath),
+    });
+  }
+  return found;
+}
+
+async function vmUsage(paths: StatePaths, entry: RecordEntry, seen: Set<string>): Promise<VmUsage> {
+  const { id, name, state, image, template, diskQuotaBytes, dir } = entryInfo(paths, entry);
+  const { diskPath, consoleLogPath, qemuLogPath } = vmPaths(paths, id);
+  const logs = [consoleLogPath, qemuLogPath].flatMap((path) => [path, `${path}.1`]);
+  const [all, disk, ...ofLogs] = await Promise.all([
+    allocatedBytes(dir, seen),
+    ...[diskPath, ...logs].map(usedBytes),
+  ]);
+  const [diskBytes, logBytes] = [disk ?? 0, ofLogs.reduce((total, bytes) => total + bytes, 0)];
+  return {
+    ...{ id, name, state, diskBytes, logBytes, quotaBytes: diskQuotaBytes },
+    standsOn: entry.record && (template ? `template ${template.name}` : `image ${image}`),
+    usedBytes: all,
+    snapshots: await readSnapshots(diskPath),
+    otherBytes: Math.max(0, all - diskBytes - logBytes),
+  };
+}
+
+/** What is left in the data directory. */
+async function otherUsage(
+  { dataDir }: StatePaths,
+  seen: Set<string>,
+  listed: Pick<DiskUsage, 'images' | 'templates' | 'vms'>,
+): Promise<DirectoryUsage[]> {
+  const others: DirectoryUsage[] = [];
+  for (const name of await readdir(dataDir).catch(() => [])) {
+    const path = await realpath(join(dataDir, name)).catch(() => join(dataDir, name));
+    // What was listed is seen, where it has several names; so its share is taken off.
+    const known = KNOWN.includes(name) ? sum(listed[name as 'images' | 'templates' | 'vms']) : 0;
+    const bytes = (await allocatedBytes(path, new Set(known === 0 ? seen : []))) - known;
+    if (bytes > 0) others.push({ path, usedBytes: bytes });
+  }
+  return others;
+}

@@ -1,0 +1,72 @@
+/** What is on the host's disk, and for whom. Types only. All bytes are allocated ones: holes take none. */
+import type { DiskSnapshot } from '../../storage/index.ts';
+import type { VmState } from '../api.ts';
+
+/** One version of an image. */
+export interface ImageUsage {
+  readonly name: string;
+  /** Its directory's name: new VMs stand on the current one, old ones go when nobody does. */
+  readonly version: string;
+  readonly isCurrent: boolean;
+  readonly usedBytes: number;
+  /** Names or ids of the VMs that stand on it, and templates. */
+  readonly usedBy: readonly string[];
+}
+
+/** One template. */
+export interface TemplateUsage {
+  readonly name: string;
+  /** What is wrong with it, where it cannot be used. */
+  readonly defect?: string | undefined;
+  readonly usedBytes: number;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  readonly usedBy: readonly string[];
+}
+
+/** One VM. */
+export interface VmUsage {
+  readonly id: string;
+  readonly name: string | undefined;
+  readonly state: VmState;
+  /** `image NAME` or `template NAME`; undefined where its record is broken. */
+  readonly standsOn: string | undefined;
+  /** All of it. */
+  readonly usedBytes: number;
+  /** The overlay, with what its snapshots take. */
+  readonly diskBytes: number;
+  /** Most that the overlay may take; undefined: no bound. */
+  readonly quotaBytes: number | undefined;
+  readonly snapshots: readonly DiskSnapshot[];
+  /** Console and QEMU's messages. */
+  readonly logBytes: number;
+  /** What else there is: its record, and memory that was saved apart from the overlay. */
+  readonly otherBytes: number;
+}
+
+/** A directory of something else. */
+export interface DirectoryUsage {
+  readonly path: string;
+  readonly usedBytes: number;
+}
+
+/** A way to get space back. */
+export interface Reclaimable {
+  readonly usedBytes: number;
+  /** What does it. */
+  readonly command: string;
+}
+
+/** All that there is. */
+export interface DiskUsage {
+  readonly images: readonly ImageUsage[];
+  readonly templates: readonly TemplateUsage[];
+  readonly vms: readonly VmUsage[];
+  /** Logs of builds, what is half made, what nobody knows. */
+  readonly others: readonly DirectoryUsage[];
+  readonly cache: DirectoryUsage;
+  readonly usedBytes: number;
+  /** What nobody stands on, nobody runs, or can be made again; the largest first. */
+  readonly reclaimable: readonly Reclaimable[];
+  readonly reclaimableBytes: number;
+}
