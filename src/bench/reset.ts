@@ -1,4 +1,5 @@
 import { Vm } from '../vm/index.ts';
+import { openTemplate } from './clone.ts';
 import { interleave } from './interleave.ts';
 import type { BenchReport } from './report.ts';
 import { beginRun, makeReport, subjectOf, type BenchOptions } from './subject.ts';
@@ -8,20 +9,19 @@ const CLEAN = 'clean';
 
 /** A VM that is thrown away for a new one at each reset. */
 class Replaced implements AsyncDisposable {
-  readonly #options: BenchOptions;
+  readonly #make: () => Promise<Vm>;
   #vm: Vm | undefined;
 
-  constructor(options: BenchOptions) {
-    this.#options = options;
+  constructor(make: () => Promise<Vm>) {
+    this.#make = make;
   }
 
   /** ms until the next VM has run its first command. */
-  async sample(): Promise<number> {
-    const { signal } = this.#options;
+  async sample(signal: AbortSignal): Promise<number> {
     // The first sample is thrown away, so that it does not matter that there is nothing to end.
     const begun = performance.now();
     await this[Symbol.asyncDispose]();
-    this.#vm = await Vm.create({ ...this.#options.vm, signal });
+    this.#vm = await this.#make();
     await this.#vm.commands.run(['true'], { signal });
     return performance.now() - begun;
   }
@@ -34,10 +34,11 @@ class Replaced implements AsyncDisposable {
 }
 
 /**
- * `reset.savevm` (a snapshot restored in place) and `reset.recreate` (the VM thrown away, another one
- * made): each from the call to the end of the first `true`.
+ * `reset.savevm` (a snapshot restored in place), `reset.clone` (a clone thrown away, another made of the
+ * same template) and `reset.recreate` (the VM thrown away, another one booted): each from the call to the
+ * end of the first `true`.
  *
- * @throws whatever `Vm.create`, `vm.snapshots` and `vm.commands.run` throw
+ * @throws whatever `Vm.create`, `vm.snapshots`, `createTemplate`, `Vm.fromTemplate` and `vm.commands.run` throw
  */
 export async function benchReset(options: BenchOptions): Promise<BenchReport> {
   const { signal } = options;
@@ -45,7 +46,10 @@ export async function benchReset(options: BenchOptions): Promise<BenchReport> {
   await using vm = await Vm.create({ ...options.vm, signal });
   await vm.commands.run(['true'], { signal });
   await vm.snapshots.create(CLEAN, { signal });
-  await using replaced = new Replaced(options);
+  await using template = await openTemplate(options);
+  const { paths } = options.vm;
+  await using cloned = new Replaced(() => Vm.fromTemplate(template.name, { paths, signal }));
+  await using booted = new Replaced(() => Vm.create({ ...options.vm, signal }));
   const series = await interleave(
     [
       {
@@ -58,11 +62,13 @@ export async function benchReset(options: BenchOptions): Promise<BenchReport> {
           return performance.now() - called;
         },
       },
-      { name: 'reset.recreate', unit: 'ms', sample: () => replaced.sample() },
+      { name: 'reset.clone', unit: 'ms', sample: () => cloned.sample(signal) },
+      { name: 'reset.recreate', unit: 'ms', sample: () => booted.sample(signal) },
     ],
     options,
   );
   return makeReport(begun, await subjectOf(await vm.info(), options), series, [
-    ['reset.savevm-to-recreate', 'reset.savevm', 'reset.recreate'],
+    ['reset.recreate-to-savevm', 'reset.recreate', 'reset.savevm'],
+    ['reset.recreate-to-clone', 'reset.recreate', 'reset.clone'],
   ]);
 }

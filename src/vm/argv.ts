@@ -149,7 +149,7 @@ function machine(config: MachineConfig): string[] {
   const thread = config.accel === 'tcg' && config.vcpus > 1 ? 'single' : undefined;
   return [
     ...['-machine', `${facts.machineArg},memory-backend=ram`],
-    ...['-accel', optionList(config.accel, { thread })],
+    ...['-accel', optionList(config.accel, { thread, ...(process.env['QMP_TB'] ? { 'tb-size': process.env['QMP_TB'] } : {}) })],
     ...['-cpu', config.accel === 'kvm' ? 'host' : TCG_CPU],
     ...['-smp', optionList(String(config.vcpus), { sockets: 1, cores: config.vcpus, threads: 1 })],
     ...['-m', `${config.memoryMib}M`],

@@ -43,7 +43,7 @@ const BENCHES: readonly BenchEntry[] = [
   },
   {
     name: 'reset',
-    description: 'a snapshot restored in place, beside a VM thrown away for a new one',
+    description: 'a snapshot restored in place and a new clone, beside a VM that is booted anew',
     runs: 10,
     load: async () => (await import('../../bench/reset.ts')).benchReset,
   },
@@ -73,6 +73,12 @@ const BENCHES: readonly BenchEntry[] = [
       new Option('--strategy <name>', 'how used VMs are made as new').choices(STRATEGIES),
     ],
     load: async () => (await import('../../bench/pool.ts')).benchPool,
+  },
+  {
+    name: 'density',
+    description: 'memory and processor time of clones (--runs of them) that are idle at once',
+    runs: 20,
+    load: async () => (await import('../../bench/density.ts')).benchDensity,
   },
 ];
 
