@@ -23,6 +23,7 @@
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
  * | POST /park                   | –                            | 204: all that execs started stands |
+ * | POST /unpark                 | –                            | 204: it goes on                    |
  * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |
  */

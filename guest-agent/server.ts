@@ -11,7 +11,7 @@ import { complain } from './channels.ts';
 import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
-import { freezeExecs } from './freezer.ts';
+import { freezeExecs, thawExecs } from './freezer.ts';
 import {
   BODY_TIMEOUT_MS,
   GUEST_WINDOW_BYTES,
@@ -102,6 +102,9 @@ async function route(
       return reply(stream);
     case 'POST /park':
       await freezeExecs();
+      return reply(stream);
+    case 'POST /unpark':
+      thawExecs();
       return reply(stream);
     case 'POST /renew':
       await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));

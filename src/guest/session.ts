@@ -199,9 +199,17 @@ export class GuestSession implements AsyncDisposable {
     await this.#post('/hostname', { hostname }, o);
   }
 
-  /** Stops all processes that execs have started, until {@link renew}. @throws GuestRequestError `EBUSY`: they go on */
+  /**
+   * Stops all processes that execs have started, until {@link unpark} or {@link renew}.
+   * @throws GuestRequestError `EBUSY`: they go on
+   */
   async park(o?: CallOptions): Promise<void> {
     await this.#post('/park', {}, o);
+  }
+
+  /** Lets go on what {@link park} stopped. */
+  async unpark(o?: CallOptions): Promise<void> {
+    await this.#post('/unpark', {}, o);
   }
 
   /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */

@@ -22,6 +22,7 @@ import {
   type VmRecord,
 } from './record.ts';
 import { stateFault } from './state-dir.ts';
+import { savedInUse, sweepSaved } from './suspend/saved.ts';
 import { TemplateStore } from './template/store.ts';
 import { isAbandoned } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
@@ -66,6 +67,7 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
     } else {
       reaped.push(...(await removeTemporaries(dir)));
       reaped.push(...(await removeDeadSockets(paths, entry.record)));
+      reaped.push(...(await removeLeftMemory(paths, entry.record.id)));
     }
   }
   const known = new Set(entries.map((entry) => entry.id));
@@ -146,6 +148,29 @@ async function removeTemporaries(dir: string): Promise<Reaped[]> {
     reaped.push({ kind: 'temp', path });
   }
   announce(reaped);
+  return reaped;
+}
+
+/**
+ * What a suspend or a resume left whose process died: saved memory that nobody needs, the QEMU of a VM
+ * that is suspended. Where somebody is at it, he has the lock.
+ */
+async function removeLeftMemory(paths: StatePaths, id: string): Promise<Reaped[]> {
+  const files = vmPaths(paths, id);
+  const lock = await FileLock.tryAcquire(files.lockPath).catch(() => undefined);
+  if (lock === undefined) return [];
+  await using _held = lock;
+  const record = await readRecord(files).catch(() => undefined);
+  if (record === undefined) return [];
+  const reaped: Reaped[] = [];
+  const strays = record.state === 'suspended' ? await findQemus(id) : [];
+  for (const stray of strays) {
+    if (await killProcess(stray)) reaped.push({ kind: 'process', path: `pid ${stray.pid}` });
+  }
+  const keep = savedInUse(record, ({ qemu }) => qemu !== undefined && isAlive(qemu));
+  const dirs = await sweepSaved(files.dir, keep);
+  reaped.push(...dirs.map((path): Reaped => ({ kind: 'temp', path })));
+  announce(reaped, id);
   return reaped;
 }
 

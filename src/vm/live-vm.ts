@@ -21,13 +21,13 @@ import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
 import { adoptQemu, findQemu, isAtLeast, launchQemu, type QemuProcess } from './launcher.ts';
 import { logsOf } from './logs.ts';
-import { ownIdentity } from './process-identity.ts';
+import { isAlive, ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
 import { makeDir } from './state-dir.ts';
 import { loadState, type FrozenFiles } from './template/state.ts';
 import type { VmPaths } from './vm-paths.ts';
-import { lastLine, VmWatch } from './vm-watch.ts';
+import { lastLine, VmWatch, type WantedEnd } from './vm-watch.ts';
 
 /** virtio-serial ports of a detached VM: that many host processes can talk to it at once. */
 const PERSISTENT_PORTS = 4;
@@ -49,6 +49,8 @@ export interface LaunchContext {
   readonly config: VmConfig;
   /** Kernel and initramfs to boot from, or what a clone goes on from. */
   readonly from: BootFiles | FrozenFiles;
+  /** What goes on from frozen files stands still when it is loaded. Default false: it runs. */
+  readonly hold?: boolean | undefined;
   /** Told the run as soon as the process exists, so that it can be written down before anything else. */
   readonly onSpawn: (run: VmRun) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
@@ -114,10 +116,13 @@ export class LiveVm {
     }
   }
 
-  /** Takes up a QEMU that another process started; undefined where it is gone. */
+  /**
+   * Takes up a QEMU that another process started; undefined where it is gone. That of a suspended VM, if
+   * there is any, is what a dead process left.
+   */
   static adopt(record: VmRecord, paths: VmPaths): LiveVm | undefined {
-    const { run, id } = record;
-    if (run?.qemu === undefined) return undefined;
+    const { run, id, state } = record;
+    if (run?.qemu === undefined || !isAlive(run.qemu) || state === 'suspended') return undefined;
     const process = adoptQemu(run.qemu);
     const watch = new VmWatch({ vmId: id, process, ...logsOf(paths), notedEnd: endNotedIn(paths) });
     const qmp = new QmpAccess(id, paths, record.config.persistent ? 'locked' : 'monitor');
@@ -177,7 +182,7 @@ export class LiveVm {
       await context.onSpawn(run);
       const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
-      if (frozen !== undefined) await loadState(client, guard);
+      if (frozen !== undefined) await loadState(client, guard, { hold: context.hold });
       if (config.persistent) await client.close();
       const spawnMs = Math.round(performance.now() - startedAt);
       events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });
@@ -283,10 +288,11 @@ export class LiveVm {
   }
 }
 
-/** Whether somebody had it shut down: he wrote so before he did. */
-function endNotedIn(paths: VmPaths): () => Promise<'shutdown' | undefined> {
+/** Whether somebody had it shut down, or suspended: he wrote so before he did. */
+function endNotedIn(paths: VmPaths): () => Promise<WantedEnd | undefined> {
   return async () => {
     const state = (await readRecord(paths))?.state;
+    if (state === 'suspended') return state;
     return state === 'stopping' || state === 'stopped' ? 'shutdown' : undefined;
   };
 }
