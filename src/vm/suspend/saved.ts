@@ -12,6 +12,9 @@ import { hostCpu } from '../template/host-cpu.ts';
 import { sha256 } from '../template/manifest.ts';
 import type { FrozenFiles } from '../template/state.ts';
 
+/** More than the devices' state and a record take. */
+const STATE_BYTES = 4 * 2 ** 20;
+
 /** What one directory holds. */
 export interface SavedFiles extends FrozenFiles {
   readonly dir: string;
@@ -66,13 +69,14 @@ export async function makeDurable(files: SavedFiles): Promise<void> {
  */
 export async function requireSpace(
   vmDir: string,
-  { pid, memoryPath }: { pid: number; memoryPath: string | undefined },
+  o: { pid: number; memoryPath: string | undefined; memoryBytes: number },
 ): Promise<void> {
-  const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+  const status = await readFile(`/proc/${o.pid}/status`, 'latin1').catch(() => '');
   const kib = (field: string) =>
     Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1] ?? 0);
   const held = (kib('RssAnon') + kib('VmSwap')) * 1024;
-  const needed = held + (memoryPath === undefined ? 0 : await usedBytes(memoryPath));
+  const below = o.memoryPath === undefined ? 0 : await usedBytes(o.memoryPath);
+  const needed = Math.min(held + below, o.memoryBytes + STATE_BYTES);
   const { bavail, bsize } = await statfs(vmDir);
   const free = bavail * bsize;
   if (free >= needed) return;

@@ -1,5 +1,5 @@
 /** Writing a running VM out to the host's disk, and ending its QEMU. */
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { StateError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
@@ -46,9 +46,11 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     requireWhole(vm);
     const { pid } = live.process.identity;
     const { dir } = vm.files;
-    await requireSpace(dir, { pid, memoryPath: live.run.memoryPath });
+    const memoryBytes = vm.config.memoryMib * MIB;
+    await requireSpace(dir, { pid, memoryPath: live.run.memoryPath, memoryBytes });
     const name = newSavedName();
     const files = savedFiles(dir, name);
+    const before = await keepRecord(vm.files.recordPath);
     const signals = [live.watch.fault, late, ...(given.signal ? [given.signal] : [])];
     let pausedMs: number;
     try {
@@ -59,9 +61,11 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
       await vm.write({ state: 'suspended', suspended });
     } catch (error) {
       await rm(files.dir, { recursive: true, force: true }).catch(() => undefined);
-      await goOn(vm, live);
+      await goOn(vm, live, before);
       if (!late.aborted || given.signal?.aborted === true) throw asNoSpace(error);
       throw new TimeoutError(`suspending VM ${vm.id}`, timeoutMs, { vmId: vm.id, cause: error });
+    } finally {
+      await rm(before, { force: true }).catch(() => undefined);
     }
     live.watch.expectEnd('suspended');
     const { machine } = vm.config;
@@ -98,6 +102,7 @@ async function save(
     throw stateFault(error, files.dir);
   });
   const session = await live.link.open(o);
+  await session.unpark(o); // an older agent that knows no such request says so now, not after a resume
   await session.park(o);
   const where = { pid: live.process.identity.pid, bytes: vm.config.memoryMib * MIB };
   return live.qmp.use(async (client) => {
@@ -134,8 +139,16 @@ async function describe(
   };
 }
 
+/** A second name for the record as it is: to put it back takes no space, which may be what is wanting. */
+async function keepRecord(path: string): Promise<string> {
+  const kept = `${path}.kept.tmp`;
+  await rm(kept, { force: true });
+  await link(path, kept).catch(() => undefined); // a file system that cannot: then there must be space
+  return kept;
+}
+
 /** As if nothing had happened. Where that fails, the VM is paused by its record, and `resume` mends it. */
-async function goOn(vm: VmInside, live: LiveVm): Promise<void> {
+async function goOn(vm: VmInside, live: LiveVm, before: string): Promise<void> {
   const { fault, isDiskFull } = live.watch;
   if (fault.aborted && !isDiskFull) return;
   const o = { timeoutMs: GO_ON_MS };
@@ -145,7 +158,8 @@ async function goOn(vm: VmInside, live: LiveVm): Promise<void> {
     const session = await live.link.open(o);
     await session.setClock(Date.now(), o);
     await session.unpark(o);
-    await vm.note('running', { parked: undefined });
+    const noted = vm.note('running', { parked: undefined });
+    await noted.catch(() => rename(before, vm.files.recordPath));
   } catch {
     // whoever uses the VM next hears that it is paused, and what to do
   }
