@@ -12,6 +12,7 @@ import {
   stateFault,
   writeWhole,
 } from './state-dir.ts';
+import type { MadeWith } from './template/fit.ts';
 import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
 
 /** Longest record that is read; ours have some 3 KiB. */
@@ -77,14 +78,11 @@ export interface VmRun {
 }
 
 /** What {@link VmRecord.suspended} says of a VM's memory on disk. */
-export interface SavedMemory {
+export interface SavedMemory extends MadeWith {
   /** Name of a directory in the VM's own. */
   readonly name: string;
   /** ISO 8601, host clock. */
   readonly savedAt: string;
-  readonly qemuVersion: string;
-  /** The host's processor, where the guest's is the same. */
-  readonly cpu?: string | undefined;
   readonly memoryBytes: number;
   readonly stateSha256: string;
 }

@@ -5,10 +5,9 @@ import { formatBytes } from '../../config/units.ts';
 import { HostError, SuspendError } from '../../errors.ts';
 import { usedBytes } from '../../storage/index.ts';
 import { isSavedName } from '../ids.ts';
-import { findQemu } from '../launcher.ts';
 import type { SavedMemory, VmRecord, VmRun } from '../record.ts';
 import { syncPath } from '../state-dir.ts';
-import { hostCpu } from '../template/host-cpu.ts';
+import { differenceOf, madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
 import type { FrozenFiles } from '../template/state.ts';
 
@@ -106,8 +105,8 @@ export async function requireUsable(
 ): Promise<void> {
   const { id, config } = record;
   const giveUp = `boot it from its disk, which loses what was in its memory: \`qmp-agent start --discard ${id}\`.`;
-  const [{ version }, cpu] = await Promise.all([findQemu(config.qemuPath), hostCpu(run.accel)]);
-  const differs = differenceOf(saved, { qemuVersion: version, cpu });
+  const here = await madeHere({ qemuPath: config.qemuPath, accel: run.accel });
+  const differs = differenceOf(saved, here);
   if (differs !== undefined) {
     throw new SuspendError('ERR_SUSPEND_MISMATCH', `VM ${id} was suspended with ${differs}`, {
       vmId: id,
@@ -129,16 +128,4 @@ export async function requireUsable(
     vmId: id,
     hint: `Put ${files.dir} back as it was, or ${giveUp}`,
   });
-}
-
-/** What it was saved with that is another now. Pure. */
-export function differenceOf(
-  saved: Pick<SavedMemory, 'qemuVersion' | 'cpu'>,
-  now: Pick<SavedMemory, 'qemuVersion' | 'cpu'>,
-): string | undefined {
-  if (saved.qemuVersion !== now.qemuVersion)
-    return `QEMU ${saved.qemuVersion}, and this is QEMU ${now.qemuVersion}`;
-  if (saved.cpu !== now.cpu)
-    return `the processor ${saved.cpu ?? '?'}, and this is ${now.cpu ?? '?'}`;
-  return undefined;
 }

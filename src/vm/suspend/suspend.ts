@@ -4,13 +4,12 @@ import { StateError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
 import { newSavedName } from '../ids.ts';
-import { findQemu } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
 import type { SavedMemory } from '../record.ts';
 import { requireWhole } from '../resume.ts';
 import { shutDown } from '../shutdown.ts';
 import { stateFault } from '../state-dir.ts';
-import { hostCpu } from '../template/host-cpu.ts';
+import { madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
 import { copyMemory, copySparse, locateMemory } from '../template/memory.ts';
 import { saveState } from '../template/state.ts';
@@ -124,18 +123,13 @@ async function describe(
   live: LiveVm,
   { name, files }: { name: string; files: SavedFiles },
 ): Promise<SavedMemory> {
-  const [{ version }, cpu, state] = await Promise.all([
-    findQemu(config.qemuPath),
-    hostCpu(live.run.accel),
-    readFile(files.statePath),
-  ]);
+  const { qemuPath, memoryMib } = config;
   return {
     name,
     savedAt: new Date().toISOString(),
-    qemuVersion: version,
-    cpu,
-    memoryBytes: config.memoryMib * MIB,
-    stateSha256: sha256(state),
+    ...(await madeHere({ qemuPath, accel: live.run.accel })),
+    memoryBytes: memoryMib * MIB,
+    stateSha256: sha256(await readFile(files.statePath)),
   };
 }
 

@@ -1,5 +1,5 @@
 /** A VM written to disk and brought back: its processes and memory, again and again, whatever breaks off. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,7 @@ import { resolvePaths } from '../../../src/config/paths.ts';
 import { events } from '../../../src/events.ts';
 import { usedBytes } from '../../../src/storage/index.ts';
 import type { StatePaths } from '../../../src/vm/api.ts';
+import type { VmRun } from '../../../src/vm/record.ts';
 import { createTemplate } from '../../../src/vm/template/create.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
@@ -69,7 +70,8 @@ const dieAt = async (verb: 'suspend' | 'resume', words: string) => {
         process.kill(process.pid, 'SIGKILL');
     });
     const vm = await Vm.connect('${vm.id}', { paths: ${JSON.stringify(paths)} });
-    await vm.${verb}();`;
+    await vm.${verb}();
+    process.exit();`;
   const tsx = join(root, 'node_modules/tsx/dist/esm/index.mjs');
   const words_ = ['--import', tsx, '--input-type=module', '-e', code];
   return execa(process.execPath, words_, { reject: false, timeout: BOOT_MS });
@@ -292,6 +294,13 @@ describe('a VM that cannot be resumed', () => {
     await truncate(devices, 1000);
     expect(await failureOf(vm.resume())).toMatchObject({ code: 'ERR_SUSPEND_CORRUPT' });
     await writeFile(devices, bytes);
+    const unsubscribe = events.subscribe((event) => {
+      if (event.type !== 'trace.qmp' || !event.line.includes('migrate-incoming')) return;
+      const { run } = JSON.parse(readFileSync(recordPath, 'utf8')) as { run: VmRun };
+      if (run.qemu !== undefined) process.kill(run.qemu.pid, 'SIGKILL');
+    });
+    expect(await failureOf(vm.resume())).toMatchObject({ code: 'ERR_LAUNCH', vmId: vm.id });
+    unsubscribe();
     expect((await vm.info()).state).toBe('suspended');
     await vm.resume();
     await goesOn();

@@ -7,7 +7,6 @@ import { isSavedName, newSavedName } from '../../../../src/vm/ids.ts';
 import type { VmRecord } from '../../../../src/vm/record.ts';
 import {
   asNoSpace,
-  differenceOf,
   requireSpace,
   savedFiles,
   savedInUse,
@@ -61,17 +60,6 @@ describe('savedInUse', () => {
     ],
   ])('is %s', (_what, one, isRunning, wanted) => {
     expect(savedInUse(one, isRunning)).toBe(wanted);
-  });
-});
-
-describe('differenceOf', () => {
-  it('names what is another now', () => {
-    const saved = { qemuVersion: '7.2.22', cpu: 'A' };
-    expect(differenceOf(saved, saved)).toBeUndefined();
-    expect(differenceOf(saved, { ...saved, qemuVersion: '10.0.2' })).toBe(
-      'QEMU 7.2.22, and this is QEMU 10.0.2',
-    );
-    expect(differenceOf(saved, { ...saved, cpu: 'B' })).toBe('the processor A, and this is B');
   });
 });
 
