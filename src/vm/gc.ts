@@ -119,8 +119,14 @@ export async function removeVm(
 export async function killProcess(identity: ProcessIdentity): Promise<boolean> {
   if (!signalProcess(identity, 'SIGKILL')) return false;
   const deadline = performance.now() + KILL_MS;
-  while (isAlive(identity) && performance.now() < deadline) await delay(KILL_POLL_MS);
+  const isThere = async () => isAlive(identity) || (await threadsOf(identity.pid)) > 1;
+  while ((await isThere()) && performance.now() < deadline) await delay(KILL_POLL_MS);
   return true;
+}
+
+/** A zombie's other threads may still hold its sockets, and the lock on its disk. */
+async function threadsOf(pid: number): Promise<number> {
+  return (await readdir(`/proc/${pid}/task`).catch(() => [])).length;
 }
 
 /** QEMUs that were started for this VM, by the word in their `-name`. */
