@@ -15,6 +15,7 @@
  * │  └─ GuestPanicError            ERR_GUEST_PANIC        the kernel's panic text
  * ├─ ImageError                    ERR_IMAGE_…            missing, corrupt, failed build step
  * ├─ TemplateError                 ERR_TEMPLATE_…         corrupt, in use, of another QEMU or processor
+ * ├─ SuspendError                  ERR_SUSPEND_…          a suspended VM's memory: corrupt, of another QEMU or processor
  * ├─ QmpError
  * │  ├─ QmpConnectError            ERR_QMP_CONNECT
  * │  ├─ QmpCommandError            ERR_QMP_COMMAND        class and description from QEMU
@@ -267,6 +268,20 @@ export type TemplateErrorCode =
 export class TemplateError extends QmpAgentError {
   override readonly code: TemplateErrorCode;
   constructor(code: TemplateErrorCode, message: string, details: ErrorDetails & { hint: string }) {
+    super(message, details);
+    this.code = code;
+  }
+}
+
+/** What is wrong with a suspended VM's saved memory. */
+export type SuspendErrorCode =
+  | 'ERR_SUSPEND_CORRUPT' // files missing, or not what was saved
+  | 'ERR_SUSPEND_MISMATCH'; // saved by another QEMU, or on another processor
+
+/** A suspended VM cannot go on from where it was. */
+export class SuspendError extends QmpAgentError {
+  override readonly code: SuspendErrorCode;
+  constructor(code: SuspendErrorCode, message: string, details: ErrorDetails & { hint: string }) {
     super(message, details);
     this.code = code;
   }

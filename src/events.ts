@@ -37,7 +37,11 @@ export interface EventPayloads {
   'vm.started': { pid: number; spawnMs: number };
   'vm.ready': { readyMs: number; channel: 'vsock' | 'virtio-serial' };
   'vm.state': { from: string; to: string };
-  'vm.stopped': { reason: 'shutdown' | 'killed' | 'guest' | 'died' | 'panic' };
+  'vm.stopped': { reason: 'shutdown' | 'killed' | 'suspended' | 'guest' | 'died' | 'panic' };
+  /** `pausedMs`: how long its vCPUs had stood still when all was saved. */
+  'vm.suspended': { savedBytes: number; durationMs: number; pausedMs: number };
+  /** Memory and devices of a suspended VM are back; its vCPUs run next. */
+  'vm.loaded': { loadMs: number };
   'vm.removed': { leftovers: number };
   'image.build.started': { image: string; steps: number };
   'image.build.step': { image: string; step: string; index: number; steps: number };

@@ -72,8 +72,13 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/lifecycle.ts')).registerPause(p, c),
   },
   {
+    name: 'suspend',
+    summary: 'write VMs to disk and free their memory',
+    register: async (p, c) => (await import('./commands/lifecycle.ts')).registerSuspend(p, c),
+  },
+  {
     name: 'resume',
-    summary: 'let paused VMs go on',
+    summary: 'let paused and suspended VMs go on',
     register: async (p, c) => (await import('./commands/lifecycle.ts')).registerResume(p, c),
   },
   {

@@ -14,6 +14,8 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'vm.ready': 'info',
   'vm.state': 'debug',
   'vm.stopped': 'info',
+  'vm.suspended': 'info',
+  'vm.loaded': 'info',
   'vm.removed': 'info',
   'image.build.started': 'info',
   'image.build.step': 'debug',

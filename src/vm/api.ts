@@ -113,12 +113,13 @@ export type CreateStep = 'image' | 'disk' | 'launch' | 'boot' | 'ready';
  * - `running`: ready
  * - `paused`: vCPUs stopped, by `pause`, or because the host's disk is full or the VM's quota reached
  * - `stopping`: on its way down
+ * - `suspended`: no QEMU; its memory is on the host's disk, and `resume` goes on from there
  * - `stopped`: no QEMU; a persistent VM's disk is kept and it can be started again
  * - `removed`: nothing left
  * - `broken`: its record cannot be read; only `remove` and `gc` work
  */
 export type VmState =
-  'starting' | 'running' | 'paused' | 'stopping' | 'stopped' | 'removed' | 'broken';
+  'starting' | 'running' | 'paused' | 'suspended' | 'stopping' | 'stopped' | 'removed' | 'broken';
 
 /** One VM, as `list` and `inspect` show it. */
 export interface VmInfo {
@@ -152,6 +153,10 @@ export interface VmInfo {
   readonly createdAt: string;
   /** ISO 8601, host clock; when QEMU was last started. */
   readonly startedAt: string | undefined;
+  /** ISO 8601, host clock; of a suspended VM: when its memory was saved. */
+  readonly suspendedAt: string | undefined;
+  /** Of a suspended VM: bytes that its memory takes on the host's disk. Only `inspect` fills it. */
+  readonly suspendedBytes?: number | undefined;
   /** Bytes that the overlay takes on the host. Only `inspect` fills it. */
   readonly diskUsedBytes?: number | undefined;
   /** QEMU's whole command line. Only `inspect` fills it. */
@@ -180,6 +185,12 @@ export interface StopOptions extends WaitOptions {
    * quit. Default 15 000.
    */
   graceMs?: number | undefined;
+}
+
+/** Options of {@link VmInstance.kill}. */
+export interface KillOptions extends WaitOptions {
+  /** Throws away what a suspended VM has in its memory; it is `stopped` then. Default false: StateError. */
+  discard?: boolean | undefined;
 }
 
 /** What `vm.commands` needs of its VM. */
@@ -220,19 +231,35 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
    * @throws TimeoutError after `timeoutMs` (default 60 000).
    */
   waitForState(state: VmState | readonly VmState[], o?: WaitOptions): Promise<VmState>;
-  /** Starts a stopped persistent VM and waits until its agent answers. @throws StateError */
-  start(o?: WaitOptions): Promise<void>;
-  /** Shuts down: agent, ACPI, QMP quit, SIGTERM, SIGKILL, each with its deadline. No-op when stopped. */
+  /**
+   * Starts a stopped persistent VM and waits until its agent answers. With `discard` a suspended one,
+   * too: from its disk, and what it had in its memory is lost.
+   * @throws StateError
+   */
+  start(o?: WaitOptions & { discard?: boolean }): Promise<void>;
+  /**
+   * Shuts down: agent, ACPI, QMP quit, SIGTERM, SIGKILL, each with its deadline. No-op when stopped.
+   * @throws StateError it is suspended
+   */
   stop(o?: StopOptions): Promise<void>;
-  /** SIGKILL to QEMU, at once. No-op when stopped. */
-  kill(o?: WaitOptions): Promise<void>;
-  /** Deletes a stopped VM with its disk; `force` kills it first. @throws StateError */
+  /** SIGKILL to QEMU, at once. No-op when stopped. @throws StateError it is suspended */
+  kill(o?: KillOptions): Promise<void>;
+  /** Deletes a stopped or suspended VM with its disk; `force` kills it first. @throws StateError */
   remove(o?: WaitOptions & { force?: boolean }): Promise<void>;
   /** Stops the vCPUs (QMP `stop`). @throws StateError */
   pause(o?: WaitOptions): Promise<void>;
   /**
-   * Lets the vCPUs run again (QMP `cont`), also after a full host disk or a restore.
-   * @throws StateError, GuestConnectError (after a restore, and the VM is still paused)
+   * Writes memory and devices to the host's disk, beside the VM's own, and ends QEMU: its memory is
+   * free, and {@link resume} goes on from there, also after a reboot of the host. Persistent VMs only.
+   * Where it fails the VM goes on. `timeoutMs` is 120 000 by default.
+   * @throws StateError, HostError (ERR_HOST_DISK_FULL, ERR_HOST_PERMISSION), GuestError, TimeoutError
+   */
+  suspend(o?: WaitOptions): Promise<void>;
+  /**
+   * Lets the vCPUs run again (QMP `cont`), also after a full host disk or a restore; brings a suspended
+   * VM back.
+   * @throws StateError, GuestConnectError (after a restore or a suspend, and the VM is paused),
+   *   SuspendError, HostError, LaunchError (it is still suspended)
    */
   resume(o?: WaitOptions): Promise<void>;
   /**
@@ -290,7 +317,7 @@ export interface VmStatics {
   /** One VM with everything there is to say. @throws NotFoundError */
   inspect(idOrName: string, o?: StateOptions): Promise<VmInfo>;
   /** SIGKILL; true where it ran. An ephemeral VM is removed as well. @throws NotFoundError */
-  kill(idOrName: string, o?: StateOptions & WaitOptions): Promise<boolean>;
+  kill(idOrName: string, o?: StateOptions & KillOptions): Promise<boolean>;
   /** Takes away what dead processes left behind. */
   gc(o?: StateOptions & WaitOptions): Promise<Reaped[]>;
 }

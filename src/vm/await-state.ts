@@ -1,21 +1,22 @@
-/** Waiting for a VM to be in a state, whoever brings it there. */
+/** Waiting for a VM's state. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { TimeoutError } from '../errors.ts';
 import type { VmState, WaitOptions } from './api.ts';
 import { wrongState } from './find-vm.ts';
 
-/** Default of `VmInstance.waitForState`. */
+/** Default of {@link awaitState}. */
 const WAIT_STATE_MS = 60_000;
-/** Between two looks at the record while waiting for a state. */
+/** Between two looks at the record. */
 const STATE_POLL_MS = 50;
 
-/** See `VmInstance.waitForState`. @param look the state now */
+/** See `VmInstance.waitForState`. @param look at the record, now */
 export async function awaitState(
   id: string,
+  wanted: VmState | readonly VmState[],
   look: () => Promise<VmState>,
-  states: readonly VmState[],
   o: WaitOptions,
 ): Promise<VmState> {
+  const states = typeof wanted === 'string' ? [wanted] : wanted;
   const timeoutMs = o.timeoutMs ?? WAIT_STATE_MS;
   const deadline = performance.now() + timeoutMs;
   for (;;) {

@@ -2,9 +2,10 @@
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { GuestError, QmpError, TimeoutError } from '../errors.ts';
+import type { GuestSession } from '../guest/index.ts';
 import type { BootFiles } from '../image/index.ts';
 import { openImage } from '../image/manifest.ts';
-import type { StatePaths } from './api.ts';
+import type { StatePaths, WaitOptions } from './api.ts';
 import { openImageStore } from './image-store.ts';
 import type { LiveVm } from './live-vm.ts';
 import { logsOf } from './logs.ts';
@@ -14,6 +15,8 @@ import type { VmPaths } from './vm-paths.ts';
 
 /** A connection to the agent breaks some ms before its cause (QEMU's end, a panic) is known. */
 const CAUSE_MS = 500;
+/** Default of {@link openSession}. */
+const SESSION_MS = 30_000;
 /** Lines of the console that a timeout shows. */
 const CONSOLE_LINES = 12;
 const CONSOLE_BYTES = 4 * 1024;
@@ -55,6 +58,18 @@ export async function awaitReady(
           ? 'The guest printed nothing: allow more time (--timeout), or try the other machine type.'
           : `Allow more time if the guest was still booting. Its console's last lines:\n${lines}`,
     });
+  }
+}
+
+/** The session with a guest that is up. See `GuestAccess.guest`. */
+export async function openSession(live: LiveVm, o: WaitOptions): Promise<GuestSession> {
+  const { fault } = live.watch;
+  const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
+  try {
+    return await live.link.open({ signal, timeoutMs: o.timeoutMs ?? SESSION_MS });
+  } catch (error) {
+    if (o.signal?.aborted) throw o.signal.reason;
+    throw await explainFailure(live, error);
   }
 }
 

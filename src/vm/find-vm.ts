@@ -33,6 +33,10 @@ export async function findRecord(idOrName: string, paths: StatePaths): Promise<V
 const STATE_HINTS: Partial<Record<VmState, (id: string, required: readonly VmState[]) => string>> =
   {
     stopped: (id) => `Start it: \`qmp-agent start ${id}\`.`,
+    suspended: (id, required) =>
+      required.includes('stopped')
+        ? `Resume it: \`qmp-agent resume ${id}\`. To boot it from its disk and lose what is in its memory: \`qmp-agent start --discard ${id}\`.`
+        : `Resume it: \`qmp-agent resume ${id}\`. To lose what is in its memory: \`qmp-agent kill --discard ${id}\`.`,
     paused: (id) => `Resume it: \`qmp-agent resume ${id}\`.`,
     running: (id, required) =>
       required.includes('stopped')

@@ -21,8 +21,10 @@ import {
   readRecord,
   type RecordEntry,
   type VmRecord,
+  type VmRun,
 } from './record.ts';
 import { stateFault } from './state-dir.ts';
+import { savedInUse, sweepSaved } from './suspend/saved.ts';
 import { TemplateStore } from './template/store.ts';
 import { isAbandoned } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
@@ -67,7 +69,7 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
     } else {
       reaped.push(...(await removeTemporaries(dir)));
       reaped.push(...(await removeDeadSockets(paths, entry.record)));
-      reaped.push(...(await endBrokenStart(paths, entry.record)));
+      reaped.push(...(await endBroken(paths, entry.record)));
     }
   }
   const known = new Set(entries.map((entry) => entry.id));
@@ -127,8 +129,14 @@ async function removeCheckpoints(paths: StatePaths): Promise<Reaped[]> {
 export async function killProcess(identity: ProcessIdentity): Promise<boolean> {
   if (!signalProcess(identity, 'SIGKILL')) return false;
   const deadline = performance.now() + KILL_MS;
-  while (isAlive(identity) && performance.now() < deadline) await delay(KILL_POLL_MS);
+  const isThere = async () => isAlive(identity) || (await threadsOf(identity.pid)) > 1;
+  while ((await isThere()) && performance.now() < deadline) await delay(KILL_POLL_MS);
   return true;
+}
+
+/** A zombie's other threads may still hold its sockets, and the lock on its disk. */
+async function threadsOf(pid: number): Promise<number> {
+  return (await readdir(`/proc/${pid}/task`).catch(() => [])).length;
 }
 
 /** QEMUs that were started for this VM, by the word in their `-name`. */
@@ -160,22 +168,26 @@ async function removeTemporaries(dir: string): Promise<Reaped[]> {
 }
 
 /**
- * What a start left whose process was killed before it could write QEMU down: a QEMU that nobody knows
- * of, and where it was the VM's first, a VM whose id nobody was told. Whoever starts a VM holds its lock.
+ * What a process left that was killed in the midst of a start, a suspend or a resume: a QEMU that the
+ * record knows nothing of, or no more; a VM whose id nobody was told; saved memory that nobody needs. Where
+ * somebody is at it, he has the lock.
  */
-async function endBrokenStart(paths: StatePaths, { id }: VmRecord): Promise<Reaped[]> {
+async function endBroken(paths: StatePaths, { id }: VmRecord): Promise<Reaped[]> {
   const files = vmPaths(paths, id);
   const lock = await FileLock.tryAcquire(files.lockPath).catch(() => undefined);
   if (lock === undefined) return [];
   await using _held = lock;
   const record = await readRecord(files).catch(() => undefined);
-  const qemu = record?.run?.qemu;
-  if (record === undefined || (qemu !== undefined && isAlive(qemu))) return [];
+  if (record === undefined) return [];
   if (record.state === 'starting' && record.run === undefined) return removeVm(paths, id, record);
+  const runs = ({ qemu }: Partial<VmRun>) => qemu !== undefined && isAlive(qemu);
+  const isRunning = record.state !== 'suspended' && runs(record.run ?? {});
   const reaped: Reaped[] = [];
-  for (const stray of await findQemus(id)) {
+  for (const stray of isRunning ? [] : await findQemus(id)) {
     if (await killProcess(stray)) reaped.push({ kind: 'process', path: `pid ${stray.pid}` });
   }
+  const dirs = await sweepSaved(files.dir, savedInUse(record, runs));
+  reaped.push(...dirs.map((path): Reaped => ({ kind: 'temp', path })));
   announce(reaped, id);
   return reaped;
 }

@@ -5,6 +5,9 @@ import { ConfigError, NotFoundError } from '../errors.ts';
 /** Hex digits of an id: short, as socket paths are. */
 const ID_DIGITS = 12;
 const ID_PATTERN = /^[0-9a-f]{12}$/;
+/** Hex digits after `saved-`: apart from the few others of one VM. */
+const SAVED_DIGITS = 8;
+const SAVED_PATTERN = /^saved-[0-9a-f]{8}$/;
 /** Starts with a letter, so that no name looks like an option; fits a hostname label after `_` is replaced. */
 const NAME_PATTERN = /^[A-Za-z][A-Za-z0-9._-]{0,62}$/;
 /** AF_VSOCK context ids 0–2 are reserved, 2^32−1 means any (linux/vm_sockets.h). */
@@ -19,6 +22,16 @@ export function newVmId(): string {
 /** Whether this is an id as {@link newVmId} makes it. */
 export function isVmId(text: string): boolean {
   return ID_PATTERN.test(text);
+}
+
+/** A new name for a directory with a suspended VM's memory. */
+export function newSavedName(): string {
+  return `saved-${randomBytes(SAVED_DIGITS / 2).toString('hex')}`;
+}
+
+/** Whether this is a name as {@link newSavedName} makes it. */
+export function isSavedName(name: unknown): name is string {
+  return typeof name === 'string' && SAVED_PATTERN.test(name);
 }
 
 /** A random AF_VSOCK context id; the kernel refuses one that is taken, and the launcher tries another. */

@@ -21,13 +21,13 @@ import {
   portsOf,
   type MachineContext,
 } from './machine-config.ts';
-import { ownIdentity } from './process-identity.ts';
+import { isAlive, ownIdentity } from './process-identity.ts';
 import { connectToNewQemu, QmpAccess } from './qmp-access.ts';
 import { readRecord, type VmConfig, type VmRecord, type VmRun } from './record.ts';
 import { makeDir } from './state-dir.ts';
 import { loadState } from './template/state.ts';
 import type { VmPaths } from './vm-paths.ts';
-import { lastLine, VmWatch } from './vm-watch.ts';
+import { lastLine, VmWatch, type WantedEnd } from './vm-watch.ts';
 
 /** CIDs tried before we give up: two random ones hardly ever collide. */
 const MAX_LAUNCHES = 5;
@@ -38,6 +38,8 @@ const STATUS_POLL_MS = 2_000;
 
 /** What a launch needs. */
 export interface LaunchContext extends MachineContext {
+  /** What goes on from frozen files stands still when it is loaded. Default false: it runs. */
+  readonly hold?: boolean | undefined;
   /** Told the run as soon as the process exists, so that it can be written down before anything else. */
   readonly onSpawn: (run: VmRun) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
@@ -106,10 +108,13 @@ export class LiveVm {
     }
   }
 
-  /** Takes up a QEMU that another process started; undefined where it is gone. */
+  /**
+   * Takes up a QEMU that another process started; undefined where it is gone. That of a suspended VM, if
+   * there is any, is what a dead process left.
+   */
   static adopt(record: VmRecord, paths: VmPaths): LiveVm | undefined {
-    const { run, id } = record;
-    if (run?.qemu === undefined) return undefined;
+    const { run, id, state } = record;
+    if (run?.qemu === undefined || !isAlive(run.qemu) || state === 'suspended') return undefined;
     const process = adoptQemu(run.qemu);
     const disk = boundsOf(id, paths, record.config);
     const notedEnd = endNotedIn(paths);
@@ -175,7 +180,7 @@ export class LiveVm {
       await context.onSpawn(run);
       const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
-      if (frozen !== undefined) await loadState(client, guard);
+      if (frozen !== undefined) await loadState(client, guard, { hold: context.hold });
       if (config.persistent) await client.close();
       const spawnMs = Math.round(performance.now() - startedAt);
       events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });
@@ -282,10 +287,11 @@ export class LiveVm {
   }
 }
 
-/** Whether somebody had it shut down: he wrote so before he did. */
-function endNotedIn(paths: VmPaths): () => Promise<'shutdown' | undefined> {
+/** Whether somebody had it shut down, or suspended: he wrote so before he did. */
+function endNotedIn(paths: VmPaths): () => Promise<WantedEnd | undefined> {
   return async () => {
     const state = (await readRecord(paths))?.state;
+    if (state === 'suspended') return state;
     return state === 'stopping' || state === 'stopped' ? 'shutdown' : undefined;
   };
 }

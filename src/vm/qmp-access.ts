@@ -5,7 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { QmpClient } from '../../qmp/index.ts';
-import { QmpConnectError } from '../errors.ts';
+import { QmpConnectError, QmpProtocolError } from '../errors.ts';
 import { events } from '../events.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
@@ -13,8 +13,10 @@ import type { VmPaths } from './vm-paths.ts';
 
 /** Until QEMU has made its socket and answered, from its start: some 30 ms; minutes on a host that swaps. */
 const START_TIMEOUT_MS = 60_000;
-/** Between two tries to connect to a QEMU that is just starting. */
+/** Between two tries to connect. */
 const START_RETRY_MS = 5;
+/** Most connections for one conversation, where an answer to somebody else comes first. */
+const MAX_CONNECTS = 3;
 /** One connection, greeting and answer of a QEMU that runs. */
 const CONNECT_TIMEOUT_MS = 5_000;
 
@@ -67,13 +69,24 @@ export class QmpAccess {
     await using _lock = locked
       ? await FileLock.acquire(this.#paths.qmpLockPath, { signal: o.signal, timeoutMs, operation })
       : undefined;
-    await using client = await QmpClient.connect({
-      path: locked ? this.#paths.qmpSocketPath : this.#paths.monitorSocketPath,
-      signal: o.signal,
-      timeoutMs,
-      ...tracer(this.#vmId),
-    });
+    const path = locked ? this.#paths.qmpSocketPath : this.#paths.monitorSocketPath;
+    await using client = await this.#connect({ path, signal: o.signal, timeoutMs });
     return await talk(client);
+  }
+
+  /**
+   * What QEMU answers to a client that was cut off in the midst of a command (killed, aborted) goes to the
+   * next one, before anything else: that one comes again.
+   */
+  async #connect(o: { path: string; signal: AbortSignal | undefined; timeoutMs: number }) {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await QmpClient.connect({ ...o, ...tracer(this.#vmId) });
+      } catch (error) {
+        if (!(error instanceof QmpProtocolError) || attempt === MAX_CONNECTS) throw error;
+        await delay(START_RETRY_MS, undefined, { signal: o.signal });
+      }
+    }
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,7 @@ import { open, readdir } from 'node:fs/promises';
 import type { MachineType } from '../../firmware/machine.ts';
 import { StateDirError } from '../errors.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
-import { isVmId } from './ids.ts';
+import { isSavedName, isVmId } from './ids.ts';
 import { isIdentity, type ProcessIdentity } from './process-identity.ts';
 import {
   checkSchema,
@@ -12,6 +12,7 @@ import {
   stateFault,
   writeWhole,
 } from './state-dir.ts';
+import type { MadeWith } from './template/fit.ts';
 import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
 
 /** Longest record that is read; ours have some 3 KiB. */
@@ -73,10 +74,26 @@ export interface VmRun {
   readonly restoring?: 'loading' | 'loaded' | undefined;
   /** A fork is under way, or broke off: what runs in the guest may stand still. */
   readonly forking?: boolean | undefined;
+  /**
+   * What execs have started stands still: a suspend or a resume is under way, or has broken off. The
+   * guest needs fresh entropy and the time before it may go on.
+   */
+  readonly parked?: true | undefined;
+}
+
+/** What {@link VmRecord.suspended} says of a VM's memory on disk. */
+export interface SavedMemory extends MadeWith {
+  /** Name of a directory in the VM's own. */
+  readonly name: string;
+  /** ISO 8601, host clock. */
+  readonly savedAt: string;
+  readonly memoryBytes: number;
+  readonly stateSha256: string;
 }
 
 /** States that are written down; what the host shows besides is added when a record is read. */
-export type RecordedState = 'starting' | 'running' | 'paused' | 'stopping' | 'stopped';
+export type RecordedState =
+  'starting' | 'running' | 'paused' | 'stopping' | 'stopped' | 'suspended';
 
 /** `vm.json`. */
 export interface VmRecord {
@@ -91,7 +108,15 @@ export interface VmRecord {
   /** Why, where there is more to say. */
   readonly detail?: string | undefined;
   readonly run?: VmRun | undefined;
+  /**
+   * Where its memory is while the state is `suspended`, and only then: as soon as a vCPU may have run,
+   * the disk has moved on, and the state is another.
+   */
+  readonly suspended?: SavedMemory | undefined;
 }
+
+/** What changes with a state. */
+export type RecordChange = Pick<VmRecord, 'state'> & Partial<VmRecord>;
 
 /** A record, or what is wrong with it. */
 export type RecordEntry =
@@ -105,11 +130,16 @@ export type RecordEntry =
 
 /**
  * Writes a record.
+ * @param o as {@link writeWhole}
  * @throws StateDirError the directory is read-only or gone
  * @throws HostError ERR_HOST_DISK_FULL
  */
-export async function writeRecord(paths: VmPaths, record: VmRecord): Promise<void> {
-  await writeWhole(paths.recordPath, record);
+export async function writeRecord(
+  paths: VmPaths,
+  record: VmRecord,
+  o: { durable?: boolean } = {},
+): Promise<void> {
+  await writeWhole(paths.recordPath, record, o);
 }
 
 /**
@@ -154,6 +184,9 @@ export function parseRecord(text: string, path: string): VmRecord {
   }
   if (record.run !== undefined && !isIdentity(record.run.starter))
     throw corrupt(path, 'its start is unclear');
+  // A directory of this name is removed one day.
+  if (record.state === 'suspended' && !(record.run && isSavedName(record.suspended?.name)))
+    throw corrupt(path, 'where its memory is, is unclear');
   return record as VmRecord;
 }
 

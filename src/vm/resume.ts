@@ -1,4 +1,4 @@
-/** Letting vCPUs run again, after a pause or a restore. */
+/** Letting vCPUs run again, after a pause, a restore or a suspend. */
 import { GuestConnectError, StateError } from '../errors.ts';
 import type { WaitOptions } from './api.ts';
 import { freshEntropy } from './entropy.ts';
@@ -14,8 +14,9 @@ const RENEW_MS = 30_000;
 /** Resumes a paused VM; inside `exclusively`. @throws StateError it runs, or what it holds is no VM */
 export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
   requireWhole(inside);
-  if (inside.run?.restoring === 'loaded') return wakeRestored(inside, live, o);
-  if (inside.run?.forking === true) return endBrokenFork(inside, live, o);
+  const { run } = inside;
+  if (run?.forking === true) return endBrokenFork(inside, live, o);
+  if (run?.restoring === 'loaded' || run?.parked === true) return wakeRestored(inside, live, o);
   await live.qmp.use(async (client) => {
     const { running } = await client.execute('query-status', {}, o);
     if (running) throw wrongState(inside.id, ['paused'], 'running');
@@ -37,23 +38,27 @@ export async function wakeRestored(
   live: LiveVm,
   { signal, timeoutMs = RENEW_MS }: WaitOptions,
 ): Promise<void> {
+  const isParked = inside.run?.parked === true;
+  // An agent that we have no session with may stand in the midst of one that nobody else remembers.
+  if (live.link.current === undefined) await live.link.restored();
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
-    await renew(live, { signal, timeoutMs });
+    await renew(live, { isParked, signal, timeoutMs });
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);
     signal?.throwIfAborted();
     live.watch.fault.throwIfAborted();
     throw new GuestConnectError(
-      `VM ${inside.id} was restored and is paused: its agent could not be given fresh entropy and the time`,
+      `VM ${inside.id} ${isParked ? 'is loaded' : 'was restored'} and is paused: its agent could not be given fresh entropy and the time`,
       {
         vmId: inside.id,
         cause: error,
-        hint: `Try once more (\`qmp-agent resume ${inside.id}\`), or restore another snapshot.`,
+        hint: `Try once more (\`qmp-agent resume ${inside.id}\`), or ${isParked ? 'kill the VM' : 'restore another snapshot'}.`,
       },
     );
   }
-  await inside.note('running', { restoring: undefined });
+  live.watch.renew();
+  await inside.note('running', { restoring: undefined, parked: undefined });
 }
 
 /** @throws StateError a restore broke off half-way */
@@ -68,7 +73,22 @@ export function requireWhole(inside: VmInside): void {
   });
 }
 
-async function renew(live: LiveVm, o: { signal?: AbortSignal | undefined; timeoutMs: number }) {
+/** @throws StateError a suspend or a resume broke off */
+export function requireUnparked(inside: VmInside): void {
+  if (inside.run?.parked !== true) return;
+  const { id } = inside;
+  throw new StateError(`what runs in VM ${id} stands still: a suspend or a resume has broken off`, {
+    vmId: id,
+    actual: 'parked',
+    required: ['running', 'paused'],
+    hint: `Resume it: \`qmp-agent resume ${id}\`.`,
+  });
+}
+
+async function renew(
+  live: LiveVm,
+  o: { isParked: boolean; signal?: AbortSignal | undefined; timeoutMs: number },
+) {
   const deadline = performance.now() + o.timeoutMs;
   const signal = AbortSignal.any([live.watch.fault, ...(o.signal ? [o.signal] : [])]);
   const bounds = () => ({
@@ -80,4 +100,5 @@ async function renew(live: LiveVm, o: { signal?: AbortSignal | undefined; timeou
     session.addEntropy(freshEntropy(), bounds()),
     session.setClock(Date.now(), bounds()),
   ]);
+  if (o.isParked) await session.thaw(Date.now(), bounds());
 }

@@ -55,6 +55,18 @@ export async function shutDown(live: LiveVm, o: ShutdownOptions): Promise<VmEnd>
   return kill(live);
 }
 
+/** A paused guest cannot shut down. @returns whether its vCPUs run now */
+export async function wakeUp(live: LiveVm, isPaused: boolean): Promise<boolean> {
+  if (live.watch.fault.aborted) return false;
+  if (!isPaused) return true;
+  return live.qmp
+    .use((client) => client.execute('cont'))
+    .then(
+      () => true,
+      () => false,
+    );
+}
+
 /** SIGKILL, and QEMU's end. @throws VmDiedError it survived that */
 export async function kill(live: LiveVm): Promise<VmEnd> {
   live.watch.expectEnd('killed');

@@ -4,7 +4,7 @@ import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
 import { setClock } from './guest-clock.ts';
 import type { LiveVm } from './live-vm.ts';
-import { requireWhole, wakeRestored } from './resume.ts';
+import { requireUnparked, requireWhole, wakeRestored } from './resume.ts';
 import { deleteSnapshot, loadSnapshot, querySnapshots, saveSnapshot } from './snapshot-jobs.ts';
 import {
   checkDescription,
@@ -49,6 +49,7 @@ export class Snapshots implements SnapshotsApi {
     return this.#vm.exclusively(ALIVE, o, async (live) => {
       live.watch.fault.throwIfAborted();
       requireWhole(this.#vm);
+      requireUnparked(this.#vm); // else what runs in it would stand still after each restore
       const wasRunning = this.#vm.state === 'running';
       const info = await live.qmp.use(async (client) => {
         const before = await querySnapshots(client, o);

@@ -65,23 +65,36 @@ export function checkSchema(schema: unknown, path: string): void {
 
 /**
  * Writes JSON to a file that is never seen half.
+ * @param o.durable it is on the disk when this returns, whatever becomes of the host. Default false
  * @throws StateDirError the directory is read-only or gone
  * @throws HostError ERR_HOST_DISK_FULL
  */
-export async function writeWhole(path: string, content: object): Promise<void> {
+export async function writeWhole(
+  path: string,
+  content: object,
+  { durable = false }: { durable?: boolean } = {},
+): Promise<void> {
   const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
     const file = await open(temporary, 'wx', 0o600);
     try {
       await file.writeFile(`${JSON.stringify(content, undefined, 2)}\n`);
+      if (durable) await file.sync();
     } finally {
       await file.close();
     }
     await rename(temporary, path);
+    if (durable) await syncPath(dirname(path));
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined);
     throw stateFault(error, path);
   }
+}
+
+/** Has a file, or a directory's names, on the disk. */
+export async function syncPath(path: string): Promise<void> {
+  await using file = await open(path, 'r');
+  await file.sync();
 }
 
 /** What a failed access to the state directory means. An error that says so already stays as it is. */

@@ -5,6 +5,7 @@ import type { StatePaths, VmInfo, VmState } from './api.ts';
 import { readArgv } from './launcher.ts';
 import { isAlive, type ProcessIdentity } from './process-identity.ts';
 import type { RecordEntry, VmRecord } from './record.ts';
+import { savedBytes, savedFiles } from './suspend/saved.ts';
 import { vmPaths } from './vm-paths.ts';
 
 /** Whether a process lives; a parameter so that tests need none. */
@@ -16,6 +17,8 @@ export function observeState(
   alive: Liveness = isAlive,
 ): { state: VmState; detail: string | undefined } {
   const { run } = record;
+  // A QEMU that still runs is what a dead process left of a suspend or a resume.
+  if (record.state === 'suspended') return { state: 'suspended', detail: record.detail };
   if (run?.qemu !== undefined && alive(run.qemu)) {
     // A starter that died between the launch and the agent's answer leaves `starting` behind; the
     // guest has come up by itself meanwhile, or will.
@@ -23,7 +26,9 @@ export function observeState(
       record.state === 'starting'
         ? !alive(run.starter) && !isHalfClone(record)
         : record.state === 'stopped';
-    return { state: settled ? 'running' : record.state, detail: record.detail };
+    const detail =
+      run.parked === true ? 'a suspend or resume is under way, or broke off' : undefined;
+    return { state: settled ? 'running' : record.state, detail: record.detail ?? detail };
   }
   if (record.state === 'stopped') return { state: 'stopped', detail: record.detail };
   if (
@@ -45,6 +50,11 @@ export function isHalfClone({ state, run }: Pick<VmRecord, 'state' | 'run'>): bo
   return state === 'starting' && run?.memoryPath !== undefined;
 }
 
+/** Whether a VM that is there has no QEMU, and wants none. */
+export function isDown(state: VmState): boolean {
+  return state === 'stopped' || state === 'suspended';
+}
+
 /** Whether this is an ephemeral VM whose owner is gone, or a clone that nobody will finish. */
 export function isAbandoned(record: VmRecord, alive: Liveness = isAlive): boolean {
   const { owner, run } = record;
@@ -56,7 +66,7 @@ export function isAbandoned(record: VmRecord, alive: Liveness = isAlive): boolea
 export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = isAlive): VmInfo {
   const { config, run } = record;
   const { state, detail } = observeState(record, alive);
-  const runs = state !== 'stopped';
+  const runs = !isDown(state);
   const files = vmPaths(paths, record.id);
   return {
     id: record.id,
@@ -78,6 +88,7 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
     ownerPid: record.owner?.pid,
     createdAt: record.createdAt,
     startedAt: run?.startedAt,
+    suspendedAt: record.suspended?.savedAt,
     dir: files.dir,
     runtimeDir: files.runtimeDir,
   };
@@ -98,8 +109,11 @@ export function seenBy(
 /** As {@link infoOf}, with what costs a look at the host. */
 export async function inspectVm(paths: StatePaths, record: VmRecord): Promise<VmInfo> {
   const info = infoOf(paths, record);
+  const { dir, diskPath } = vmPaths(paths, info.id);
   const argv = info.pid === undefined ? undefined : await readArgv(info.pid);
-  return { ...info, argv, diskUsedBytes: await usedBytes(vmPaths(paths, info.id).diskPath) };
+  const { suspended } = record;
+  const suspendedBytes = suspended && (await savedBytes(savedFiles(dir, suspended.name)));
+  return { ...info, argv, suspendedBytes, diskUsedBytes: await usedBytes(diskPath) };
 }
 
 /** An entry as users see it; of a broken record only id and defect are known. */
@@ -126,6 +140,7 @@ export function entryInfo(paths: StatePaths, entry: RecordEntry): VmInfo {
     ownerPid: undefined,
     createdAt: '',
     startedAt: undefined,
+    suspendedAt: undefined,
     dir: files.dir,
     runtimeDir: files.runtimeDir,
   };

@@ -1,7 +1,7 @@
 /** What parts of a VM (`vm.snapshots`, resume) need of the `Vm` that they belong to. */
 import type { VmState, WaitOptions } from './api.ts';
 import type { LiveVm } from './live-vm.ts';
-import type { RecordedState, VmConfig, VmRun } from './record.ts';
+import type { RecordChange, RecordedState, VmConfig, VmRecord, VmRun } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
 /** The inside of one VM. */
@@ -27,4 +27,13 @@ export interface VmInside {
   ): Promise<T>;
   /** Writes down the state and what has changed about this life of QEMU; inside {@link exclusively}. */
   note(state: RecordedState, change?: Partial<VmRun>): Promise<void>;
+  /** As the record is; fresh inside {@link exclusively}. */
+  readonly record: VmRecord;
+  /**
+   * Writes down what has changed, so that it outlives the host's power. `suspended` and `detail` stand
+   * for one state each: what is not given is gone.
+   */
+  write(change: RecordChange): Promise<void>;
+  /** QEMU has ended: its connections and sockets go. */
+  letGo(): Promise<void>;
 }

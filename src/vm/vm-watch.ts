@@ -12,7 +12,9 @@ import { extractPanic, PanicDetector, panicSummary, printable } from './guest-pa
 import type { ProcessExit, QemuProcess } from './launcher.ts';
 
 /** Why a life of QEMU ended. */
-export type EndReason = 'shutdown' | 'killed' | 'guest' | 'died' | 'panic';
+export type EndReason = 'shutdown' | 'killed' | 'suspended' | 'guest' | 'died' | 'panic';
+/** Why one ends where somebody here, or elsewhere, wants it to. */
+export type WantedEnd = Extract<EndReason, 'shutdown' | 'killed' | 'suspended'>;
 
 /** The end of a life of QEMU. */
 export interface VmEnd {
@@ -35,7 +37,7 @@ export interface WatchTarget {
   readonly qemuLog: BoundedLog;
   readonly disk: DiskBounds;
   /** Where others may end it: what whoever did so wrote down about that. */
-  readonly notedEnd?: (() => Promise<'shutdown' | undefined>) | undefined;
+  readonly notedEnd?: (() => Promise<WantedEnd | undefined>) | undefined;
 }
 
 /** One life of QEMU, from its start (or our coming to it) to its end. */
@@ -43,7 +45,7 @@ export class VmWatch {
   readonly #target: WatchTarget;
   #fault = newFault();
   readonly #over = new AbortController();
-  #expected: 'shutdown' | 'killed' | undefined;
+  #expected: WantedEnd | undefined;
   #panic: GuestPanicError | undefined;
   /** Resolves once QEMU is gone, with all that is known; never rejects. Not after {@link release}. */
   readonly ended: Promise<VmEnd>;
@@ -60,7 +62,7 @@ export class VmWatch {
   }
 
   /** QEMU's end is wanted from here on. */
-  expectEnd(reason: 'shutdown' | 'killed'): void {
+  expectEnd(reason: WantedEnd): void {
     this.#expected ??= reason;
   }
 
@@ -163,15 +165,18 @@ export class VmWatch {
     const texts = {
       shutdown: 'was shut down',
       killed: 'was killed',
+      suspended: 'was suspended',
       guest: 'has powered itself off',
       died: `is gone: QEMU ${describeExit(exit)}`,
     };
     const last = lastLine(stderr);
     const message = `VM ${vmId} ${texts[reason]}${reason === 'died' && last !== '' ? `: ${last}` : ''}`;
-    const hint =
-      reason === 'died'
-        ? `See QEMU's own words in the error's \`stderr\`; \`dmesg\` tells whether the kernel killed it for want of memory.`
-        : `Start it again (\`qmp-agent start ${vmId}\`) where it is persistent; else make another.`;
+    const hints: Partial<Record<EndReason, string>> = {
+      died: `See QEMU's own words in the error's \`stderr\`; \`dmesg\` tells whether the kernel killed it for want of memory.`,
+      suspended: `Let it go on where it was: \`qmp-agent resume ${vmId}\`.`,
+    };
+    const again = `Start it again (\`qmp-agent start ${vmId}\`) where it is persistent; else make another.`;
+    const hint = hints[reason] ?? again;
     return {
       reason,
       exit,

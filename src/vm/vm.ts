@@ -7,6 +7,7 @@ import { events } from '../events.ts';
 import type { GuestSession } from '../guest/index.ts';
 import {
   DEFAULT_READY_TIMEOUT_MS,
+  type KillOptions,
   type LogKind,
   type Reaped,
   type StateOptions,
@@ -22,7 +23,7 @@ import {
   type WaitOptions,
 } from './api.ts';
 import { awaitState } from './await-state.ts';
-import { bootFilesOf, explainFailure } from './boot.ts';
+import { bootFilesOf, explainFailure, openSession } from './boot.ts';
 import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
 import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
@@ -33,28 +34,29 @@ import { followLog } from './follow-log.ts';
 import { endBrokenFork, endBrokenForkUnlocked } from './fork/broken.ts';
 import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import { forkVm } from './fork/fork.ts';
-import { collectGarbage, findQemus, killProcess, reapAbandoned, removeVm } from './gc.ts';
+import { removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
 import { lockMachine } from './machine-lock.ts';
 import { LiveVm } from './live-vm.ts';
 import { clearLogs, logOf } from './logs.ts';
 import { dieWithProcess } from './process-exit.ts';
-import { isAlive } from './process-identity.ts';
-import { readRecord, writeRecord, type RecordedState, type VmRecord } from './record.ts';
+import { readRecord, writeRecord, type RecordChange, type VmRecord } from './record.ts';
 import { resumeVm } from './resume.ts';
-import { DEFAULT_GRACE_MS, kill, shutDown } from './shutdown.ts';
+import { DEFAULT_GRACE_MS, kill, shutDown, wakeUp } from './shutdown.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import { Snapshots } from './snapshots.ts';
-import { checkLayout } from './state-dir.ts';
+import { giveUpSaved, removeLeftovers } from './suspend/give-up.ts';
+import { sweepSaved } from './suspend/saved.ts';
+import { suspendVm } from './suspend/suspend.ts';
+import { loadSuspended } from './suspend/wake.ts';
 import { cloneVm } from './template/clone.ts';
 import { freezeVm, type Frozen } from './template/freeze.ts';
-import { entryInfo, infoOf, inspectVm, isHalfClone, observeState, seenBy } from './vm-info.ts';
+import { infoOf, isDown, isHalfClone, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
+import { collectIn, inspectNamed, listVms } from './vm-lists.ts';
 import { vmPaths, type VmPaths } from './vm-paths.ts';
 import type { VmEnd } from './vm-watch.ts';
 
-/** Default of {@link Vm.guest}. */
-const GUEST_TIMEOUT_MS = 30_000;
 /** A kill that cannot get the lock writes nothing: the record is read with an eye on the process. */
 const KILL_LOCK_MS = 1_000;
 
@@ -94,40 +96,32 @@ export class Vm implements VmInstance {
     const paths = o.paths ?? resolvePaths();
     const record = await findRecord(idOrName, paths);
     o.signal?.throwIfAborted();
-    const alive = record.run?.qemu !== undefined && isAlive(record.run.qemu);
-    const live = alive ? LiveVm.adopt(record, vmPaths(paths, record.id)) : undefined;
-    return new Vm(paths, record, live, false);
+    return new Vm(paths, record, LiveVm.adopt(record, vmPaths(paths, record.id)), false);
   }
 
   /** {@inheritDoc VmStatics.list} */
-  static async list(o: StateOptions = {}): Promise<VmInfo[]> {
-    const paths = o.paths ?? resolvePaths();
-    await checkLayout(paths);
-    const { entries } = await reapAbandoned(paths);
-    return entries.map((entry) => entryInfo(paths, entry));
+  static list(o: StateOptions = {}): Promise<VmInfo[]> {
+    return listVms(o);
   }
 
   /** {@inheritDoc VmStatics.inspect} */
-  static async inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
-    const paths = o.paths ?? resolvePaths();
-    return inspectVm(paths, await findRecord(idOrName, paths));
+  static inspect(idOrName: string, o: StateOptions = {}): Promise<VmInfo> {
+    return inspectNamed(idOrName, o);
   }
 
   /** {@inheritDoc VmStatics.kill} */
-  static async kill(idOrName: string, o: StateOptions & WaitOptions = {}): Promise<boolean> {
+  static async kill(idOrName: string, o: StateOptions & KillOptions = {}): Promise<boolean> {
     const paths = o.paths ?? resolvePaths();
     const record = await findRecord(idOrName, paths);
-    const ran = observeState(record).state !== 'stopped';
+    const ran = !isDown(observeState(record).state);
     await using vm = await Vm.connect(record.id, o);
     await vm.kill(o);
     return ran;
   }
 
   /** {@inheritDoc VmStatics.gc} */
-  static async gc(o: StateOptions & WaitOptions = {}): Promise<Reaped[]> {
-    const paths = o.paths ?? resolvePaths();
-    await checkLayout(paths);
-    return collectGarbage(paths, o);
+  static gc(o: StateOptions & WaitOptions = {}): Promise<Reaped[]> {
+    return collectIn(o);
   }
 
   private constructor(
@@ -160,7 +154,7 @@ export class Vm implements VmInstance {
   }
 
   get fault(): AbortSignal {
-    return this.#live?.watch.fault ?? AbortSignal.abort(this.#stateError(['running'], this.#state));
+    return this.#live?.watch.fault ?? AbortSignal.abort(this.#stateError(['running']));
   }
 
   get monitorPath(): string {
@@ -173,19 +167,10 @@ export class Vm implements VmInstance {
     const open = this.#live?.link.current;
     if (open !== undefined && this.#state === 'running' && !this.fault.aborted) return open;
     const live = await this.#takeUp();
-    const { fault } = live.watch;
-    fault.throwIfAborted();
+    live.watch.fault.throwIfAborted();
     if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.#inside(), live, o);
-    if (this.#state === 'paused' || isHalfClone(this.#record))
-      throw this.#stateError(['running'], this.#state);
-    const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
-    const timeoutMs = o.timeoutMs ?? GUEST_TIMEOUT_MS;
-    try {
-      return await live.link.open({ signal, timeoutMs });
-    } catch (error) {
-      if (o.signal?.aborted) throw o.signal.reason;
-      throw await explainFailure(live, error);
-    }
+    if (this.#state === 'paused' || isHalfClone(this.#record)) throw this.#stateError(['running']);
+    return openSession(live, o);
   }
 
   explain(error: unknown): Promise<unknown> {
@@ -204,21 +189,19 @@ export class Vm implements VmInstance {
     return info;
   }
 
-  async waitForState(wanted: VmState | readonly VmState[], o: WaitOptions = {}): Promise<VmState> {
-    const states = typeof wanted === 'string' ? [wanted] : wanted;
-    const look = async () => (await this.info()).state;
-    return awaitState(this.id, look, states, o);
+  waitForState(wanted: VmState | readonly VmState[], o: WaitOptions = {}): Promise<VmState> {
+    return awaitState(this.id, wanted, async () => (await this.info()).state, o);
   }
 
-  async start(o: WaitOptions = {}): Promise<void> {
+  async start(o: WaitOptions & { discard?: boolean } = {}): Promise<void> {
     const deadline = performance.now() + (o.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS);
     await using _lock = await this.#lock(o);
-    const record = await this.#freshRecord();
-    if (!record.config.persistent || this.#state !== 'stopped')
-      throw this.#stateError(['stopped'], this.#state);
+    await this.#freshRecord();
+    if (this.#state === 'suspended' && o.discard === true) await giveUpSaved(this.#inside());
+    const record = this.#record;
+    if (!record.config.persistent || this.#state !== 'stopped') throw this.#stateError(['stopped']);
     await this.#detach();
-    // Of a start whose process died before it could write the pid down.
-    for (const stray of await findQemus(this.id)) await killProcess(stray);
+    await removeLeftovers(this.#inside());
     const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
@@ -228,7 +211,9 @@ export class Vm implements VmInstance {
       this.#attach(started.live);
       this.#setState('running');
     } catch (error) {
-      await this.#note('stopped', (error as Error).message).catch(() => undefined);
+      await this.#write({ state: 'stopped', detail: (error as Error).message }).catch(
+        () => undefined,
+      );
       throw error;
     }
   }
@@ -237,20 +222,22 @@ export class Vm implements VmInstance {
     await using _lock = await this.#lock(o);
     const record = await this.#freshRecord();
     if (this.#state === 'stopped') return;
+    if (this.#state === 'suspended') throw this.#stateError(['running', 'paused']);
     const live = await this.#takeUp();
-    const awake = await this.#wake(live);
+    const awake = await wakeUp(live, this.#state === 'paused');
     // On a full disk nothing can be written down, but a VM can be stopped.
-    await this.#note('stopping').catch(() => undefined);
+    await this.#write({ state: 'stopping' }).catch(() => undefined);
     const { machine } = record.config;
     const graceMs = o.graceMs ?? DEFAULT_GRACE_MS;
     await shutDown(live, { graceMs, machine, awake, signal: o.signal });
     await this.#down();
   }
 
-  async kill(o: WaitOptions = {}): Promise<void> {
+  async kill(o: KillOptions = {}): Promise<void> {
     o.signal?.throwIfAborted();
     await this.#freshRecord();
     if (this.#state === 'stopped') return;
+    if (this.#state === 'suspended') return this.#giveUp(o);
     const live = await this.#takeUp();
     await kill(live);
     // A start under way holds the lock and cleans up by itself; then there is nothing to write.
@@ -259,10 +246,10 @@ export class Vm implements VmInstance {
   }
 
   async remove(o: WaitOptions & { force?: boolean } = {}): Promise<void> {
-    if (o.force === true) await this.kill(o);
+    if (o.force === true) await this.kill({ ...o, discard: true });
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
-    if (this.#state !== 'stopped') throw this.#stateError(['stopped'], this.#state);
+    if (!isDown(this.#state)) throw this.#stateError(['stopped']);
     await this.#detach();
     await removeVm(this.#paths, this.id, this.#record);
     this.#setState('removed');
@@ -272,12 +259,23 @@ export class Vm implements VmInstance {
   async pause(o: WaitOptions = {}): Promise<void> {
     await this.#exclusively(['running'], o, async (live) => {
       await live.qmp.use((client) => client.execute('stop', {}, o), o);
-      await this.#note('paused');
+      await this.#write({ state: 'paused' });
     });
   }
 
   async resume(o: WaitOptions = {}): Promise<void> {
-    await this.#exclusively(undefined, o, (live) => resumeVm(this.#inside(), live, o));
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    const inside = this.#inside();
+    if (this.#state === 'suspended') {
+      await this.#detach();
+      this.#attach(await loadSuspended(inside, o));
+    }
+    await this.#changing((live) => resumeVm(inside, live, o));
+  }
+
+  suspend(o: WaitOptions = {}): Promise<void> {
+    return suspendVm(this.#inside(), o);
   }
 
   async fork(o: VmForkOptions = {}): Promise<Vm[]> {
@@ -302,8 +300,7 @@ export class Vm implements VmInstance {
 
   async console(o: WaitOptions = {}): Promise<Duplex> {
     await this.#freshRecord();
-    if (this.#state === 'stopped')
-      throw this.#stateError(['running', 'paused', 'starting'], this.#state);
+    if (isDown(this.#state)) throw this.#stateError(['running', 'paused', 'starting']);
     return attachConsole(this.id, this.#files, o);
   }
 
@@ -348,7 +345,8 @@ export class Vm implements VmInstance {
 
   #onEnd(live: LiveVm, end: VmEnd): void {
     events.emit('vm.stopped', { vmId: this.id, reason: end.reason });
-    if (this.#live === live && this.#state !== 'removed') this.#setState('stopped');
+    if (this.#live !== live || this.#state === 'removed') return;
+    this.#setState(end.reason === 'suspended' ? 'suspended' : 'stopped');
   }
 
   /** Lets go of QEMU, which runs on where it does. */
@@ -361,14 +359,13 @@ export class Vm implements VmInstance {
   /** The QEMU that runs now, which another process may have started. @throws StateError none does */
   async #takeUp(): Promise<LiveVm> {
     const record = await this.#freshRecord();
-    const qemu = record.run?.qemu;
     const live = this.#live;
     if (this.#closing !== undefined) throw closedVm(this.id);
-    if (live !== undefined && (live.run.qemu?.pid === qemu?.pid || this.#owned)) return live;
+    const isSame = live?.run.qemu?.pid === record.run?.qemu?.pid && this.#state !== 'suspended';
+    if (live !== undefined && (isSame || this.#owned)) return live;
     await this.#detach();
-    const adopted =
-      qemu !== undefined && isAlive(qemu) ? LiveVm.adopt(record, this.#files) : undefined;
-    if (adopted === undefined) throw this.#stateError(['running'], this.#state);
+    const adopted = LiveVm.adopt(record, this.#files);
+    if (adopted === undefined) throw this.#stateError(['running']);
     this.#attach(adopted);
     return adopted;
   }
@@ -384,46 +381,53 @@ export class Vm implements VmInstance {
     return lockMachine(this.id, this.#files.lockPath, o);
   }
 
-  /** Writes a state down; the lock is held. */
-  async #note(state: RecordedState, detail?: string): Promise<void> {
-    this.#record = { ...this.#record, state, detail };
-    this.#setState(state);
-    await writeRecord(this.#files, this.#record);
+  /** What {@link VmInside} says; the lock is held. */
+  async #write(change: RecordChange, durable = false): Promise<void> {
+    this.#record = { ...this.#record, detail: undefined, suspended: undefined, ...change };
+    this.#setState(change.state);
+    await writeRecord(this.#files, this.#record, { durable });
   }
 
   /** QEMU is gone: its sockets go too. */
-  async #down(): Promise<void> {
+  async #letGo(): Promise<void> {
     await this.#detach();
     await rm(this.#files.runtimeDir, { recursive: true, force: true });
+  }
+
+  async #giveUp(o: KillOptions): Promise<void> {
+    await using _lock = await this.#lock(o);
+    await this.#freshRecord();
+    if (this.#state !== 'suspended' || o.discard !== true)
+      throw this.#stateError(['running', 'paused']);
+    await giveUpSaved(this.#inside());
+  }
+
+  /** As {@link #letGo}, after an end. */
+  async #down(): Promise<void> {
+    await this.#letGo();
+    await sweepSaved(this.#files.dir, undefined);
     // The owner of an ephemeral VM may have removed it by now.
     if ((await readRecord(this.#files)) !== undefined)
-      await this.#note('stopped').catch(() => undefined);
+      await this.#write({ state: 'stopped' }).catch(() => undefined);
     else this.#setState('removed');
   }
 
-  /** A paused guest cannot shut down. @returns whether its vCPUs run now */
-  async #wake(live: LiveVm): Promise<boolean> {
-    if (live.watch.fault.aborted) return false;
-    if (this.#state !== 'paused') return true;
-    return live.qmp
-      .use((client) => client.execute('cont'))
-      .then(
-        () => true,
-        () => false,
-      );
-  }
-
-  /** What {@link VmInside} says; without states, any in which QEMU runs. */
+  /** What {@link VmInside} says. */
   async #exclusively<T>(
-    states: readonly VmState[] | undefined,
+    states: readonly VmState[],
     o: WaitOptions,
     work: (live: LiveVm) => Promise<T>,
   ): Promise<T> {
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
-    if (states !== undefined && this.#record.run?.forking === true)
+    if (this.#record.run?.forking === true)
       await endBrokenFork(this.#inside(), await this.#takeUp(), o);
-    if (states?.includes(this.#state) === false) throw this.#stateError(states, this.#state);
+    if (!states.includes(this.#state)) throw this.#stateError(states);
+    return this.#changing(work);
+  }
+
+  /** Does something to the QEMU that runs now; the lock is held. */
+  async #changing<T>(work: (live: LiveVm) => Promise<T>): Promise<T> {
     const live = await this.#takeUp();
     this.#isChanging = true;
     try {
@@ -438,7 +442,7 @@ export class Vm implements VmInstance {
 
   #inside(): VmInside {
     const state = () => this.#state;
-    const run = () => this.#record.run;
+    const record = () => this.#record;
     return {
       id: this.id,
       files: this.#files,
@@ -446,17 +450,20 @@ export class Vm implements VmInstance {
       get state() {
         return state();
       },
+      get record() {
+        return record();
+      },
       get run() {
-        return run();
+        return record().run;
       },
       takeUp: () => this.#takeUp(),
       exclusively: (states, o, work) => this.#exclusively(states, o, work),
-      note: async (recorded, change) => {
-        const { run: before } = this.#record;
-        if (before !== undefined && change !== undefined)
-          this.#record = { ...this.#record, run: { ...before, ...change } };
-        await this.#note(recorded);
+      note: (recorded, change) => {
+        const { run } = this.#record;
+        return this.#write({ state: recorded, run: run && { ...run, ...change } });
       },
+      write: (change) => this.#write(change, true),
+      letGo: () => this.#letGo(),
     };
   }
 
@@ -467,8 +474,8 @@ export class Vm implements VmInstance {
     events.emit('vm.state', { vmId: this.id, from, to });
   }
 
-  #stateError(required: readonly VmState[], actual: VmState): StateError {
-    return wrongState(this.id, required, actual);
+  #stateError(required: readonly VmState[]): StateError {
+    return wrongState(this.id, required, this.#state);
   }
 }
 

@@ -1,4 +1,4 @@
-/** `pause`, `resume`, `start`, `stop`, `kill` and `remove`: one or several VMs each. */
+/** `pause`, `suspend`, `resume`, `start`, `stop`, `kill` and `remove`: one or several VMs each. */
 import type { Command } from 'commander';
 import { NotFoundError } from '../../errors.ts';
 import type { VmInstance, VmStatics } from '../../vm/api.ts';
@@ -14,21 +14,34 @@ export function registerPause(program: Command, context: CliContext): void {
   );
 }
 
+/** Adds `suspend`. */
+export function registerSuspend(program: Command, context: CliContext): void {
+  const what = 'Write the memory of VMs to disk and end their QEMU; `resume` brings them back.';
+  each(program, 'suspend', what).action((names: string[]) =>
+    onEach(context, names, (vm) => vm.suspend({ signal: context.signal })),
+  );
+}
+
 /** Adds `resume`. */
 export function registerResume(program: Command, context: CliContext): void {
-  each(program, 'resume', 'Let paused VMs go on.').action((names: string[]) =>
+  each(program, 'resume', 'Let paused and suspended VMs go on.').action((names: string[]) =>
     onEach(context, names, (vm) => vm.resume({ signal: context.signal })),
   );
 }
 
 /** Adds `start`. */
 export function registerStart(program: Command, context: CliContext): void {
-  each(program, 'start', 'Start stopped VMs and wait until they are ready.').action(
-    (names: string[]) =>
+  each(program, 'start', 'Start stopped VMs and wait until they are ready.')
+    .option('--discard', 'suspended ones too; what they have in memory is lost')
+    .action((names: string[], flags: { discard?: boolean }) =>
       onEach(context, names, (vm) =>
-        vm.start({ signal: context.signal, timeoutMs: context.config.vm.readyTimeoutMs }),
+        vm.start({
+          signal: context.signal,
+          timeoutMs: context.config.vm.readyTimeoutMs,
+          discard: flags.discard === true,
+        }),
       ),
-  );
+    );
 }
 
 /** Adds `stop`. */
@@ -51,9 +64,13 @@ export function registerStop(program: Command, context: CliContext): void {
 
 /** Adds `kill`. */
 export function registerKill(program: Command, context: CliContext): void {
-  each(program, 'kill', 'End VMs at once, as pulling the plug does.').action((names: string[]) =>
-    onEach(context, names, (vm) => vm.kill({ signal: context.signal })),
-  );
+  each(program, 'kill', 'End VMs at once, as pulling the plug does.')
+    .option('--discard', 'suspended ones too; what they have in memory is lost')
+    .action((names: string[], flags: { discard?: boolean }) =>
+      onEach(context, names, (vm) =>
+        vm.kill({ signal: context.signal, discard: flags.discard === true }),
+      ),
+    );
 }
 
 /** Adds `remove`. */

@@ -15,7 +15,7 @@ export function registerList(program: Command, context: CliContext): void {
   program
     .command('list')
     .alias('ls')
-    .description('List running VMs, oldest first.')
+    .description('List VMs that run or are suspended, oldest first.')
     .option('-a, --all', 'stopped and broken ones too')
     .option('-q, --quiet', 'print ids only')
     .option('--json', 'print a JSON array')

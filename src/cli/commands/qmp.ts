@@ -75,7 +75,7 @@ async function target(
   const instance = await connectVm(context, vm);
   try {
     const { id, state, monitorPath } = instance;
-    if (state === 'stopped') throw await notRunning(id, state);
+    if (state === 'stopped' || state === 'suspended') throw await notRunning(id, state);
     return { path: monitorPath, onLine: tracer(id) };
   } finally {
     await instance.close();

@@ -15,11 +15,10 @@ import {
 } from '../create.ts';
 import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
-import { findQemu } from '../launcher.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
 import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
-import { guestCpu } from './guest-cpu.ts';
+import { differenceOf, madeHere } from './fit.ts';
 import { templateFiles } from './manifest.ts';
 import { becomeOwn } from './own.ts';
 import { TemplateStore, type Template } from './store.ts';
@@ -99,16 +98,9 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
   };
 }
 
-/** The devices' state of one QEMU, or processor, means nothing to another. */
 async function requireFit({ manifest }: Template, qemuPath: string): Promise<void> {
   const { name, accel } = manifest;
-  const [{ version }, cpu] = await Promise.all([findQemu(qemuPath), guestCpu(accel)]);
-  const differs =
-    version !== manifest.qemuVersion
-      ? `QEMU ${manifest.qemuVersion}, and this is QEMU ${version}`
-      : cpu !== manifest.cpu
-        ? `the processor ${manifest.cpu ?? '?'}, and this is ${cpu}`
-        : undefined;
+  const differs = differenceOf(manifest, await madeHere({ qemuPath, accel }));
   if (differs === undefined) return;
   throw new TemplateError('ERR_TEMPLATE_MISMATCH', `template ${name} was made with ${differs}`, {
     hint: `Create it again here: \`qmp-agent template create ${name} --force\`.`,

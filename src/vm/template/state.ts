@@ -86,12 +86,28 @@ export function withConfiguration(stream: Buffer, machine: string): Buffer {
 }
 
 /**
- * Loads the state that QEMU inherited as a descriptor, and waits until the vCPUs run. A state that does
- * not fit ends QEMU.
+ * Loads the state that QEMU inherited as a descriptor, and waits until the vCPUs run; with `hold` until
+ * all is loaded, and they stand still. A state that does not fit ends QEMU.
  */
-export async function loadState(client: QmpClient, signal: AbortSignal): Promise<void> {
-  const running = client.waitForEvent('RESUME', { signal, timeoutMs: LOAD_MS });
-  running.catch(() => undefined); // where the command fails, that is what counts
+export async function loadState(
+  client: QmpClient,
+  signal: AbortSignal,
+  { hold = false }: { hold?: boolean | undefined } = {},
+): Promise<void> {
+  if (hold) await holdIncoming(client, signal);
+  const o = { signal, timeoutMs: LOAD_MS };
+  const isLoaded = ({ data }: { data: { status: string } }) => data.status === 'completed';
+  const loaded = hold
+    ? client.waitForEvent('MIGRATION', { match: isLoaded, ...o })
+    : client.waitForEvent('RESUME', o);
+  loaded.catch(() => undefined); // where the command fails, that is what counts
   await client.execute('migrate-incoming', { uri: `fd:${INHERITED_FD}` }, { signal });
-  await running;
+  await loaded;
+}
+
+/** As long as nothing has come in, `stop` means: do not run by yourself afterwards (QEMU, `qmp_stop`). */
+async function holdIncoming(client: QmpClient, signal: AbortSignal): Promise<void> {
+  await client.execute('stop', {}, { signal });
+  const capabilities = [{ capability: 'events' as const, state: true }];
+  await client.execute('migrate-set-capabilities', { capabilities }, { signal });
 }

@@ -40,7 +40,7 @@ describe('buildArgv', () => {
       '-machine',
       'q35,usb=off,smbus=off,sata=off,graphics=off,vmport=off,dump-guest-core=off,memory-backend=ram',
       '-accel',
-      'tcg',
+      'tcg,tb-size=128',
       '-cpu',
       'max,-erms,-fsrm,-la57',
       '-smp',
@@ -114,7 +114,9 @@ describe('buildArgv', () => {
   });
 
   it('runs several emulated processors in one thread, as guests that patch their code need', () => {
-    expect(valuesOf(buildArgv({ ...config, vcpus: 2 }), '-accel')).toEqual(['tcg,thread=single']);
+    expect(valuesOf(buildArgv({ ...config, vcpus: 2 }), '-accel')).toEqual([
+      'tcg,thread=single,tb-size=128',
+    ]);
   });
 
   it('has one vsock device and no serial ports on a host with vsock', () => {

@@ -36,10 +36,18 @@ const record: VmRecord = {
   state: 'running',
 };
 const text = JSON.stringify(record);
+const starter = { pid: 10, startTicks: 10, bootId: 'b' };
+const run = { starter, startedAt: 't', accel: 'tcg', ports: 4 } as const;
 
 describe('parseRecord', () => {
   it('gives back what was written', () => {
     expect(parseRecord(text, 'vm.json')).toEqual(record);
+  });
+
+  it('knows where the memory of a suspended VM is', () => {
+    const suspended = { name: 'saved-0123abcd' };
+    const saved = JSON.stringify({ ...record, state: 'suspended', run, suspended });
+    expect(parseRecord(saved, 'vm.json').suspended).toEqual(suspended);
   });
 
   it.each([
@@ -58,6 +66,11 @@ describe('parseRecord', () => {
     ['a config of another kind', JSON.stringify({ ...record, config: 'x' })],
     ['no state', JSON.stringify({ ...record, state: undefined })],
     ['a state of another kind', JSON.stringify({ ...record, state: 1 })],
+    ['a suspended one without its memory', JSON.stringify({ ...record, state: 'suspended' })],
+    [
+      'a suspended one whose memory is elsewhere',
+      JSON.stringify({ ...record, state: 'suspended', run, suspended: { name: '../x' } }),
+    ],
     ['an owner that is none', JSON.stringify({ ...record, owner: { pid: 'x' } })],
     ['a run that is none', JSON.stringify({ ...record, run: { qemu: 5 } })],
   ])('refuses %s', (_what, bad) => {

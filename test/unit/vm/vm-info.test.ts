@@ -36,12 +36,21 @@ describe('observeState', () => {
     ['a start whose process died: the guest comes up', vm('starting', { qemu }), [qemu], 'running'],
     ['a start whose process died before QEMU ran', vm('starting'), [], 'stopped'],
     ['a start whose QEMU died', vm('starting', { qemu }), [starter], 'stopped'],
+    ['suspended', vm('suspended', { qemu }), [], 'suspended'],
+    ['suspended, with a QEMU that was left', vm('suspended', { qemu }), [qemu], 'suspended'],
     ['QEMU is gone', vm('running', { qemu }), [starter], 'stopped'],
     ['QEMU is gone while paused', vm('paused', { qemu }), [], 'stopped'],
     ['stopped', vm('stopped', { qemu }), [], 'stopped'],
     ['written as stopped by one who was wrong', vm('stopped', { qemu }), [qemu], 'running'],
   ])('%s', (_what, record, living, state) => {
     expect(observeState(record, alive(...living)).state).toBe(state);
+  });
+
+  it('says what a suspend or resume that broke off has left', () => {
+    const paused = vm('paused', { qemu });
+    const parked = { ...paused, run: { ...paused.run, parked: true } } as VmRecord;
+    expect(observeState(parked, alive(qemu)).detail).toMatch(/suspend or resume/);
+    expect(observeState(paused, alive(qemu)).detail).toBeUndefined();
   });
 
   it('says why where QEMU is gone unasked', () => {

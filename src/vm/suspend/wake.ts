@@ -1,0 +1,46 @@
+/** Bringing a suspended VM's memory and devices back. */
+import { events } from '../../events.ts';
+import type { WaitOptions } from '../api.ts';
+import { findQemus, killProcess } from '../gc.ts';
+import { wrongState } from '../find-vm.ts';
+import { LiveVm } from '../live-vm.ts';
+import { kill } from '../shutdown.ts';
+import type { VmInside } from '../vm-inside.ts';
+import { requireUsable, savedFiles } from './saved.ts';
+
+/**
+ * Starts QEMU on what was saved; its vCPUs stand still, and what execs have started does, too. Until the
+ * record says so the VM is suspended, and stays so where anything fails. Afterwards what was saved is no
+ * more than what QEMU's memory is mapped from, and never loaded again. Under the machine lock.
+ * @throws SuspendError, HostError, LaunchError, StateDirError; the signal's reason
+ */
+export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Promise<LiveVm> {
+  const startedAt = performance.now();
+  const { id, config, record } = vm;
+  const { run: before, suspended } = record;
+  if (before === undefined || suspended === undefined)
+    throw wrongState(id, ['suspended'], vm.state);
+  const files = savedFiles(vm.files.dir, suspended.name);
+  await requireUsable(record, { saved: suspended, run: before, files });
+  // Of a suspend or a resume whose process died.
+  for (const stray of await findQemus(id)) await killProcess(stray);
+  const live = await LiveVm.launch({
+    id,
+    paths: vm.files,
+    config: { ...config, accel: before.accel },
+    from: files,
+    hold: true,
+    signal,
+    onSpawn: (run) => vm.write({ state: 'suspended', suspended, run }),
+  });
+  try {
+    signal?.throwIfAborted();
+    await vm.write({ state: 'paused', run: { ...live.run, parked: true } });
+  } catch (error) {
+    await kill(live).catch(() => undefined);
+    await live.release();
+    throw error;
+  }
+  events.emit('vm.loaded', { vmId: id, loadMs: Math.round(performance.now() - startedAt) });
+  return live;
+}
