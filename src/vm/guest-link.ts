@@ -46,8 +46,10 @@ export class GuestLink {
   #lease: Lease | undefined;
   /** The channel is kept between two sessions. */
   #isReserved = false;
-  /** The guest has been put back to a snapshot since it was last reached. */
+  /** The guest has been put back to a snapshot since it was last reached … */
   #isRestored = false;
+  /** … in which these channels had a session; undefined where nobody knows. */
+  #busyThen: readonly number[] | undefined;
   #wasReached = false;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
@@ -123,12 +125,18 @@ export class GuestLink {
     };
   }
 
-  /** The guest is put back to a snapshot: the session that is open is none any more. */
-  async restored(): Promise<void> {
+  /**
+   * The guest is put back to a snapshot: the session that is open is none any more.
+   * @param busy channels that had a session then. The agent still believes in those, and it takes a
+   *   while to teach it better; on another it waits for a host
+   */
+  async restored(busy?: readonly number[]): Promise<void> {
+    if (busy !== undefined || !this.#isRestored) this.#busyThen = busy;
     this.#isRestored = true;
     this.#session?.restored();
     await this.#session?.closed;
     await this.#released;
+    await this.#changeChannel();
   }
 
   /** Ends the session that is open, and gives its channel back; another may be opened. */
@@ -156,7 +164,7 @@ export class GuestLink {
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
     const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
-    const restored = this.#isRestored || this.#isStale(lease);
+    const restored = this.#isRestored ? this.#isBusyThen(lease) : this.#isStale(lease);
     try {
       const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
@@ -187,6 +195,30 @@ export class GuestLink {
     return this.#target.busy?.includes(index) === true;
   }
 
+  #isBusyThen({ index }: Lease): boolean {
+    return index === undefined || this.#busyThen?.includes(index) !== false;
+  }
+
+  /** From a channel that was busy then to one that was not, where there is any. */
+  async #changeChannel(): Promise<void> {
+    const old = this.#lease;
+    if (old === undefined || this.#target.kind === 'vsock' || !this.#isBusyThen(old)) return;
+    for (const index of channelOrder({ ...this.#target, busy: this.#busyThen })) {
+      if (this.#busyThen?.includes(index) !== false) continue;
+      const lease = await this.#tryChannel(index);
+      if (lease === undefined) continue;
+      this.#lease = lease;
+      await old.lock?.release();
+      return;
+    }
+  }
+
+  async #tryChannel(index: number): Promise<Lease | undefined> {
+    const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
+    if (lock === undefined) return undefined;
+    return { target: { kind: 'unix', path: this.#paths.channelSocketPath(index) }, index, lock };
+  }
+
   async #giveBack(): Promise<void> {
     const lease = this.#lease;
     this.#lease = undefined;
@@ -197,14 +229,13 @@ export class GuestLink {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
     }
-    const order = channelOrder(this.#target);
+    const busy = this.#isRestored ? this.#busyThen : this.#target.busy;
+    const order = channelOrder({ ...this.#target, busy });
     for (;;) {
       signal.throwIfAborted();
       for (const index of order) {
-        const lock = await FileLock.tryAcquire(this.#paths.channelLockPath(index));
-        if (lock === undefined) continue;
-        const path = this.#paths.channelSocketPath(index);
-        return { target: { kind: 'unix', path }, index, lock };
+        const lease = await this.#tryChannel(index);
+        if (lease !== undefined) return lease;
       }
       if (performance.now() >= deadline) {
         throw new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {

@@ -1,6 +1,6 @@
 /**
  * What is known of snapshots: name, time and size stand in the qcow2 itself, which alone says what
- * exists; `snapshots.json` adds the descriptions, for which a qcow2 has no place.
+ * exists; `snapshots.json` adds that for which a qcow2 has no place.
  */
 import { readFile } from 'node:fs/promises';
 import { ConfigError } from '../errors.ts';
@@ -19,11 +19,13 @@ export interface RawSnapshot {
   readonly 'date-nsec': number;
 }
 
-/** A description, and which snapshot it belongs to: another may have got the name since. */
+/** What is noted, and of which snapshot: another may have got the name since. */
 export interface SnapshotNote {
   readonly name: string;
   readonly createdAt: string;
-  readonly description: string;
+  readonly description?: string | undefined;
+  /** virtio-serial channels with a session when it was taken. */
+  readonly busyChannels?: readonly number[] | undefined;
 }
 
 /** @throws ConfigError for a name that a snapshot cannot have */
@@ -60,7 +62,7 @@ export function describeSnapshots(
     .map((snapshot) => {
       const { name } = snapshot;
       const createdAt = createdAtOf(snapshot);
-      const note = notes.find((one) => one.name === name && one.createdAt === createdAt);
+      const note = notes.find(isOf({ name, createdAt }));
       return {
         name,
         description: note?.description,
@@ -71,14 +73,20 @@ export function describeSnapshots(
     .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1));
 }
 
-/** The descriptions of snapshots that exist. */
-export function notesOf(snapshots: readonly SnapshotInfo[]): SnapshotNote[] {
-  return snapshots.flatMap(({ name, createdAt, description }) =>
-    description === undefined ? [] : [{ name, createdAt, description }],
-  );
+/** The notes of snapshots that exist. */
+export function notesOf(
+  snapshots: readonly SnapshotInfo[],
+  notes: readonly SnapshotNote[],
+): SnapshotNote[] {
+  return snapshots.flatMap((snapshot) => notes.filter(isOf(snapshot)));
 }
 
-/** Reads the descriptions. A file that says nothing is no reason to lose a snapshot. */
+/** Whether a note is of this snapshot. */
+export function isOf({ name, createdAt }: Pick<SnapshotNote, 'name' | 'createdAt'>) {
+  return (note: SnapshotNote): boolean => note.name === name && note.createdAt === createdAt;
+}
+
+/** Reads the notes. A file that says nothing is no reason to lose a snapshot. */
 export async function readNotes(path: string): Promise<SnapshotNote[]> {
   let text: string;
   try {
@@ -102,14 +110,19 @@ export function parseNotes(text: string, path: string): SnapshotNote[] {
   return Array.isArray(data?.snapshots) ? data.snapshots.filter(isNote) : [];
 }
 
-/** Writes the descriptions. @throws StateDirError, HostError ERR_HOST_DISK_FULL */
+/** Writes the notes. @throws StateDirError, HostError ERR_HOST_DISK_FULL */
 export async function writeNotes(path: string, snapshots: readonly SnapshotNote[]): Promise<void> {
   await writeWhole(path, { schema: STATE_SCHEMA, snapshots });
 }
 
 function isNote(value: unknown): value is SnapshotNote {
-  const { name, createdAt, description } = (value ?? {}) as Partial<Record<string, unknown>>;
-  return [name, createdAt, description].every((member) => typeof member === 'string');
+  const note = (value ?? {}) as Partial<Record<string, unknown>>;
+  const { name, createdAt, description, busyChannels } = note;
+  return (
+    [name, createdAt, description ?? ''].every((member) => typeof member === 'string') &&
+    (busyChannels === undefined ||
+      (Array.isArray(busyChannels) && busyChannels.every(Number.isInteger)))
+  );
 }
 
 function createdAtOf(snapshot: RawSnapshot): string {

@@ -2,6 +2,7 @@
 import type { QmpClient } from '../../qmp/index.ts';
 import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
+import { connectedChannels } from './connected-channels.ts';
 import { setClock } from './guest-clock.ts';
 import type { LiveVm } from './live-vm.ts';
 import { requireUnparked, requireWhole, wakeRestored } from './resume.ts';
@@ -11,9 +12,11 @@ import {
   checkSnapshotName,
   defaultSnapshotName,
   describeSnapshots,
+  isOf,
   notesOf,
   readNotes,
   writeNotes,
+  type SnapshotNote,
 } from './snapshot-notes.ts';
 import { lendRoom } from './disk-bound.ts';
 import { boundsOf } from './machine-config.ts';
@@ -58,13 +61,14 @@ export class Snapshots implements SnapshotsApi {
         const disk = this.#disk();
         await requireSpace(dir, live.process.identity.pid);
         await requireRoom(disk, live.process.identity.pid);
+        const busyChannels = await connectedChannels(client, live.run.ports, o);
         await saveSnapshot(client, { tag: name, dir, disk }, o);
         const all = await this.#read(client, o);
         const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);
-        const described = { ...saved, description };
-        if (description !== undefined) await this.#describe(client, [...all, described], name, o);
-        return described;
+        const { createdAt } = saved;
+        await this.#note(client, all, { name, createdAt, description, busyChannels }, o);
+        return { ...saved, description };
       }, o);
       if (wasRunning) await setClock(live);
       const durationMs = since(startedAt);
@@ -107,9 +111,11 @@ export class Snapshots implements SnapshotsApi {
         if (found === undefined) throw this.#unknown(name);
         await lendRoom(client, this.#disk(), o);
         await deleteSnapshot(client, name, o);
+        const { snapshotsPath } = this.#vm.files;
         const rest = before.filter((one) => one !== found);
-        if (found.description !== undefined)
-          await writeNotes(this.#vm.files.snapshotsPath, notesOf(rest));
+        // On a full disk, say: a note that stays belongs to no snapshot, and does no harm.
+        const notes = await readNotes(snapshotsPath);
+        await writeNotes(snapshotsPath, notesOf(rest, notes)).catch(() => undefined);
       }, o);
       const durationMs = since(startedAt);
       events.emit('snapshot.deleted', { vmId: this.#vm.id, name, durationMs });
@@ -121,8 +127,9 @@ export class Snapshots implements SnapshotsApi {
    * that others know what they find if this process dies.
    */
   async #load(live: LiveVm, client: QmpClient, name: string, o: WaitOptions): Promise<void> {
-    const known = await querySnapshots(client, o);
-    if (!known.some((one) => one.name === name)) throw this.#unknown(name);
+    const known = (await this.#read(client, o)).find((one) => one.name === name);
+    if (known === undefined) throw this.#unknown(name);
+    const notes = await readNotes(this.#vm.files.snapshotsPath);
     await lendRoom(client, this.#disk(), o);
     const { run } = this.#vm;
     // A second load before a vCPU ran makes a QEMU with vhost-vsock abort (vhost-vsock-common.c). What
@@ -131,7 +138,7 @@ export class Snapshots implements SnapshotsApi {
     await client.execute('stop', {}, o);
     live.restores = (run?.restores ?? 0) + 1;
     await this.#vm.note('paused', { restoring: 'loading', restores: live.restores });
-    await live.link.restored();
+    await live.link.restored(notes.find(isOf(known))?.busyChannels);
     await loadSnapshot(client, name, o);
     await this.#vm.note('paused', { restoring: 'loaded' });
   }
@@ -146,17 +153,20 @@ export class Snapshots implements SnapshotsApi {
     return describeSnapshots(await querySnapshots(client, o), notes);
   }
 
-  /** Writes the descriptions down; a new snapshot that cannot have its own is taken back. */
-  async #describe(
+  /** Writes down what is known of a new snapshot; one that cannot have its description is taken back. */
+  async #note(
     client: QmpClient,
     snapshots: readonly SnapshotInfo[],
-    name: string,
+    note: SnapshotNote,
     o: WaitOptions,
   ): Promise<void> {
+    const { snapshotsPath } = this.#vm.files;
     try {
-      await writeNotes(this.#vm.files.snapshotsPath, notesOf(snapshots));
+      const others = notesOf(snapshots, await readNotes(snapshotsPath));
+      await writeNotes(snapshotsPath, [...others, note]);
     } catch (error) {
-      await deleteSnapshot(client, name, o).catch(() => undefined);
+      if (note.description === undefined) return; // its restores take a little longer, that is all
+      await deleteSnapshot(client, note.name, o).catch(() => undefined);
       throw error;
     }
   }

@@ -3,7 +3,8 @@ import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
 import type { GuestSession } from '../../guest/index.ts';
 import type { WaitOptions } from '../api.ts';
-import { chardevOfChannel, TCG_CPU } from '../argv.ts';
+import { TCG_CPU } from '../argv.ts';
+import { connectedChannels } from '../connected-channels.ts';
 import { wrongState } from '../find-vm.ts';
 import { findQemu, readArgv } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
@@ -153,18 +154,5 @@ async function requireSame(
   if (differs === undefined) return;
   throw new TemplateError('ERR_TEMPLATE_MISMATCH', `VM ${vm.id} runs on ${differs}`, {
     hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.',
-  });
-}
-
-/** virtio-serial channels at which a host process is: in a copy their sessions lead nowhere. */
-async function connectedChannels(
-  client: QmpClient,
-  ports: number,
-  o: WaitOptions,
-): Promise<number[]> {
-  const chardevs = await client.execute('query-chardev', {}, o);
-  return Array.from({ length: ports }, (_, index) => index).filter((index) => {
-    const own = chardevs.find(({ label }) => label === chardevOfChannel(index));
-    return own !== undefined && !own.filename.startsWith('disconnected:');
   });
 }

@@ -73,7 +73,17 @@ describe('describeSnapshots', () => {
     ];
     const snapshots = describeSnapshots([raw('again', 6)], notes);
     expect(snapshots).toMatchObject([{ name: 'again', description: undefined }]);
-    expect(notesOf(snapshots)).toEqual([]);
+    expect(notesOf(snapshots, notes)).toEqual([]);
+  });
+
+  it('keeps the notes of those that are there, whatever stands in them', () => {
+    const notes = [
+      { name: 'old', createdAt, busyChannels: [0] },
+      { name: 'gone', createdAt, description: 'x' },
+    ];
+    const snapshots = describeSnapshots([raw('old', 5), raw('new', 9)], notes);
+    expect(snapshots).toMatchObject([{ name: 'old' }, { name: 'new' }]);
+    expect(notesOf(snapshots, notes)).toEqual([notes[0]]);
   });
 });
 
@@ -101,8 +111,16 @@ describe('the file of descriptions', () => {
   );
 
   it('is read as far as it makes sense', () => {
-    const snapshots = [null, 7, { name: 'x' }, note, { ...note, description: 1 }];
-    expect(parseNotes(JSON.stringify({ schema: 1, snapshots }), 'f')).toEqual([note]);
+    const busy = { name: 'c', createdAt, busyChannels: [0, 1] };
+    const wrong = [
+      null,
+      7,
+      { name: 'x' },
+      { ...note, description: 1 },
+      { ...busy, busyChannels: ['0'] },
+    ];
+    const text = JSON.stringify({ schema: 1, snapshots: [...wrong, note, busy] });
+    expect(parseNotes(text, 'f')).toEqual([note, busy]);
   });
 
   it('of a later version is left alone', () => {
