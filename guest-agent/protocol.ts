@@ -26,7 +26,7 @@
  * | POST /sync                   | –                            | 204: files are on the disk         |
  * | POST /park                   | –                            | 204: all that execs started stands |
  * | POST /thaw                   | `{unixMs}`                   | {@link ThawReply}: clock set first |
- * | POST /renew                  | {@link RenewSpec}            | 204: another machine, unparked     |
+ * | POST /renew                  | {@link RenewSpec}            | {@link PingReply}: unparked        |
  * | POST /poweroff               | –                            | 204, then the guest goes down      |
  */
 

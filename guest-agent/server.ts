@@ -118,7 +118,7 @@ async function route(
     case 'POST /renew':
       await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));
       await execs.goOn({ asCopy: true });
-      return reply(stream);
+      return reply(stream, pingReply()); // of the machine that it is now
     case 'POST /poweroff':
       reply(stream);
       stream.once('close', poweroff);

@@ -44,6 +44,8 @@ export interface ConnectOptions extends DialOptions {
   readonly keepAliveMs?: number | undefined;
   /** Whether the guest's vCPUs stand still now: then it need not answer. Default: never. */
   readonly isPaused?: (() => boolean) | undefined;
+  /** The guest is a copy, and this makes it a machine of its own; asked for when the agent is reached. */
+  readonly renew?: (() => RenewSpec) | undefined;
 }
 
 /** Default of {@link ConnectOptions.keepAliveMs}. */
@@ -70,7 +72,11 @@ export class GuestSession implements AsyncDisposable {
     const wire = new Wire(dialed, o.vmId);
     try {
       const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
-      const reply = await request(wire, 'GET', '/ping', undefined, { signal: o.signal, timeoutMs });
+      const bounds = { signal: o.signal, timeoutMs };
+      const reply =
+        o.renew === undefined
+          ? await request(wire, 'GET', '/ping', undefined, bounds)
+          : await request(wire, 'POST', '/renew', renewBody(o.renew()), bounds);
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
       events.emit('guest.connected', { vmId: o.vmId, agentVersion: agent.agentVersion, channel });
@@ -227,8 +233,7 @@ export class GuestSession implements AsyncDisposable {
 
   /** Makes a copy of a guest a machine of its own, and lets go on what execs had started in it. */
   async renew(spec: RenewSpec, o?: CallOptions): Promise<void> {
-    const body = Buffer.from(JSON.stringify(spec)); // as bytes: seeds do not belong into transcripts
-    await request(this.#wire, 'POST', '/renew', body, o);
+    await request(this.#wire, 'POST', '/renew', renewBody(spec), o);
   }
 
   /** Asks the guest to power off. Resolves when it has taken the request. */
@@ -312,6 +317,11 @@ export class GuestSession implements AsyncDisposable {
       this.#pinging = false;
     }
   }
+}
+
+/** As bytes: seeds do not belong into transcripts. */
+function renewBody(spec: RenewSpec): Buffer {
+  return Buffer.from(JSON.stringify(spec));
 }
 
 /** The same JSON without a character that a header could not hold. */

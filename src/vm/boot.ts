@@ -7,6 +7,7 @@ import type { BootFiles } from '../image/index.ts';
 import { openImage } from '../image/manifest.ts';
 import type { StatePaths, WaitOptions } from './api.ts';
 import { openImageStore } from './image-store.ts';
+import type { OpenOptions } from './guest-link.ts';
 import type { LiveVm } from './live-vm.ts';
 import { logsOf } from './logs.ts';
 import { printable } from './guest-panic.ts';
@@ -27,19 +28,26 @@ export async function bootFilesOf(paths: StatePaths, config: VmConfig): Promise<
   return openImageStore(paths).bootFiles(image);
 }
 
+/** What {@link awaitReady} needs to know. */
+export interface ReadyOptions {
+  id: string;
+  paths: VmPaths;
+  timeoutMs: number;
+  signal?: AbortSignal | undefined;
+  /** Of a copy: what its agent is asked for first. */
+  renew?: OpenOptions['renew'];
+}
+
 /**
  * Waits until the agent answers.
  * @throws VmDiedError, GuestPanicError, HostError what ended the VM meanwhile
  * @throws TimeoutError with the console's last lines as its hint
  */
-export async function awaitReady(
-  live: LiveVm,
-  o: { id: string; paths: VmPaths; timeoutMs: number; signal?: AbortSignal | undefined },
-): Promise<void> {
+export async function awaitReady(live: LiveVm, { renew, ...o }: ReadyOptions): Promise<void> {
   const { fault } = live.watch;
   const signal = AbortSignal.any([fault, ...(o.signal ? [o.signal] : [])]);
   try {
-    await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal, booting: true });
+    await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal, booting: true, renew });
   } catch (error) {
     if (o.signal?.aborted) throw o.signal.reason;
     const cause = await explainFailure(live, error);

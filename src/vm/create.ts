@@ -7,7 +7,7 @@ import { events } from '../events.ts';
 import { createOverlay } from '../storage/index.ts';
 import { DEFAULT_READY_TIMEOUT_MS, type StatePaths, type VmCreateOptions } from './api.ts';
 import { probeKvm } from './accel.ts';
-import { awaitReady } from './boot.ts';
+import { awaitReady, type ReadyOptions } from './boot.ts';
 import { FileLock } from './file-lock.ts';
 import { reapAbandoned, removeVm } from './gc.ts';
 import { growDisk } from './grow-disk.ts';
@@ -117,8 +117,8 @@ export async function launchAndBoot(o: {
   record: VmRecord;
   from: LaunchContext['from'];
   deadline: number;
-  /** What else has to be done with the guest before anybody may have it. */
-  settle?: (live: LiveVm) => Promise<void>;
+  /** Until anybody may have the guest. Default: its agent answers. */
+  ready?: (live: LiveVm, o: ReadyOptions) => Promise<void>;
   signal?: AbortSignal | undefined;
   onProgress?: VmCreateOptions['onProgress'];
 }): Promise<{ live: LiveVm; record: VmRecord }> {
@@ -139,15 +139,10 @@ export async function launchAndBoot(o: {
   });
   try {
     o.onProgress?.('boot');
-    await awaitReady(live, {
-      id,
-      paths: files,
-      timeoutMs: o.deadline - performance.now(),
-      signal: o.signal,
-    });
+    const timeoutMs = o.deadline - performance.now();
+    await (o.ready ?? awaitReady)(live, { id, paths: files, timeoutMs, signal: o.signal });
     const isBoot = !('statePath' in o.from);
     if (isBoot) await growDisk(live, config, { id, signal: o.signal });
-    await o.settle?.(live);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);
   } catch (error) {

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { VSOCK_PORT } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, TimeoutError } from '../errors.ts';
-import { GuestSession, type ChannelTarget } from '../guest/index.ts';
+import { GuestSession, type ChannelTarget, type ConnectOptions } from '../guest/index.ts';
 import { withDeadline } from '../guest/request.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
@@ -27,6 +27,8 @@ export type LinkTarget =
 export interface OpenOptions extends WaitOptions {
   /** The guest has just been started. Default false. */
   booting?: boolean | undefined;
+  /** Where the session is opened by this call: see {@link ConnectOptions.renew}. */
+  renew?: ConnectOptions['renew'];
 }
 
 /** A channel, and the lock by which it is ours; vsock needs none. */
@@ -171,6 +173,7 @@ export class GuestLink {
         timeoutMs: Math.max(1, deadline - performance.now()),
         signal,
         booting: o.booting,
+        renew: o.renew,
         restored,
         isPaused: this.#isPaused,
       });

@@ -141,7 +141,7 @@ async function bear(
   const hint = 'Try again; if it stays so, restart the VM that is forked.';
   const born = await launchAndBoot({
     ...{ paths, record, from, deadline, signal },
-    settle: (child) => becomeOwn(child, { id, hostname, persistent, deadline, signal, hint }),
+    ready: (child, o) => becomeOwn(child, o, { hostname, persistent, hint }),
   });
   return { paths, ...born };
 }

@@ -50,9 +50,9 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     const { live, record } = await launchAndBoot({
       ...{ paths, record: first, from: files, deadline, signal: o.signal },
       onProgress: o.onProgress,
-      settle: (clone) =>
-        becomeOwn(clone, {
-          ...{ id, hostname, persistent, deadline, signal: o.signal },
+      ready: (clone, bounds) =>
+        becomeOwn(clone, bounds, {
+          ...{ hostname, persistent },
           hint: 'Try again; if it stays so, create the template anew.',
         }),
     });

@@ -1,7 +1,8 @@
 /** Making a copy of a guest a machine of its own: what the host gives for it. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { RenewSpec } from '../../../guest-agent/protocol.ts';
-import { GuestConnectError } from '../../errors.ts';
+import { GuestConnectError, GuestDisconnectedError, GuestRequestError } from '../../errors.ts';
+import { awaitReady, type ReadyOptions } from '../boot.ts';
 import { freshEntropy } from '../entropy.ts';
 import type { LiveVm } from '../live-vm.ts';
 
@@ -19,33 +20,31 @@ export function ownIdentityOf(hostname: string, durable: boolean): RenewSpec {
   };
 }
 
-/** @throws GuestConnectError the clone must not be used: it still is its template */
+/**
+ * Waits until the agent of a copy answers, which it does when the copy has become a machine of its own.
+ * @throws GuestConnectError it must not be used: it still is what it was copied from; what `awaitReady` throws
+ */
 export async function becomeOwn(
   live: LiveVm,
+  ready: ReadyOptions,
   o: {
-    id: string;
     hostname: string;
     /** It stays, and may be started anew from its disk. */
     persistent: boolean;
-    deadline: number;
     /** What to do where it fails. */
     hint: string;
-    signal?: AbortSignal | undefined;
   },
 ): Promise<void> {
-  const { fault } = live.watch;
-  const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
-  const timeoutMs = Math.max(1, Math.ceil(o.deadline - performance.now()));
   try {
-    const session = await live.link.open({ signal, timeoutMs });
-    await session.renew(ownIdentityOf(o.hostname, o.persistent), { signal, timeoutMs });
+    await awaitReady(live, { ...ready, renew: () => ownIdentityOf(o.hostname, o.persistent) });
   } catch (cause) {
-    o.signal?.throwIfAborted();
-    fault.throwIfAborted();
-    throw new GuestConnectError(`the copy ${o.id} could not be made a machine of its own`, {
-      vmId: o.id,
-      cause,
-      hint: o.hint,
+    ready.signal?.throwIfAborted();
+    live.watch.fault.throwIfAborted();
+    const isRefused = cause instanceof GuestRequestError || cause instanceof GuestDisconnectedError;
+    if (!isRefused) throw cause;
+    const { id } = ready;
+    throw new GuestConnectError(`the copy ${id} could not be made a machine of its own`, {
+      ...{ vmId: id, cause, hint: o.hint },
     });
   }
 }
