@@ -34,12 +34,16 @@ export async function receiveExec(
  * @param holdStart see {@link ExecSpec.holdStart}; only where nothing is kept yet
  */
 export function sendExecOutput(exec: Exec, stream: ServerHttp2Stream, holdStart = false): void {
-  const begin = once(() => {
-    if (stream.destroyed) return;
+  const started = jsonFrame(FRAME.started, { id: exec.id, pid: exec.pid } satisfies StartedFrame);
+  let isBegun = false;
+  const begin = (): void => {
+    if (isBegun || stream.destroyed) return;
+    isBegun = true;
     stream.respond({ ':status': 200 });
-    stream.write(jsonFrame(FRAME.started, { id: exec.id, pid: exec.pid } satisfies StartedFrame));
-  });
-  const late = holdStart ? setTimeout(begin, HOLD_START_MS) : begin();
+    stream.write(started);
+  };
+  const late = holdStart ? setTimeout(begin, HOLD_START_MS) : undefined;
+  if (!holdStart) begin();
   if (exec.replay.droppedBytes > 0) stream.write(truncatedFrame(exec.replay.droppedBytes));
   for (const { type, data } of exec.replay.pieces()) writeOutput(stream, type, data);
   const subscriber: Subscriber = {
@@ -49,9 +53,13 @@ export function sendExecOutput(exec: Exec, stream: ServerHttp2Stream, holdStart 
     },
     finished(exit) {
       clearTimeout(late);
-      stream.cork();
-      begin();
-      stream.end(jsonFrame(FRAME.exit, exit));
+      const last = jsonFrame(FRAME.exit, exit);
+      if (!isBegun && !stream.destroyed) {
+        stream.respond({ ':status': 200 });
+        stream.end(Buffer.concat([started, last])); // all of it in one write
+      } else {
+        stream.end(last);
+      }
     },
   };
   stream.on('drain', () => exec.resume(subscriber));
@@ -60,15 +68,6 @@ export function sendExecOutput(exec: Exec, stream: ServerHttp2Stream, holdStart 
     exec.unsubscribe(subscriber);
   });
   exec.subscribe(subscriber);
-}
-
-/** A function that does its work at its first call only. */
-function once(work: () => void): () => undefined {
-  let done = false;
-  return () => {
-    if (!done) work();
-    done = true;
-  };
 }
 
 /** `POST /execs/:id/stdin`. */
