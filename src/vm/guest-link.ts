@@ -133,7 +133,7 @@ export class GuestLink {
    *   while to teach it better; on another it waits for a host
    */
   async restored(busy?: readonly number[]): Promise<void> {
-    if (busy !== undefined || !this.#isRestored) this.#busyThen = busy;
+    if (busy !== undefined || !this.#isRestored) this.#busyThen = busy ?? this.#busyInCopy;
     this.#isRestored = true;
     this.#session?.restored();
     await this.#session?.closed;
@@ -196,6 +196,11 @@ export class GuestLink {
     if (this.#wasReached || this.#target.kind !== 'virtio-serial' || index === undefined)
       return false;
     return this.#target.busy?.includes(index) === true;
+  }
+
+  /** As long as nobody has reached a copy. */
+  get #busyInCopy(): readonly number[] | undefined {
+    return this.#wasReached || this.#target.kind === 'vsock' ? undefined : this.#target.busy;
   }
 
   #isBusyThen({ index }: Lease): boolean {

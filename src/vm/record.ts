@@ -89,6 +89,8 @@ export interface SavedMemory extends MadeWith {
   readonly savedAt: string;
   readonly memoryBytes: number;
   readonly stateSha256: string;
+  /** virtio-serial channels that had a session: the agent still believes in those. */
+  readonly busyChannels?: readonly number[] | undefined;
 }
 
 /** States that are written down; what the host shows besides is added when a record is read. */

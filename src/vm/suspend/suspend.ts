@@ -3,6 +3,7 @@ import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { StateError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
+import { connectedChannels } from '../connected-channels.ts';
 import { newSavedName } from '../ids.ts';
 import type { LiveVm } from '../live-vm.ts';
 import type { SavedMemory } from '../record.ts';
@@ -54,8 +55,10 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     let pausedMs: number;
     try {
       const o = { signal: AbortSignal.any(signals), timeoutMs };
-      pausedMs = await save(vm, live, files, o);
-      const suspended = await describe(vm, live, { name, files });
+      const saved = await save(vm, live, files, o);
+      ({ pausedMs } = saved);
+      const { busyChannels } = saved;
+      const suspended = { ...(await describe(vm, live, { name, files })), busyChannels };
       o.signal.throwIfAborted();
       await vm.write({ state: 'suspended', suspended });
     } catch (error) {
@@ -88,13 +91,13 @@ function requireStays({ id, config, record }: VmInside): void {
   });
 }
 
-/** @returns ms for which the vCPUs have stood still */
+/** @returns ms for which the vCPUs have stood still, and the channels that had a session */
 async function save(
   vm: VmInside,
   live: LiveVm,
   files: SavedFiles,
   o: WaitOptions & { signal: AbortSignal },
-): Promise<number> {
+): Promise<{ pausedMs: number; busyChannels: number[] }> {
   // First, so that whoever finds the VM after us knows what it needs.
   await vm.note('paused', { parked: true });
   await mkdir(files.dir, { mode: 0o700 }).catch((error: unknown) => {
@@ -105,6 +108,7 @@ async function save(
   const where = { pid: live.process.identity.pid, bytes: vm.config.memoryMib * MIB };
   return live.qmp.use(async (client) => {
     const memory = await locateMemory(client, where, o);
+    const busyChannels = await connectedChannels(client, live.run.ports, o);
     const pausedAt = performance.now();
     await client.execute('stop', {}, o); // flushes the disk, too
     await saveState(client, files.statePath, o);
@@ -113,7 +117,7 @@ async function save(
     if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
     await copyMemory(memory, files.memoryPath, { over, signal: o.signal });
     await makeDurable(files);
-    return Math.round(performance.now() - pausedAt);
+    return { busyChannels, pausedMs: Math.round(performance.now() - pausedAt) };
   }, o);
 }
 

@@ -28,7 +28,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
     id,
     paths: vm.files,
     config: { ...config, accel: before.accel },
-    from: files,
+    from: { ...files, busyChannels: suspended.busyChannels },
     hold: true,
     signal,
     onSpawn: (run) => vm.write({ state: 'suspended', suspended, run }),
