@@ -55,7 +55,9 @@ export async function createTemplate(
   }
   onProgress?.('warm');
   if (warm !== undefined) await vm.commands.run(warm, print);
-  await vm.commands.run(['true'], print); // what every command needs is in memory then
+  // What every command needs is in memory then, and compiled in the agent: with stdin, and without.
+  await vm.commands.run(['true'], print);
+  await vm.commands.run(['true'], { ...print, stdin: '' });
   onProgress?.('freeze');
   await using workshop = await store.openWorkshop(id);
   const frozen = await vm.freeze(workshop.dir, { signal: o.signal });
