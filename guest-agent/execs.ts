@@ -13,8 +13,12 @@ const HOLD_POLL_MS = 1;
 /** What is given back where all replay buffers together are too large: not only what is too much. */
 const REPLAY_SLACK_BYTES = 1024 * 1024;
 
-/** From the end of an exec to the work after it, ms: what the host asks for at once comes first. */
+/** From the end of an exec to the work after it, ms: what the host asks for at once comes first … */
 const TIDY_MS = 20;
+/** … and from the start of one: most are over by then. */
+const TIDY_LATER_MS = 100;
+/** So many execs wait for it at most. */
+const MAX_UNTIDY = 16;
 
 /** All execs stand still, or are about to. */
 interface Hold {
@@ -134,6 +138,7 @@ export class Execs {
       throw new RequestError('EAGAIN', `${LIMITS.execs} execs run already`, 429);
     }
     this.#starting += 1;
+    if (this.#tidying !== undefined) this.#tidyIn(TIDY_LATER_MS);
     const id = nextExecId();
     const tree = (this.#trees ??= this.#makeTrees()).create(id);
     try {
@@ -168,8 +173,14 @@ export class Execs {
     this.#running.delete(exec.id);
     this.#finished.set(exec.id, exec);
     this.#unreleased.push(exec);
-    this.#tidying ??= setTimeout(() => this.#tidy(), TIDY_MS);
+    this.#tidyIn(TIDY_MS);
     setImmediate(() => this.#forgetOldest());
+  }
+
+  #tidyIn(ms: number): void {
+    if (this.#tidying !== undefined && this.#unreleased.length >= MAX_UNTIDY) return;
+    clearTimeout(this.#tidying);
+    this.#tidying = setTimeout(() => this.#tidy(), ms);
   }
 
   /** Off the path of the exec that just ended, and of what the host asks for next. */

@@ -36,7 +36,7 @@ export interface ProcessTree {
 export interface ProcessTrees {
   readonly kind: 'cgroup' | 'proc';
   create(id: string): ProcessTree;
-  /** Prepares the next tree ahead of time, off the path of an exec. */
+  /** Prepares the next trees ahead of time, off the path of an exec. */
   prepare(): void;
 }
 
@@ -47,6 +47,8 @@ const GROUPS = 'qmp-agent';
 export const AGENT_GROUP = 'agent';
 /** Directory of the groups of all execs. */
 export const EXEC_GROUPS = `${CGROUP_ROOT}/${GROUPS}`;
+/** Trees made ahead of time: for an exec that follows another at once, too. */
+const SPARES = 2;
 /** Rounds of looking for processes that fork while they are moved or killed. */
 const MAX_ROUNDS = 100;
 
@@ -69,7 +71,7 @@ class CgroupTrees implements ProcessTrees {
   readonly #base: string;
   readonly #own: OwnGroup;
   #next = 0;
-  #ready: CgroupTree | undefined;
+  readonly #ready: CgroupTree[] = [];
 
   constructor(root: string) {
     readFileSync(`${root}/cgroup.controllers`);
@@ -83,13 +85,11 @@ class CgroupTrees implements ProcessTrees {
   }
 
   create(): ProcessTree {
-    const tree = this.#ready ?? this.#make();
-    this.#ready = undefined;
-    return tree;
+    return this.#ready.pop() ?? this.#make();
   }
 
   prepare(): void {
-    this.#ready ??= this.#make();
+    while (this.#ready.length < SPARES) this.#ready.push(this.#make());
   }
 
   #make(): CgroupTree {

@@ -26,13 +26,16 @@ export interface Attached {
 /** Capacity of the pipes: Linux's default for what a user may ask for (pipe-max-size). */
 const PIPE_BYTES = 1024 * 1024;
 
+/** Processes for which pipes are made ahead of time: for one that follows another at once, too. */
+const SPARES = 2;
+
 interface Pipe {
   readonly theirFd: number;
   readonly ours: Socket;
 }
 
 /**
- * Makes the pipes of the next process ahead of time. Under emulation their calls by ffi and Node's
+ * Makes the pipes of the next processes ahead of time. Under emulation their calls by ffi and Node's
  * sockets on them take a third as long as the spawn itself.
  *
  * They are real pipes. Node's own stdio are sockets, which a program cannot open again by the name
@@ -40,23 +43,22 @@ interface Pipe {
  */
 export class StdioStock {
   #libc: Promise<Libc | undefined> | undefined;
-  #input: Pipe | undefined;
-  #outputs: Pipe[] = [];
+  readonly #inputs: Pipe[] = [];
+  readonly #outputs: Pipe[] = [];
 
   /** Fills the stock. */
   async prepare(): Promise<void> {
     const calls = await this.#load();
     if (!calls) return;
-    this.#input ??= makeInput(calls);
-    while (this.#outputs.length < 2) this.#outputs.push(makeOutput(calls));
+    while (this.#inputs.length < SPARES) this.#inputs.push(makeInput(calls));
+    while (this.#outputs.length < 2 * SPARES) this.#outputs.push(makeOutput(calls));
   }
 
   /** Takes what one process needs; made now where the stock is empty. */
   async take(withStdin: boolean): Promise<Stdio> {
     const calls = await this.#load();
     if (!calls) return nodeStdio(withStdin);
-    const input = withStdin ? (this.#input ?? makeInput(calls)) : undefined;
-    if (withStdin) this.#input = undefined;
+    const input = withStdin ? (this.#inputs.pop() ?? makeInput(calls)) : undefined;
     const output = this.#outputs.pop() ?? makeOutput(calls);
     const errors = this.#outputs.pop() ?? makeOutput(calls);
     return pipeStdio(input, output, errors);

@@ -78,6 +78,9 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 
 const mibPerSecond = (ms: number): number => STREAM_BYTES / 1024 / 1024 / (ms / 1000);
 
+/** The agent tidies up after an exec within this time. */
+const SETTLE_MS = 60;
+
 /** Samples of the streams are seconds each, so there are fewer of them. */
 const STREAM_RUNS_MAX = 5;
 
@@ -105,7 +108,7 @@ export async function benchExec(options: BenchOptions): Promise<BenchReport> {
         },
         { name: 'exec.floor', unit: 'ms', sample: () => floor.sample() },
       ],
-      { ...options, warmup: 5 },
+      { ...options, warmup: 5, settleMs: SETTLE_MS },
     );
   })();
   await using echo = await openEcho(options, subject);

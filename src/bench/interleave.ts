@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { BenchSeries, BenchUnit } from './report.ts';
 
 /** One figure of an interleaved run. */
@@ -14,6 +15,8 @@ export interface InterleaveOptions {
   runs: number;
   /** Rounds thrown away first, so that page cache and JIT are warm for all alike. Default 1. */
   warmup?: number;
+  /** Pause before each sample, ms: what one leaves to be done falls on none of the others. Default 0. */
+  settleMs?: number;
   signal: AbortSignal;
   /** Called after each sample. */
   onSample?: ((name: string, value: number, done: number, total: number) => void) | undefined;
@@ -29,7 +32,7 @@ export async function interleave(
   measurements: readonly Measurement[],
   options: InterleaveOptions,
 ): Promise<BenchSeries[]> {
-  const { runs, warmup = 1, signal, onSample } = options;
+  const { runs, warmup = 1, settleMs = 0, signal, onSample } = options;
   const samples = new Map<string, number[]>(measurements.map(({ name }) => [name, []]));
   const total = measurements.length * runs;
   let done = 0;
@@ -37,6 +40,7 @@ export async function interleave(
     const order = round % 2 === 0 ? measurements : measurements.toReversed();
     for (const measurement of order) {
       signal.throwIfAborted();
+      if (settleMs > 0) await delay(settleMs, undefined, { signal });
       const value = await measurement.sample(signal);
       if (round < 0) continue;
       samples.get(measurement.name)?.push(value);
