@@ -52,6 +52,20 @@ export function bootEntries(part: BootPart): CpioEntry[] {
   ];
 }
 
+const PAGE_BYTES = 4096;
+/** What the last page of an initramfs holds: a word, the least that the kernel's unpacker takes. */
+const LAST_PAGE_BYTES = 4;
+
+/**
+ * Zeros to append to an initramfs of so many bytes. QEMU puts it at the end of a microvm's memory, its
+ * begin at a page's, and the firmware has laid its ACPI tables there, at the very end: a last page that is
+ * full overwrites them, and the guest finds no device at all. (QEMU's hw/i386/x86.c: a microvm reserves
+ * nothing for them, as other machines do.)
+ */
+export function initramfsPadding(bytes: number): number {
+  return (PAGE_BYTES + LAST_PAGE_BYTES - (bytes % PAGE_BYTES)) % PAGE_BYTES;
+}
+
 /** Mounts that the init makes on the new root before it switches to it (fstab(5) lines). */
 const ROOT_MOUNTS = `proc /newroot/proc proc nosuid,nodev,noexec 0 0
 sys /newroot/sys sysfs nosuid,nodev,noexec 0 0

@@ -15,7 +15,7 @@ import {
 import path from 'node:path';
 import { assetPath } from '../../firmware/assets.ts';
 import { cpioArchive } from '../../firmware/cpio.ts';
-import { agentEntries } from '../../firmware/initramfs.ts';
+import { agentEntries, initramfsPadding } from '../../firmware/initramfs.ts';
 import { agentFiles, type AgentFiles } from '../../guest-agent/bundle.ts';
 import { BOOT_CPIO } from './manifest.ts';
 import type { BootFiles, Image } from './types.ts';
@@ -44,7 +44,9 @@ export async function makeBootFiles(
   const dir = path.join(cacheDir, 'initramfs');
   const initramfsPath = path.join(dir, `${key.slice(0, 24)}.cpio`);
   const now = new Date();
-  const expected = (await stat(path.join(image.dir, BOOT_CPIO))).size + part.length;
+  const bare = (await stat(path.join(image.dir, BOOT_CPIO))).size + part.length;
+  const padding = Buffer.alloc(initramfsPadding(bare));
+  const expected = bare + padding.length;
   const present = await stat(initramfsPath).catch(() => undefined);
   if (present?.size === expected) {
     await utimes(initramfsPath, now, now).catch(() => undefined); // used, so kept
@@ -52,7 +54,8 @@ export async function makeBootFiles(
     try {
       await mkdir(dir, { recursive: true });
       await removeUnused(dir, now.getTime());
-      await write(path.join(image.dir, BOOT_CPIO), part, initramfsPath);
+      const own = Buffer.concat([part, padding]);
+      await write(path.join(image.dir, BOOT_CPIO), own, initramfsPath);
     } catch (error) {
       throw asHostError(error, dir);
     }
