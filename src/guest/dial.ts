@@ -172,7 +172,8 @@ async function shakeHands(
   const nonce = randomBytes(16).toString('hex');
   const send = () => {
     if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
-    if (!booting && sent >= (restored ? 0 : FILLER_FROM_ATTEMPT)) socket.write(WIRE_BREAK);
+    const isStale = restored || (!booting && sent >= FILLER_FROM_ATTEMPT);
+    if (isStale) socket.write(WIRE_BREAK);
     sent += 1;
     socket.write(hostPreamble(nonce));
   };

@@ -1,16 +1,20 @@
 /** The end of an ephemeral VM: all of it goes, also where some of it resists. */
 import { rm } from 'node:fs/promises';
 import { events } from '../events.ts';
+import type { StatePaths } from './api.ts';
+import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import type { LiveVm } from './live-vm.ts';
+import type { VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
-import type { VmPaths } from './vm-paths.ts';
+import { vmPaths } from './vm-paths.ts';
 
 /** Kills QEMU and removes its files. @returns how much is left; each of it has been announced */
 export async function discardVm(
-  vmId: string,
+  { id: vmId, config }: VmRecord,
   live: LiveVm | undefined,
-  files: VmPaths,
+  paths: StatePaths,
 ): Promise<number> {
+  const files = vmPaths(paths, vmId);
   let leftovers = 0;
   const attempt = async (what: string, action: () => Promise<unknown>) => {
     await action().catch((error: unknown) => {
@@ -29,5 +33,6 @@ export async function discardVm(
       rm(path, { recursive: true, force: true, maxRetries: 2 }),
     );
   }
+  if (isOnCheckpoint(paths, config)) await removeUnusedCheckpoints(paths).catch(() => undefined); // gc will
   return leftovers;
 }

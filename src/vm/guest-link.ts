@@ -166,7 +166,8 @@ export class GuestLink {
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
     const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
-    const restored = this.#isRestored ? this.#isBusyThen(lease) : this.#isStale(lease);
+    const wasRestored = this.#isRestored;
+    const restored = wasRestored ? this.#isBusyThen(lease) : this.#isStale(lease);
     try {
       const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
@@ -179,7 +180,7 @@ export class GuestLink {
       });
       this.#session = session;
       this.#wasReached = true;
-      if (restored) this.#isRestored = false;
+      if (wasRestored) this.#isRestored = false;
       this.#released = session.closed.then(async () => {
         this.#session = undefined;
         if (!this.#isReserved) await this.#giveBack();

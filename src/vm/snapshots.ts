@@ -134,7 +134,7 @@ export class Snapshots implements SnapshotsApi {
     const { run } = this.#vm;
     // A second load before a vCPU ran makes a QEMU with vhost-vsock abort (vhost-vsock-common.c). What
     // the guest does in that moment is undone by the load.
-    if (run?.restoring !== undefined) await client.execute('cont', {}, o);
+    if (run?.restoring !== undefined || run?.parked === true) await client.execute('cont', {}, o);
     await client.execute('stop', {}, o);
     live.restores = (run?.restores ?? 0) + 1;
     await this.#vm.note('paused', { restoring: 'loading', restores: live.restores });

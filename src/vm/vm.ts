@@ -27,12 +27,11 @@ import { bootFilesOf, explainFailure, openSession } from './boot.ts';
 import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
 import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
-import { createVm, launchAndBoot } from './create.ts';
+import { createVm, launchAndBoot, type CreatedVm } from './create.ts';
 import { discardVm } from './discard.ts';
 import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
 import { endBrokenFork, endBrokenForkUnlocked } from './fork/broken.ts';
-import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import { forkVm } from './fork/fork.ts';
 import { removeVm } from './gc.ts';
 import { closedVm, findRecord, goneVm, wrongState } from './find-vm.ts';
@@ -81,14 +80,12 @@ export class Vm implements VmInstance {
 
   /** {@inheritDoc VmStatics.create} */
   static async create(options: VmCreateOptions = {}): Promise<Vm> {
-    const { paths, record, live } = await createVm(options);
-    return new Vm(paths, record, live, !record.config.persistent);
+    return Vm.#of(await createVm(options));
   }
 
   /** {@inheritDoc VmStatics.fromTemplate} */
   static async fromTemplate(template: string, options: VmCloneOptions = {}): Promise<Vm> {
-    const { paths, record, live } = await cloneVm(template, options);
-    return new Vm(paths, record, live, !record.config.persistent);
+    return Vm.#of(await cloneVm(template, options));
   }
 
   /** {@inheritDoc VmStatics.connect} */
@@ -124,6 +121,10 @@ export class Vm implements VmInstance {
     return collectIn(o);
   }
 
+  static #of({ paths, record, live }: CreatedVm): Vm {
+    return new Vm(paths, record, live, !record.config.persistent);
+  }
+
   private constructor(
     paths: StatePaths,
     record: VmRecord,
@@ -138,11 +139,8 @@ export class Vm implements VmInstance {
     this.snapshots = new Snapshots(this.#inside());
     this.#state = observeState(record).state;
     if (live !== undefined) this.#attach(live);
-    if (owned)
-      this.#cancelExitHook = dieWithProcess(live?.process, [
-        this.#files.runtimeDir,
-        this.#files.dir,
-      ]);
+    const { runtimeDir, dir } = this.#files;
+    if (owned) this.#cancelExitHook = dieWithProcess(live?.process, [runtimeDir, dir]);
   }
 
   get name(): string | undefined {
@@ -168,7 +166,7 @@ export class Vm implements VmInstance {
     if (open !== undefined && this.#state === 'running' && !this.fault.aborted) return open;
     const live = await this.#takeUp();
     live.watch.fault.throwIfAborted();
-    if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.#inside(), live, o);
+    if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.#inside(), o);
     if (this.#state === 'paused' || isHalfClone(this.#record)) throw this.#stateError(['running']);
     return openSession(live, o);
   }
@@ -224,7 +222,8 @@ export class Vm implements VmInstance {
     if (this.#state === 'stopped') return;
     if (this.#state === 'suspended') throw this.#stateError(['running', 'paused']);
     const live = await this.#takeUp();
-    const awake = await wakeUp(live, this.#state === 'paused');
+    // A fork that broke off may have left the vCPUs standing, too.
+    const awake = await wakeUp(live, this.#state === 'paused' || record.run?.forking === true);
     // On a full disk nothing can be written down, but a VM can be stopped.
     await this.#write({ state: 'stopping' }).catch(() => undefined);
     const { machine } = record.config;
@@ -241,8 +240,17 @@ export class Vm implements VmInstance {
     const live = await this.#takeUp();
     await kill(live);
     // A start under way holds the lock and cleans up by itself; then there is nothing to write.
+    if (await this.#wasSuspended(live)) await this.#giveUp(o);
+  }
+
+  /** Writes a kill down, unless somebody was quicker: started the VM anew, or suspended it. */
+  async #wasSuspended({ run }: LiveVm): Promise<boolean> {
     await using lock = await this.#lock({ timeoutMs: KILL_LOCK_MS }).catch(() => undefined);
-    if (lock !== undefined) await this.#down();
+    if (lock === undefined) return false;
+    const now = await readRecord(this.#files);
+    if (now?.state === 'suspended') return true;
+    if (now === undefined || now.run?.qemu?.pid === run.qemu?.pid) await this.#down();
+    return false;
   }
 
   async remove(o: WaitOptions & { force?: boolean } = {}): Promise<void> {
@@ -279,10 +287,7 @@ export class Vm implements VmInstance {
   }
 
   async fork(o: VmForkOptions = {}): Promise<Vm[]> {
-    const made = await forkVm(this.#inside(), this.#paths, o);
-    return made.map(({ paths, record, live }) => {
-      return new Vm(paths, record, live, !record.config.persistent);
-    });
+    return (await forkVm(this.#inside(), this.#paths, o)).map((child) => Vm.#of(child));
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
@@ -323,9 +328,7 @@ export class Vm implements VmInstance {
   }
 
   async #discard(): Promise<void> {
-    const leftovers = await discardVm(this.id, this.#live, this.#files);
-    if (isOnCheckpoint(this.#paths, this.#record.config))
-      await removeUnusedCheckpoints(this.#paths).catch(() => undefined); // gc will
+    const leftovers = await discardVm(this.#record, this.#live, this.#paths);
     this.#cancelExitHook?.();
     this.#setState('removed');
     events.emit('vm.removed', { vmId: this.id, leftovers });

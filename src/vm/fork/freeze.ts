@@ -3,15 +3,14 @@ import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
 import type { GuestSession } from '../../guest/index.ts';
 import type { WaitOptions } from '../api.ts';
-import { TCG_CPU } from '../argv.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { wrongState } from '../find-vm.ts';
-import { findQemu, readArgv } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
 import { requireSpace } from '../snapshot-space.ts';
 import { allOrNone } from '../template/all-or-none.ts';
 import { copySparse, locateMemory, MemoryCopy } from '../template/memory.ts';
 import { completeState, saveBareState, type FrozenFiles } from '../template/state.ts';
+import { upgradedSince } from '../upgraded.ts';
 import type { VmInside } from '../vm-inside.ts';
 
 const MIB = 2 ** 20;
@@ -138,21 +137,12 @@ async function requireSame(
   client: QmpClient,
   o: WaitOptions,
 ): Promise<void> {
-  const [{ qemu }, { version }, argv = []] = await Promise.all([
-    client.execute('query-version', {}, o),
-    findQemu(vm.config.qemuPath),
-    readArgv(live.process.identity.pid),
-  ]);
-  const running = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
-  const cpu = argv[argv.indexOf('-cpu') + 1] ?? '';
-  const differs =
-    version !== running
-      ? `QEMU ${running}, and its children would on QEMU ${version}`
-      : live.run.accel === 'tcg' && cpu !== TCG_CPU
-        ? `the processor ${cpu}, and its children would on ${TCG_CPU}`
-        : undefined;
+  const differs = await upgradedSince(vm, live, client, o);
   if (differs === undefined) return;
-  throw new TemplateError('ERR_TEMPLATE_MISMATCH', `VM ${vm.id} runs on ${differs}`, {
-    hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.',
-  });
+  const { was, is } = differs;
+  throw new TemplateError(
+    'ERR_TEMPLATE_MISMATCH',
+    `VM ${vm.id} runs on ${was}, and its children would on ${is}`,
+    { hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.' },
+  );
 }

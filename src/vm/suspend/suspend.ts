@@ -1,6 +1,7 @@
 /** Writing a running VM out to the host's disk, and ending its QEMU. */
 import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
-import { StateError, TimeoutError } from '../../errors.ts';
+import type { QmpClient } from '../../../qmp/index.ts';
+import { StateError, SuspendError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
@@ -14,6 +15,7 @@ import { madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
 import { copyMemory, copySparse, locateMemory } from '../template/memory.ts';
 import { saveState } from '../template/state.ts';
+import { upgradedSince } from '../upgraded.ts';
 import type { VmInside } from '../vm-inside.ts';
 import {
   asNoSpace,
@@ -48,6 +50,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     const { dir } = vm.files;
     const memoryBytes = vm.config.memoryMib * MIB;
     await requireSpace(dir, { pid, memoryPath: live.run.memoryPath, memoryBytes });
+    await live.qmp.use((client) => requireSame(vm, live, client, { ...given, timeoutMs }), given);
     const name = newSavedName();
     const files = savedFiles(dir, name);
     const before = await keepRecord(vm.files.recordPath);
@@ -89,6 +92,23 @@ function requireStays({ id, config, record }: VmInside): void {
     required: ['persistent'],
     hint: 'Suspend VMs that stay: `qmp-agent create`, `qmp-agent clone`, or `persistent: true`.',
   });
+}
+
+/** @throws SuspendError QEMU, or this program, was upgraded since the VM was started */
+async function requireSame(
+  vm: VmInside,
+  live: LiveVm,
+  client: QmpClient,
+  o: WaitOptions,
+): Promise<void> {
+  const differs = await upgradedSince(vm, live, client, o);
+  if (differs === undefined) return;
+  const { was, is } = differs;
+  throw new SuspendError(
+    'ERR_SUSPEND_MISMATCH',
+    `VM ${vm.id} runs on ${was}, and would be resumed on ${is}`,
+    { hint: 'There was an upgrade meanwhile: stop the VM and start it, then suspend it.' },
+  );
 }
 
 /** @returns ms for which the vCPUs have stood still, and the channels that had a session */
@@ -138,7 +158,7 @@ async function describe(
 
 /** A second name for the record as it is: to put it back takes no space, which may be what is wanting. */
 async function keepRecord(path: string): Promise<string> {
-  const kept = `${path}.kept.tmp`;
+  const kept = `${path}.kept`; // not one of the temporaries that gc looks for: it is as old as the record
   await rm(kept, { force: true });
   await link(path, kept).catch(() => undefined); // a file system that cannot: then there must be space
   return kept;

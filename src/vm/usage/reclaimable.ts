@@ -47,6 +47,7 @@ function ofImages(images: DiskUsage['images']): Reclaimable[] {
 function ofVm({ id, name, state, usedBytes, snapshots }: VmUsage): Reclaimable[] {
   const who = name ?? id;
   if (state === 'stopped') return [by(`remove ${who}`, usedBytes)];
+  if (state === 'suspended') return []; // its snapshots can be deleted once it is resumed
   return snapshots.map((one) => by(`snapshot delete ${who} ${one.name}`, one.stateBytes));
 }
 
