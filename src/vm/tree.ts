@@ -43,8 +43,9 @@ export async function readTree(paths: StatePaths): Promise<TreeNode[]> {
     store.list(),
     reapAbandoned(paths),
   ]);
+  const whole = infos.filter(({ defect }) => defect === undefined);
   const templates = await Promise.all(
-    infos.map(async ({ name }) => {
+    whole.map(async ({ name }) => {
       const { manifest, dir } = await store.get(name);
       return { diskPath: templateFiles(dir).diskPath, manifest };
     }),

@@ -9,6 +9,7 @@ import { writeRecord, type VmConfig, type VmRecord } from '../../../src/vm/recor
 import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
 import { sha256, templateFiles } from '../../../src/vm/template/manifest.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
+import { readTree } from '../../../src/vm/tree.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
 
@@ -124,6 +125,7 @@ describe('what is not ours, or not whole', () => {
     await expect(store.get('t')).rejects.toMatchObject({ code: 'ERR_TEMPLATE_CORRUPT' });
     const defect = expect.stringContaining('is broken: its manifest is none');
     expect(await store.list()).toEqual([expect.objectContaining({ name: 't', defect })]);
+    expect(await readTree(paths)).toEqual([]); // what cannot be read keeps nothing else from being shown
     await store.remove('t');
   });
 
