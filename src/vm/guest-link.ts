@@ -31,6 +31,11 @@ export interface OpenOptions extends WaitOptions {
   renew?: ConnectOptions['renew'];
 }
 
+/** Channels with a session that leads nowhere; undefined where nobody knows, and any may be one. */
+interface Stale {
+  readonly channels: readonly number[] | undefined;
+}
+
 /** A channel, and the lock by which it is ours; vsock needs none. */
 interface Lease {
   readonly target: ChannelTarget;
@@ -48,11 +53,11 @@ export class GuestLink {
   #lease: Lease | undefined;
   /** The channel is kept between two sessions. */
   #isReserved = false;
-  /** The guest has been put back to a snapshot since it was last reached … */
-  #isRestored = false;
-  /** … in which these channels had a session; undefined where nobody knows. */
-  #busyThen: readonly number[] | undefined;
-  #wasReached = false;
+  /**
+   * Until the guest is reached, where its agent may believe in sessions of before: it is a copy, or has been
+   * put back to a snapshot.
+   */
+  #stale: Stale | undefined;
   #opening: Promise<GuestSession> | undefined;
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
@@ -62,6 +67,7 @@ export class GuestLink {
     this.#vmId = vmId;
     this.#paths = paths;
     this.#target = target;
+    if (target.kind === 'virtio-serial' && target.busy) this.#stale = { channels: target.busy };
     this.#isPaused = isPaused;
   }
 
@@ -133,8 +139,7 @@ export class GuestLink {
    *   while to teach it better; on another it waits for a host
    */
   async restored(busy?: readonly number[]): Promise<void> {
-    if (busy !== undefined || !this.#isRestored) this.#busyThen = busy ?? this.#busyInCopy;
-    this.#isRestored = true;
+    this.#stale = { channels: busy ?? this.#stale?.channels };
     this.#session?.restored();
     await this.#session?.closed;
     await this.#released;
@@ -166,8 +171,7 @@ export class GuestLink {
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
     const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
-    const wasRestored = this.#isRestored;
-    const restored = wasRestored ? this.#isBusyThen(lease) : this.#isStale(lease);
+    const stale = this.#stale;
     try {
       const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
@@ -175,12 +179,11 @@ export class GuestLink {
         signal,
         booting: o.booting,
         renew: o.renew,
-        restored,
+        restored: isStale(stale, lease.index),
         isPaused: this.#isPaused,
       });
       this.#session = session;
-      this.#wasReached = true;
-      if (wasRestored) this.#isRestored = false;
+      if (this.#stale === stale) this.#stale = undefined; // else it was put back meanwhile
       this.#released = session.closed.then(async () => {
         this.#session = undefined;
         if (!this.#isReserved) await this.#giveBack();
@@ -192,28 +195,13 @@ export class GuestLink {
     }
   }
 
-  /** The agent of a copy may still believe in the original's session there. */
-  #isStale({ index }: Lease): boolean {
-    if (this.#wasReached || this.#target.kind !== 'virtio-serial' || index === undefined)
-      return false;
-    return this.#target.busy?.includes(index) === true;
-  }
-
-  /** As long as nobody has reached a copy. */
-  get #busyInCopy(): readonly number[] | undefined {
-    return this.#wasReached || this.#target.kind === 'vsock' ? undefined : this.#target.busy;
-  }
-
-  #isBusyThen({ index }: Lease): boolean {
-    return index === undefined || this.#busyThen?.includes(index) !== false;
-  }
-
-  /** From a channel that was busy then to one that was not, where there is any. */
+  /** From a stale channel to one that is none, where there is any. */
   async #changeChannel(): Promise<void> {
     const old = this.#lease;
-    if (old === undefined || this.#target.kind === 'vsock' || !this.#isBusyThen(old)) return;
-    for (const index of channelOrder({ ...this.#target, busy: this.#busyThen })) {
-      if (this.#busyThen?.includes(index) !== false) continue;
+    if (old === undefined || this.#target.kind === 'vsock' || !isStale(this.#stale, old.index))
+      return;
+    for (let index = 0; index < this.#target.ports; index += 1) {
+      if (isStale(this.#stale, index)) continue;
       const lease = await this.#tryChannel(index);
       if (lease === undefined) continue;
       this.#lease = lease;
@@ -238,8 +226,11 @@ export class GuestLink {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
     }
-    const busy = this.#isRestored ? this.#busyThen : this.#target.busy;
-    const order = channelOrder({ ...this.#target, busy });
+    const { busy } = this.#target;
+    const order = channelOrder({
+      ...this.#target,
+      busy: this.#stale ? this.#stale.channels : busy,
+    });
     for (;;) {
       signal.throwIfAborted();
       for (const index of order) {
@@ -255,6 +246,12 @@ export class GuestLink {
       await delay(CHANNEL_RETRY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
+}
+
+/** Whether a channel's session may be one of before; vsock has no number for it. */
+function isStale(stale: Stale | undefined, index: number | undefined): boolean {
+  if (stale === undefined) return false;
+  return index === undefined || stale.channels?.includes(index) !== false;
 }
 
 /** All channels, those first on which nobody was. Pure. */
