@@ -13,6 +13,8 @@ const HOLD_POLL_MS = 1;
 /** What is given back where all replay buffers together are too large: not only what is too much. */
 const REPLAY_SLACK_BYTES = 1024 * 1024;
 
+/** Execs for which all is made ahead of time: for one that follows another at once, too. */
+const SPARES = 2;
 /** From the end of an exec to the work after it, ms: what the host asks for at once comes first … */
 const TIDY_MS = 20;
 /** … and from the start of one: most are over by then. */
@@ -56,8 +58,8 @@ export class Execs {
   /** Does ahead of time what the next exec would otherwise wait for. */
   async prepare(): Promise<void> {
     this.#trees ??= this.#makeTrees();
-    this.#trees.prepare();
-    await this.#stdio.prepare();
+    this.#trees.prepare(SPARES);
+    await this.#stdio.prepare(SPARES);
   }
 
   get runningCount(): number {

@@ -36,8 +36,8 @@ export interface ProcessTree {
 export interface ProcessTrees {
   readonly kind: 'cgroup' | 'proc';
   create(id: string): ProcessTree;
-  /** Prepares the next trees ahead of time, off the path of an exec. */
-  prepare(): void;
+  /** Prepares so many trees ahead of time, off the path of an exec. */
+  prepare(count: number): void;
 }
 
 const CGROUP_ROOT = '/sys/fs/cgroup';
@@ -47,8 +47,6 @@ const GROUPS = 'qmp-agent';
 export const AGENT_GROUP = 'agent';
 /** Directory of the groups of all execs. */
 export const EXEC_GROUPS = `${CGROUP_ROOT}/${GROUPS}`;
-/** Trees made ahead of time: for an exec that follows another at once, too. */
-const SPARES = 2;
 /** Rounds of looking for processes that fork while they are moved or killed. */
 const MAX_ROUNDS = 100;
 
@@ -81,15 +79,14 @@ class CgroupTrees implements ProcessTrees {
     this.#removeOld();
     writeFileSync(`${own}/cgroup.procs`, String(process.pid));
     this.#own = new OwnGroup(own);
-    this.prepare();
   }
 
   create(): ProcessTree {
     return this.#ready.pop() ?? this.#make();
   }
 
-  prepare(): void {
-    while (this.#ready.length < SPARES) this.#ready.push(this.#make());
+  prepare(count: number): void {
+    while (this.#ready.length < count) this.#ready.push(this.#make());
   }
 
   #make(): CgroupTree {

@@ -26,9 +26,6 @@ export interface Attached {
 /** Capacity of the pipes: Linux's default for what a user may ask for (pipe-max-size). */
 const PIPE_BYTES = 1024 * 1024;
 
-/** Processes for which pipes are made ahead of time: for one that follows another at once, too. */
-const SPARES = 2;
-
 interface Pipe {
   readonly theirFd: number;
   readonly ours: Socket;
@@ -46,12 +43,12 @@ export class StdioStock {
   readonly #inputs: Pipe[] = [];
   readonly #outputs: Pipe[] = [];
 
-  /** Fills the stock. */
-  async prepare(): Promise<void> {
+  /** Fills the stock for so many processes. */
+  async prepare(count: number): Promise<void> {
     const calls = await this.#load();
     if (!calls) return;
-    while (this.#inputs.length < SPARES) this.#inputs.push(makeInput(calls));
-    while (this.#outputs.length < 2 * SPARES) this.#outputs.push(makeOutput(calls));
+    while (this.#inputs.length < count) this.#inputs.push(makeInput(calls));
+    while (this.#outputs.length < 2 * count) this.#outputs.push(makeOutput(calls));
   }
 
   /** Takes what one process needs; made now where the stock is empty. */
