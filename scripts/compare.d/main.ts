@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { interleave } from '../../src/bench/interleave.ts';
+import { restoreOnce } from '../../src/bench/reset.ts';
 import { formatReport } from '../../src/bench/report.ts';
 import { beginRun, makeReport, subjectOf } from '../../src/bench/subject.ts';
 import { resolvePaths } from '../../src/config/paths.ts';
@@ -33,12 +34,7 @@ async function compare({ runs, json }: { runs: number; json?: string }): Promise
       {
         name: 'reset.savevm',
         unit: 'ms',
-        sample: async () => {
-          const called = performance.now();
-          await vm.snapshots.restore(SNAPSHOT, { signal });
-          await vm.commands.run(['true'], { signal });
-          return performance.now() - called;
-        },
+        sample: () => restoreOnce(vm, SNAPSHOT, signal),
       },
       { name: 'reset.virsh', unit: 'ms', sample: () => domain.revert(signal) },
     ],

@@ -24,7 +24,7 @@ import {
   type VmRun,
 } from './record.ts';
 import { stateFault } from './state-dir.ts';
-import { savedInUse, sweepSaved } from './suspend/saved.ts';
+import { keptRecord, savedInUse, sweepSaved } from './suspend/saved.ts';
 import { TemplateStore } from './template/store.ts';
 import { isAbandoned } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
@@ -93,13 +93,9 @@ export async function removeVm(
   record?: VmRecord,
 ): Promise<Reaped[]> {
   const files = vmPaths(paths, id);
-  const reaped: Reaped[] = [];
   const known = record?.run?.qemu;
   // Without a pid in the record its writer died in the midst of a start, or it cannot be read.
-  const processes = known !== undefined ? [known] : await findQemus(id);
-  for (const identity of processes) {
-    if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
-  }
+  const reaped = known !== undefined ? await killAll([known]) : await killStrays(id);
   for (const dir of [files.runtimeDir, files.dir]) {
     if (
       await stat(dir).then(
@@ -126,7 +122,7 @@ async function removeCheckpoints(paths: StatePaths): Promise<Reaped[]> {
 }
 
 /** Kills exactly this process and waits for its end. @returns whether it ran */
-export async function killProcess(identity: ProcessIdentity): Promise<boolean> {
+async function killProcess(identity: ProcessIdentity): Promise<boolean> {
   if (!signalProcess(identity, 'SIGKILL')) return false;
   const deadline = performance.now() + KILL_MS;
   const isThere = async () => isAlive(identity) || (await threadsOf(identity.pid)) > 1;
@@ -137,6 +133,20 @@ export async function killProcess(identity: ProcessIdentity): Promise<boolean> {
 /** A zombie's other threads may still hold its sockets, and the lock on its disk. */
 async function threadsOf(pid: number): Promise<number> {
   return (await readdir(`/proc/${pid}/task`).catch(() => [])).length;
+}
+
+/** @returns those that ran */
+async function killAll(processes: readonly ProcessIdentity[]): Promise<Reaped[]> {
+  const reaped: Reaped[] = [];
+  for (const identity of processes) {
+    if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
+  }
+  return reaped;
+}
+
+/** Kills the QEMUs of a VM that its record does not know of: those of processes that died. */
+export async function killStrays(id: string): Promise<Reaped[]> {
+  return killAll(await findQemus(id));
 }
 
 /** QEMUs that were started for this VM, by the word in their `-name`. */
@@ -183,9 +193,8 @@ async function endBroken(paths: StatePaths, { id }: VmRecord): Promise<Reaped[]>
   const runs = ({ qemu }: Partial<VmRun>) => qemu !== undefined && isAlive(qemu);
   const isRunning = record.state !== 'suspended' && runs(record.run ?? {});
   const reaped: Reaped[] = [];
-  for (const stray of isRunning ? [] : await findQemus(id)) {
-    if (await killProcess(stray)) reaped.push({ kind: 'process', path: `pid ${stray.pid}` });
-  }
+  if (!isRunning) reaped.push(...(await killStrays(id)));
+  await rm(keptRecord(files.recordPath), { force: true });
   const dirs = await sweepSaved(files.dir, savedInUse(record, runs));
   reaped.push(...dirs.map((path): Reaped => ({ kind: 'temp', path })));
   announce(reaped, id);
@@ -221,16 +230,13 @@ async function removeOrphanRuntimeDirs(paths: StatePaths): Promise<Reaped[]> {
 /** QEMUs whose sockets are in our runtime directory, and whose VM is gone. */
 async function killOrphans(paths: StatePaths): Promise<Reaped[]> {
   const ours = `logfile=${vmsDir(paths).replaceAll(',', ',,')}/`;
-  const reaped: Reaped[] = [];
   const orphans = await findByArgument((argv) => {
     const id = argv[argv.indexOf('-name') + 1]?.replace(/^qmp-agent-/, '') ?? '';
     // Looked for now, not before the scan: a VM that was created meanwhile has its directory first.
     const isStray = isVmId(id) && !existsSync(vmPaths(paths, id).dir);
     return isStray && argv.some((word) => word.includes(ours));
   });
-  for (const identity of orphans) {
-    if (await killProcess(identity)) reaped.push({ kind: 'process', path: `pid ${identity.pid}` });
-  }
+  const reaped = await killAll(orphans);
   announce(reaped);
   return reaped;
 }

@@ -37,13 +37,16 @@ export async function explainSaveFailure(
   return isFull ? noSpace(what, 'the host’s disk is full', error) : error;
 }
 
-/** Memory that a process holds. */
-export async function heldBytes(pid: number): Promise<number> {
+/** Memory that a process holds. @param fields of /proc/PID/status (proc(5)), added up */
+export async function heldBytes(pid: number, fields = ['VmRSS']): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+  const kib = (field: string) =>
+    Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1] ?? 0);
+  return fields.reduce((sum, field) => sum + kib(field), 0) * 1024;
 }
 
-async function freeBytes(dir: string): Promise<number> {
+/** What a file system has left for this user. */
+export async function freeBytes(dir: string): Promise<number> {
   const { bavail, bsize } = await statfs(dir);
   return bavail * bsize;
 }

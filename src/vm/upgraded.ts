@@ -7,23 +7,23 @@ import type { LiveVm } from './live-vm.ts';
 import type { VmInside } from './vm-inside.ts';
 
 /**
- * What the VM runs on, and what it would be started on now; undefined where that is the same. The state
- * of its devices means nothing to another.
+ * Makes sure that the VM would be started on now what it runs on: the state of its devices means nothing
+ * to another.
+ * @param refuse the error, given what it runs on and what it would be started on
  */
-export async function upgradedSince(
+export async function requireUnchanged(
   vm: VmInside,
   live: LiveVm,
   client: QmpClient,
-  o: WaitOptions,
-): Promise<{ was: string; is: string } | undefined> {
+  { refuse, ...o }: WaitOptions & { refuse: (was: string, is: string) => Error },
+): Promise<void> {
   const [{ qemu }, { version }, argv = []] = await Promise.all([
     client.execute('query-version', {}, o),
     findQemu(vm.config.qemuPath),
     readArgv(live.process.identity.pid),
   ]);
   const running = `${qemu.major}.${qemu.minor}.${qemu.micro}`;
-  if (version !== running) return { was: `QEMU ${running}`, is: `QEMU ${version}` };
+  if (version !== running) throw refuse(`QEMU ${running}`, `QEMU ${version}`);
   const cpu = argv[argv.indexOf('-cpu') + 1] ?? '';
-  const isOther = live.run.accel === 'tcg' && cpu !== TCG_CPU;
-  return isOther ? { was: `the processor ${cpu}`, is: TCG_CPU } : undefined;
+  if (live.run.accel === 'tcg' && cpu !== TCG_CPU) throw refuse(`the processor ${cpu}`, TCG_CPU);
 }

@@ -10,7 +10,7 @@ import { requireSpace } from '../snapshot-space.ts';
 import { allOrNone } from '../template/all-or-none.ts';
 import { copySparse, locateMemory, MemoryCopy } from '../template/memory.ts';
 import { completeState, saveBareState, type FrozenFiles } from '../template/state.ts';
-import { upgradedSince } from '../upgraded.ts';
+import { requireUnchanged } from '../upgraded.ts';
 import type { VmInside } from '../vm-inside.ts';
 
 const MIB = 2 ** 20;
@@ -52,12 +52,13 @@ export async function freezeRunning(
   await session.thaw(Date.now(), o);
   return live.qmp.use(async (client) => {
     await requireQuiet(vm, client, o);
-    await requireSame(vm, live, client, o);
+    await requireUnchanged(vm, live, client, { ...o, refuse: upgraded(vm) });
     await requireSpace(vm.files.dir, pid, 'checkpoint');
     const memory = await locateMemory(client, { pid, bytes: vm.config.memoryMib * MIB }, o);
-    const over = memoryPath !== undefined;
-    if (over) await copySparse(memoryPath, to.memoryPath, o.signal);
-    await using copy = await MemoryCopy.open(memory, to.memoryPath, { over });
+    await using copy = await MemoryCopy.open(memory, to.memoryPath, {
+      below: memoryPath,
+      signal: o.signal,
+    });
     // Both would have to be done while all stand still, else.
     await allOrNone(o.signal, (signal) => [copy.take(signal), session.sync({ ...o, signal })]);
     const busyChannels = await connectedChannels(client, ports, o);
@@ -130,19 +131,12 @@ async function requireQuiet(vm: VmInside, client: QmpClient, o: WaitOptions): Pr
   }
 }
 
-/** @throws TemplateError QEMU, or this program, was upgraded since the VM was started */
-async function requireSame(
-  vm: VmInside,
-  live: LiveVm,
-  client: QmpClient,
-  o: WaitOptions,
-): Promise<void> {
-  const differs = await upgradedSince(vm, live, client, o);
-  if (differs === undefined) return;
-  const { was, is } = differs;
-  throw new TemplateError(
-    'ERR_TEMPLATE_MISMATCH',
-    `VM ${vm.id} runs on ${was}, and its children would on ${is}`,
-    { hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.' },
-  );
+/** QEMU, or this program, was upgraded since the VM was started. */
+function upgraded({ id }: VmInside) {
+  return (was: string, is: string): TemplateError =>
+    new TemplateError(
+      'ERR_TEMPLATE_MISMATCH',
+      `VM ${id} runs on ${was}, and its children would on ${is}`,
+      { hint: 'There was an upgrade meanwhile: stop the VM and start it, then fork it.' },
+    );
 }

@@ -1,11 +1,11 @@
 /** Throwing a suspended VM's memory away: what is left is its disk, as after a loss of power. */
-import { findQemus, killProcess } from '../gc.ts';
+import { killStrays } from '../gc.ts';
 import type { VmInside } from '../vm-inside.ts';
 import { sweepSaved } from './saved.ts';
 
 /** Makes a suspended VM a stopped one; under the machine lock. */
 export async function giveUpSaved(vm: VmInside): Promise<void> {
-  for (const stray of await findQemus(vm.id)) await killProcess(stray); // else it would be the VM's again
+  await killStrays(vm.id); // else it would be the VM's again
   await vm.write({ state: 'stopped', detail: 'its memory was given up' });
   await sweepSaved(vm.files.dir, undefined);
 }
@@ -15,6 +15,6 @@ export async function giveUpSaved(vm: VmInside): Promise<void> {
  * and memory that it once went on from. Under the machine lock.
  */
 export async function removeLeftovers(vm: VmInside): Promise<void> {
-  for (const stray of await findQemus(vm.id)) await killProcess(stray);
+  await killStrays(vm.id);
   await sweepSaved(vm.files.dir, undefined);
 }

@@ -1,11 +1,12 @@
 /** The memory of a suspended VM on disk: a directory in the VM's own, named by its record. */
-import { readdir, readFile, rm, stat, statfs } from 'node:fs/promises';
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { formatBytes } from '../../config/units.ts';
 import { HostError, SuspendError } from '../../errors.ts';
 import { usedBytes } from '../../storage/index.ts';
 import { isSavedName } from '../ids.ts';
 import type { SavedMemory, VmRecord, VmRun } from '../record.ts';
+import { freeBytes, heldBytes } from '../snapshot-space.ts';
 import { syncPath } from '../state-dir.ts';
 import { differenceOf, madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
@@ -23,6 +24,14 @@ export interface SavedFiles extends FrozenFiles {
 export function savedFiles(vmDir: string, name: string): SavedFiles {
   const dir = join(vmDir, name);
   return { dir, memoryPath: join(dir, 'memory'), statePath: join(dir, 'devices') };
+}
+
+/**
+ * The second name of a record while its VM is being suspended. None of the temporaries that gc knows by
+ * their age: it is as old as the record.
+ */
+export function keptRecord(recordPath: string): string {
+  return `${recordPath}.kept`;
 }
 
 /** Bytes that a suspended VM's memory takes on the host. */
@@ -70,14 +79,10 @@ export async function requireSpace(
   vmDir: string,
   o: { pid: number; memoryPath: string | undefined; memoryBytes: number },
 ): Promise<void> {
-  const status = await readFile(`/proc/${o.pid}/status`, 'latin1').catch(() => '');
-  const kib = (field: string) =>
-    Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(status)?.[1] ?? 0);
-  const held = (kib('RssAnon') + kib('VmSwap')) * 1024;
+  const held = await heldBytes(o.pid, ['RssAnon', 'VmSwap']);
   const below = o.memoryPath === undefined ? 0 : await usedBytes(o.memoryPath);
   const needed = Math.min(held + below, o.memoryBytes + STATE_BYTES);
-  const { bavail, bsize } = await statfs(vmDir);
-  const free = bavail * bsize;
+  const free = await freeBytes(vmDir);
   if (free >= needed) return;
   throw noSpace(`it may take ${formatBytes(needed)}, and ${formatBytes(free)} are free`);
 }

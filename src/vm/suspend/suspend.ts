@@ -1,6 +1,5 @@
 /** Writing a running VM out to the host's disk, and ending its QEMU. */
 import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
-import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, SuspendError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
@@ -13,12 +12,13 @@ import { shutDown } from '../shutdown.ts';
 import { stateFault } from '../state-dir.ts';
 import { madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
-import { copyMemory, copySparse, locateMemory } from '../template/memory.ts';
+import { copyMemory, locateMemory } from '../template/memory.ts';
 import { saveState } from '../template/state.ts';
-import { upgradedSince } from '../upgraded.ts';
+import { requireUnchanged } from '../upgraded.ts';
 import type { VmInside } from '../vm-inside.ts';
 import {
   asNoSpace,
+  keptRecord,
   makeDurable,
   requireSpace,
   savedBytes,
@@ -50,7 +50,8 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     const { dir } = vm.files;
     const memoryBytes = vm.config.memoryMib * MIB;
     await requireSpace(dir, { pid, memoryPath: live.run.memoryPath, memoryBytes });
-    await live.qmp.use((client) => requireSame(vm, live, client, { ...given, timeoutMs }), given);
+    const now = { ...given, timeoutMs, refuse: upgraded(vm) };
+    await live.qmp.use((client) => requireUnchanged(vm, live, client, now), given);
     const name = newSavedName();
     const files = savedFiles(dir, name);
     const before = await keepRecord(vm.files.recordPath);
@@ -94,21 +95,14 @@ function requireStays({ id, config, record }: VmInside): void {
   });
 }
 
-/** @throws SuspendError QEMU, or this program, was upgraded since the VM was started */
-async function requireSame(
-  vm: VmInside,
-  live: LiveVm,
-  client: QmpClient,
-  o: WaitOptions,
-): Promise<void> {
-  const differs = await upgradedSince(vm, live, client, o);
-  if (differs === undefined) return;
-  const { was, is } = differs;
-  throw new SuspendError(
-    'ERR_SUSPEND_MISMATCH',
-    `VM ${vm.id} runs on ${was}, and would be resumed on ${is}`,
-    { hint: 'There was an upgrade meanwhile: stop the VM and start it, then suspend it.' },
-  );
+/** QEMU, or this program, was upgraded since the VM was started. */
+function upgraded({ id }: VmInside) {
+  return (was: string, is: string): SuspendError =>
+    new SuspendError(
+      'ERR_SUSPEND_MISMATCH',
+      `VM ${id} runs on ${was}, and would be resumed on ${is}`,
+      { hint: 'There was an upgrade meanwhile: stop the VM and start it, then suspend it.' },
+    );
 }
 
 /** @returns ms for which the vCPUs have stood still, and the channels that had a session */
@@ -132,10 +126,8 @@ async function save(
     const pausedAt = performance.now();
     await client.execute('stop', {}, o); // flushes the disk, too
     await saveState(client, files.statePath, o);
-    const { memoryPath } = live.run;
-    const over = memoryPath !== undefined;
-    if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
-    await copyMemory(memory, files.memoryPath, { over, signal: o.signal });
+    const { memoryPath: below } = live.run;
+    await copyMemory(memory, files.memoryPath, { below, signal: o.signal });
     await makeDurable(files);
     return { busyChannels, pausedMs: Math.round(performance.now() - pausedAt) };
   }, o);
@@ -158,7 +150,7 @@ async function describe(
 
 /** A second name for the record as it is: to put it back takes no space, which may be what is wanting. */
 async function keepRecord(path: string): Promise<string> {
-  const kept = `${path}.kept`; // not one of the temporaries that gc looks for: it is as old as the record
+  const kept = keptRecord(path);
   await rm(kept, { force: true });
   await link(path, kept).catch(() => undefined); // a file system that cannot: then there must be space
   return kept;

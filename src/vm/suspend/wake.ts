@@ -1,7 +1,7 @@
 /** Bringing a suspended VM's memory and devices back. */
 import { events } from '../../events.ts';
 import type { WaitOptions } from '../api.ts';
-import { findQemus, killProcess } from '../gc.ts';
+import { killStrays } from '../gc.ts';
 import { wrongState } from '../find-vm.ts';
 import { LiveVm } from '../live-vm.ts';
 import { kill } from '../shutdown.ts';
@@ -22,8 +22,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
     throw wrongState(id, ['suspended'], vm.state);
   const files = savedFiles(vm.files.dir, suspended.name);
   await requireUsable(record, { saved: suspended, run: before, files });
-  // Of a suspend or a resume whose process died.
-  for (const stray of await findQemus(id)) await killProcess(stray);
+  await killStrays(id); // of a suspend or a resume whose process died
   const live = await LiveVm.launch({
     id,
     paths: vm.files,

@@ -61,10 +61,8 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       await client.execute('stop', {}, o); // flushes the disk, too
       await vm.note('paused');
       await saveState(client, files.statePath, o);
-      const over = memoryPath !== undefined;
-      if (over) await copySparse(memoryPath, files.memoryPath, o.signal);
       await allOrNone(o.signal, (signal) => [
-        copyMemory(memory, files.memoryPath, { over, signal }),
+        copyMemory(memory, files.memoryPath, { below: memoryPath, signal }),
         copySparse(vm.files.diskPath, files.diskPath, signal),
       ]);
       return performance.now() - pausedAt;

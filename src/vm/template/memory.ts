@@ -58,17 +58,21 @@ export async function locateMemory(
   });
 }
 
+/** How memory is copied. */
+export interface CopyOptions {
+  /**
+   * The file that the guest's memory is mapped from, copy-on-write: it is copied first, and only what is
+   * the guest's own is written over that. Undefined: it is mapped from none.
+   */
+  readonly below: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
- * Writes a guest's memory to a file.
- * @param o.over the guest's memory is itself mapped copy-on-write, and the file is a copy of what it was
- *   mapped from: only what is the guest's own is written over it. Else the file must not exist
+ * Writes a guest's memory to a file, which must not exist.
  * @throws HostError ERR_HOST_PERMISSION another user's QEMU; ERR_HOST_DISK_FULL
  */
-export async function copyMemory(
-  memory: GuestMemory,
-  path: string,
-  o: { over: boolean; signal?: AbortSignal | undefined },
-): Promise<void> {
+export async function copyMemory(memory: GuestMemory, path: string, o: CopyOptions): Promise<void> {
   await using copy = await MemoryCopy.open(memory, path, o);
   await copy.take(o.signal);
 }
@@ -98,8 +102,10 @@ export class MemoryCopy implements AsyncDisposable {
     this.#written = new Uint8Array(memory.bytes / PAGE_BYTES).fill(over ? 1 : 0);
   }
 
-  /** As {@link copyMemory}; nothing is copied yet. */
-  static async open(memory: GuestMemory, path: string, o: { over: boolean }): Promise<MemoryCopy> {
+  /** As {@link copyMemory}; only what is below is copied yet. */
+  static async open(memory: GuestMemory, path: string, o: CopyOptions): Promise<MemoryCopy> {
+    const over = o.below !== undefined;
+    if (over) await copySparse(o.below, path, o.signal);
     const opened: FileHandle[] = [];
     const take = async (...words: Parameters<typeof open>) => {
       const file = await open(...words);
@@ -109,9 +115,9 @@ export class MemoryCopy implements AsyncDisposable {
     try {
       const source = await take(`/proc/${memory.pid}/mem`, 'r');
       const pagemap = await take(`/proc/${memory.pid}/pagemap`, 'r');
-      const target = await take(path, o.over ? 'r+' : 'wx', 0o600);
-      if (!o.over) await target.truncate(memory.bytes);
-      return new MemoryCopy(memory, path, o.over, { source, pagemap, target });
+      const target = await take(path, over ? 'r+' : 'wx', 0o600);
+      if (!over) await target.truncate(memory.bytes);
+      return new MemoryCopy(memory, path, over, { source, pagemap, target });
     } catch (error) {
       for (const file of opened) await file.close();
       throw asHostError(error, path);
