@@ -13,6 +13,8 @@ import { beginRun, makeReport, subjectOf, type BenchOptions } from './subject.ts
 
 /** Between two tries to reach the QMP socket of a QEMU that has just been spawned. */
 const RETRY_MS = 1;
+/** What the making of a clone left to be done in this process, ms. */
+const SETTLE_MS = 100;
 /** A bare QEMU answers within this time, or something is wrong with it. */
 const FLOOR_TIMEOUT_MS = 10_000;
 
@@ -50,6 +52,19 @@ export async function cloneOnce(
   });
   await vm.commands.run(['true'], { signal });
   return { running: running - called, exec: performance.now() - called };
+}
+
+/** One clone that was kept ready: ms from `resume` to the end of its first `true`. */
+async function activateOnce(
+  template: string,
+  { vm: { paths }, signal }: BenchOptions,
+): Promise<number> {
+  await using vm = await Vm.fromTemplate(template, { paths, signal, paused: true });
+  await delay(SETTLE_MS, undefined, { signal });
+  const called = performance.now();
+  await vm.resume({ signal });
+  await vm.commands.run(['true'], { signal });
+  return performance.now() - called;
 }
 
 /** ms from the call to the end of the first `true` of a VM that boots. */
@@ -93,7 +108,8 @@ async function bareQemu({ qemuPath, signal }: BenchOptions): Promise<number> {
 
 /**
  * `clone.running` (call to running vCPUs) and `clone.exec` (to the end of the first `true`) of the same
- * clones, beside `clone.coldboot` (the same image booted) and `clone.floor` (a QEMU with nothing in it,
+ * clones, beside `clone.activate` (a clone kept ready and paused: from `resume` to the end of a `true`),
+ * `clone.coldboot` (the same image booted) and `clone.floor` (a QEMU with nothing in it,
  * from spawn to the reply to `qmp_capabilities`).
  *
  * @throws whatever `createTemplate`, `Vm.fromTemplate` and `vm.commands.run` throw
@@ -117,6 +133,11 @@ export async function benchClone(options: BenchOptions): Promise<BenchReport> {
           return clone.exec;
         },
       },
+      {
+        name: 'clone.activate',
+        unit: 'ms',
+        sample: () => activateOnce(template.name, options),
+      },
       { name: 'clone.floor', unit: 'ms', sample: () => bareQemu(options) },
       { name: 'clone.coldboot', unit: 'ms', sample: () => bootOnce(options) },
     ],
@@ -128,6 +149,7 @@ export async function benchClone(options: BenchOptions): Promise<BenchReport> {
   ];
   return makeReport(begun, subject, series, [
     ['clone.coldboot-to-exec', 'clone.coldboot', 'clone.exec'],
+    ['clone.activate-to-exec', 'clone.activate', 'clone.exec'],
     ['clone.running-to-floor', 'clone.running', 'clone.floor'],
   ]);
 }

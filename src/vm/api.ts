@@ -87,6 +87,11 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   diskQuotaMib?: number | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
+  /**
+   * Keep it ready: it has run a first command (`true`) and is paused, so that it takes memory and no
+   * processor time. `resume` sets its clock and lets it go on. Default false.
+   */
+  paused?: boolean | undefined;
   /** QEMU's program. Default: the one in PATH; it must be of the template's version. */
   qemuPath?: string | undefined;
   onProgress?: ((step: CreateStep) => void) | undefined;

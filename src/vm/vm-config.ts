@@ -74,6 +74,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   persistent: true,
   diskQuotaMib: true,
   cid: true,
+  paused: true,
   qemuPath: true,
   onProgress: true,
   timeoutMs: true,

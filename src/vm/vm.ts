@@ -50,6 +50,7 @@ import { suspendVm } from './suspend/suspend.ts';
 import { loadSuspended } from './suspend/wake.ts';
 import { cloneVm } from './template/clone.ts';
 import { freezeVm, type Frozen } from './template/freeze.ts';
+import { standBy } from './template/stand-by.ts';
 import { infoOf, isDown, isHalfClone, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { collectIn, inspectNamed, listVms } from './vm-lists.ts';
@@ -85,7 +86,7 @@ export class Vm implements VmInstance {
 
   /** {@inheritDoc VmStatics.fromTemplate} */
   static async fromTemplate(template: string, options: VmCloneOptions = {}): Promise<Vm> {
-    return Vm.#of(await cloneVm(template, options));
+    return standBy(Vm.#of(await cloneVm(template, options)), options);
   }
 
   /** {@inheritDoc VmStatics.connect} */

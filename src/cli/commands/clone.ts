@@ -7,6 +7,7 @@ import { cloneOptions, loadVm } from '../vm-access.ts';
 interface CloneFlags {
   name?: string;
   hostname?: string;
+  paused?: boolean;
 }
 
 /** Adds `clone`. */
@@ -16,6 +17,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .description('Clone a template: a VM that goes on from where it stands. Prints its id.')
     .argument('<template>', 'name of the template')
     .option('--hostname <name>', 'host name in the guest (default: the name, else the id)')
+    .option('--paused', 'keep it ready: warm, and paused until `qmp-agent resume`')
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
   addNameOption(command.addOption(diskQuotaOption()));
@@ -23,8 +25,8 @@ export function registerClone(program: Command, context: CliContext): void {
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {
   const Vm = await loadVm();
-  const { name, hostname } = flags;
-  const options = { ...cloneOptions(context, name), hostname, persistent: true };
+  const { name, hostname, paused } = flags;
+  const options = { ...cloneOptions(context, name), hostname, paused, persistent: true };
   const vm = await Vm.fromTemplate(template, options);
   try {
     if (context.json) context.printJson(await vm.info());

@@ -6,7 +6,9 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { VmCloneOptions } from '../../../src/vm/api.ts';
 import { createTemplate } from '../../../src/vm/template/create.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
 import { Vm } from '../../../src/vm/vm.ts';
@@ -24,7 +26,8 @@ const WITNESS =
 const state = useTestState();
 let store: TemplateStore;
 
-const clone = () => Vm.fromTemplate('plain', { paths: state.paths, timeoutMs: BOOT_MS });
+const clone = (o: VmCloneOptions = {}) =>
+  Vm.fromTemplate('plain', { paths: state.paths, timeoutMs: BOOT_MS, ...o });
 const out = async (vm: Vm, command: string): Promise<string> =>
   (await vm.commands.run(command)).stdout.trim();
 const hashOf = async (path: string): Promise<string> => {
@@ -92,6 +95,23 @@ describe('a clone', () => {
     expect(later.length).toBeGreaterThan(1);
     expect(new Set(later.map(([, id]) => id))).toEqual(new Set([own]));
     expect(notes.some(([, id]) => id !== own)).toBe(true); // it did run in the template
+  });
+
+  it('can be kept ready, paused: it stands still until it is resumed, and knows the time then', async () => {
+    await using vm = await clone({ paused: true });
+    expect(vm.state).toBe('paused');
+    const stoodFrom = Date.now();
+    await delay(1_500);
+    const stoodUntil = Date.now();
+    await vm.resume();
+    const offMs = Math.abs(Number(await out(vm, 'date +%s%3N')) - Date.now());
+    expect(offMs).toBeLessThan(CLOCK_MS);
+    const times = (await out(vm, 'cat /tmp/witness'))
+      .split('\n')
+      .map((line) => Number.parseInt(line));
+    const inThePause = times.filter((ms) => ms > stoodFrom + 200 && ms < stoodUntil - 200);
+    expect(inThePause).toEqual([]);
+    expect(times.some((ms) => ms >= stoodUntil)).toBe(true);
   });
 
   it('can be taken from snapshot to snapshot like any VM', async () => {

@@ -50,9 +50,11 @@ beforeAll(async () => {
 
 describe('a clone', () => {
   it('that stays keeps its disk over a cold start, and its template', async () => {
-    const made = await cli('clone', 'plain', '--name', 'stays');
+    const made = await cli('clone', 'plain', '--name', 'stays', '--paused');
     expect(made.exitCode).toBe(0);
     const id = String(made.stdout);
+    expect(await Vm.inspect(id, state)).toMatchObject({ state: 'paused' });
+    expect(await cli('resume', 'stays')).toMatchObject({ exitCode: 0 });
     await using vm = await Vm.connect('stays', state);
     await vm.commands.run('echo mine > /var/tmp/mine');
     expect((await failureOf(store.remove('plain'))).message).toContain('in use by stays');
