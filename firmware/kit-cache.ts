@@ -66,7 +66,7 @@ export interface CachedKit<K> {
 /** A kit is used for so long before the archive is asked for newer packages. */
 const KIT_MAX_AGE_MS = 30 * 24 * 3600 * 1000;
 /** Kits are Debian 13's whatever the image's suite: one kernel, one set of facts. */
-const KIT_SUITE = 'trixie';
+export const KIT_SUITE = 'trixie';
 const FACTS = 'kit.json';
 
 /**
@@ -91,6 +91,21 @@ export async function ensureKit<K extends { readonly schema: number }>(
     options.log.line(`# no newer ${kind.step} to be had; the cached one is used`);
     return current;
   }
+}
+
+/** A kit that is in the cache already: of this version, else the newest. */
+export async function cachedKit<K extends { readonly schema: number }>(
+  kind: KitKind<K>,
+  cacheDir: string,
+  version?: string,
+): Promise<CachedKit<K> | undefined> {
+  const kitsDir = path.join(cacheDir, kind.name);
+  if (version === undefined) return newestKit(kind, kitsDir);
+  return readKit(kind, kitDir(kind, kitsDir, version));
+}
+
+function kitDir(kind: { readonly schema: number }, kitsDir: string, version: string): string {
+  return path.join(kitsDir, `${version}-${kind.schema}`);
 }
 
 async function newestKit<K extends { readonly schema: number }>(
@@ -135,7 +150,7 @@ async function makeKit<K extends { readonly schema: number }>(
     const [debs, closure] = [path.join(fetched, 'debs'), path.join(fetched, 'closure')];
     const { version, facts } = await kind.assemble({ debs, closure, work, out }, options);
     await writeFile(path.join(out, FACTS), JSON.stringify(facts));
-    const target = path.join(kitsDir, `${version}-${kind.schema}`);
+    const target = kitDir(kind, kitsDir, version);
     const now = new Date();
     await utimes(path.join(out, FACTS), now, now);
     await rm(target, { recursive: true, force: true });

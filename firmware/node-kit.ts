@@ -8,7 +8,14 @@ import { copyFile, chmod, mkdir, readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { runBuildCommand } from './build-process.ts';
 import type { Recipe } from './recipe.ts';
-import { brokenKit, ensureKit, extractDebs, type KitKind, type KitOptions } from './kit-cache.ts';
+import {
+  brokenKit,
+  cachedKit,
+  ensureKit,
+  extractDebs,
+  type KitKind,
+  type KitOptions,
+} from './kit-cache.ts';
 
 /** A Node in the cache. */
 export interface NodeKit {
@@ -19,7 +26,7 @@ export interface NodeKit {
 }
 
 /** Where images have it. */
-const NODE_DIR = '/opt/qmp-agent';
+export const NODE_DIR = '/opt/qmp-agent';
 
 /** Words that start it, for the init. */
 export const BUNDLED_NODE: readonly string[] = [
@@ -29,8 +36,11 @@ export const BUNDLED_NODE: readonly string[] = [
   `${NODE_DIR}/bin/node`,
 ];
 
-/** Where Debian's package has it. */
+/** Where Debian's package has it, and the library that is all of it. */
 export const OWN_NODE = '/usr/bin/node';
+export const OWN_LIBRARIES = '/usr/lib/x86_64-linux-gnu';
+/** That library's name; of Debian 13. */
+export const LIBNODE = 'libnode.so.115';
 /** Suites whose Node is older than the 20.19 that the agent needs. */
 const OLD_SUITES = new Set(['buster', 'bullseye', 'bookworm', 'oldoldstable', 'oldstable']);
 
@@ -64,6 +74,18 @@ const NODE_KIT: KitKind<NodeFacts> = {
 export async function ensureNodeKit(options: KitOptions): Promise<NodeKit> {
   const { dir, facts } = await ensureKit(NODE_KIT, options);
   return { version: facts.version, tarPath: path.join(dir, 'node.tar') };
+}
+
+/**
+ * A Node that is in the cache already: of this version, else the newest.
+ * @returns undefined where there is none
+ */
+export async function cachedNodeKit(
+  cacheDir: string,
+  version?: string,
+): Promise<NodeKit | undefined> {
+  const kit = await cachedKit(NODE_KIT, cacheDir, version);
+  return kit && { version: kit.facts.version, tarPath: path.join(kit.dir, 'node.tar') };
 }
 
 async function assemble(

@@ -14,7 +14,8 @@ import {
   virtioPorts,
   type Serve,
 } from './channels.ts';
-import { setFlagsFromString } from 'node:v8';
+import { rmSync } from 'node:fs';
+import { setFlagsFromString, startupSnapshot } from 'node:v8';
 import { PortStream } from './port-stream.ts';
 import { WIRE_BREAK } from './preamble.ts';
 import { serveSession, type ServeHttp2 } from './session.ts';
@@ -27,6 +28,7 @@ function main(): void {
   process.umask(0o022);
   process.on('uncaughtException', (error) => die(error));
   process.on('unhandledRejection', (error) => die(error));
+  dropSnapshot();
 
   const at = process.argv.indexOf('--listen-unix');
   const path = at < 0 ? undefined : process.argv[at + 1];
@@ -53,13 +55,34 @@ async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
   setFlagsFromString('--always-sparkplug');
   const [{ http2Server }, { Execs }, { processTrees, procTrees }] = await Promise.all([
     import('./server.ts'),
-    import('./execs.ts'),
-    import('./process-tree.ts'),
+    ...execModules(),
   ]);
   const execs = new Execs(inGuest ? processTrees : procTrees);
   const serve = http2Server(execs);
   setImmediate(() => void execs.prepare().catch(() => undefined)); // the first exec says what is wrong
   return serve;
+}
+
+/** The file is memory of the guest's, and tells the init that we have come up. */
+function dropSnapshot(): void {
+  const at = process.execArgv.indexOf('--snapshot-blob');
+  const file = at < 0 ? undefined : process.execArgv[at + 1];
+  if (file !== undefined) rmSync(file, { force: true });
+}
+
+/** What a server needs besides HTTP/2. */
+function execModules() {
+  return [import('./execs.ts'), import('./process-tree.ts')] as const;
+}
+
+/**
+ * Under `node --build-snapshot`: leaves a heap in which all is loaded that a snapshot can hold, and `main`
+ * to be called where it is read. HTTP/2 cannot be in it: Node 20's parser of HTTP has no way to be
+ * written down. See `firmware/agent-snapshot.ts`.
+ */
+async function fillSnapshot(): Promise<void> {
+  startupSnapshot.setDeserializeMainFunction(main);
+  await Promise.all(execModules());
 }
 
 /** Not `process.exit`: that joins libuv's threads, and one may wait for a host that never comes. */
@@ -68,4 +91,5 @@ function die(error: unknown): void {
   process.kill(process.pid, 'SIGKILL');
 }
 
-main();
+if (startupSnapshot.isBuildingSnapshot()) void fillSnapshot();
+else main();

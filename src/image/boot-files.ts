@@ -17,6 +17,7 @@ import { assetPath } from '../../firmware/assets.ts';
 import { cpioArchive } from '../../firmware/cpio.ts';
 import { agentEntries, initramfsPadding } from '../../firmware/initramfs.ts';
 import { agentFiles, type AgentFiles } from '../../guest-agent/bundle.ts';
+import { agentSnapshotPart } from './agent-snapshot.ts';
 import { BOOT_CPIO } from './manifest.ts';
 import type { BootFiles, Image } from './types.ts';
 import { asHostError } from './workshop.ts';
@@ -37,14 +38,24 @@ export async function makeBootFiles(
   agent?: AgentFiles,
 ): Promise<BootFiles> {
   const { hash, files } = agent ?? (await agentFiles());
+  const snapshot =
+    agent === undefined
+      ? await agentSnapshotPart(image.manifest, cacheDir, { hash, files })
+      : undefined;
   const init = await readFile(assetPath('init/init'));
   const part = cpioArchive(agentEntries({ init, agent: files }));
   const bootSha256 = image.manifest.files[BOOT_CPIO]?.sha256 ?? '';
-  const key = createHash('sha256').update(bootSha256).update(hash).update(part).digest('hex');
+  const key = createHash('sha256')
+    .update(bootSha256)
+    .update(hash)
+    .update(snapshot?.key ?? '')
+    .update(part)
+    .digest('hex');
   const dir = path.join(cacheDir, 'initramfs');
   const initramfsPath = path.join(dir, `${key.slice(0, 24)}.cpio`);
   const now = new Date();
-  const bare = (await stat(path.join(image.dir, BOOT_CPIO))).size + part.length;
+  const bootCpio = path.join(image.dir, BOOT_CPIO);
+  const bare = (await stat(bootCpio)).size + (snapshot?.sizeBytes ?? 0) + part.length;
   const padding = Buffer.alloc(initramfsPadding(bare));
   const expected = bare + padding.length;
   const present = await stat(initramfsPath).catch(() => undefined);
@@ -54,8 +65,8 @@ export async function makeBootFiles(
     try {
       await mkdir(dir, { recursive: true });
       await removeUnused(dir, now.getTime());
-      const own = Buffer.concat([part, padding]);
-      await write(path.join(image.dir, BOOT_CPIO), own, initramfsPath);
+      const cached = snapshot === undefined ? [] : [await readFile(snapshot.path)];
+      await write(bootCpio, Buffer.concat([...cached, part, padding]), initramfsPath);
     } catch (error) {
       throw asHostError(error, dir);
     }

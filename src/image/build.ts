@@ -16,6 +16,7 @@ import { recipeHash, type Recipe } from '../../firmware/recipe.ts';
 import { buildRootfs, ROOTFS_STEPS, type Kits } from '../../firmware/rootfs.ts';
 import { ConfigError } from '../errors.ts';
 import { publishImage, PUBLISH_STEPS } from './publish.ts';
+import { SnapshotNode } from './snapshot-node.ts';
 import type { StepReporter } from './progress.ts';
 import type { Image } from './types.ts';
 import { withLock } from './lock.ts';
@@ -25,9 +26,8 @@ import type { StorePaths, Workshop } from './workshop.ts';
 const BUILDER_VERSION = '1';
 
 /** Steps of a build, in order. */
-export function buildSteps(recipe: Recipe): readonly string[] {
-  const node = hasOwnNode(recipe) ? [] : ['node'];
-  return ['kernel', ...node, ...ROOTFS_STEPS, ...PUBLISH_STEPS];
+export function buildSteps(): readonly string[] {
+  return ['kernel', 'node', ...ROOTFS_STEPS, ...PUBLISH_STEPS];
 }
 
 /** All that decides what a build yields. */
@@ -101,6 +101,9 @@ export async function buildImage(
   const kits = ensureKits(plan.recipe, context, host, refresh);
   kits.catch(() => undefined); // looked at later
   const common = { workDir: workshop.workDir, log: workshop.log, signal, onStep };
+  await using snapshots = SnapshotNode.fetch(recipe, kits, (again, until) =>
+    lockedKit('node', ensureNodeKit, { ...context, signal: until }, host, again || refresh),
+  );
   const rootfs = await buildRootfs({ ...common, kits, recipe, files, mode, host });
   const { kit, node } = await kits;
   const removal = removeTree(rootfs.trash).catch(() => undefined); // goes with the workshop, else
@@ -118,6 +121,7 @@ export async function buildImage(
   const { rawPath } = rootfs;
   const virtualBytes = recipe.sizeMib * 1024 * 1024;
   try {
+    await snapshots.settle(facts, workshop.log);
     return await publishImage({ ...common, kit, imageDir, rawPath, virtualBytes, facts });
   } finally {
     await removal;

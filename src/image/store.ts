@@ -149,7 +149,7 @@ export class ImageStore {
     };
     const present = await isCurrent();
     if (present !== undefined) return done(present, true);
-    return this.#make(name, 'build', buildSteps(plan.recipe), options, {
+    return this.#make(name, 'build', buildSteps(), options, {
       made: async () => {
         const made = await isCurrent(); // by the one that we waited for
         return made === undefined ? undefined : done(made, true);
