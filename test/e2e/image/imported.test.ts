@@ -119,6 +119,10 @@ describe('a VM of an imported container image without a Node of its own', () => 
     );
   });
 
+  it('runs the agent from a snapshot that the Node of ours has made', async () => {
+    expect(await ok('logs', 'box')).toContain('the agent starts from its snapshot');
+  });
+
   it('runs them as whoever is named, with or without a group', async () => {
     const identity = async (user: string) => ok('exec', '--user', user, 'box', 'id');
     expect(await identity('root')).toBe('uid=0(root) gid=0(root) groups=0(root)');
