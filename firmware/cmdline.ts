@@ -31,8 +31,13 @@ export interface CmdlineOptions {
   readonly extra?: readonly string[] | undefined;
 }
 
-/** Only under emulation, where no other guest's secrets pass through the emulated processor's caches. */
-const TCG_WORDS: readonly string[] = ['mitigations=off'];
+/**
+ * Only under emulation. No other guest's secrets pass through the emulated processor's caches. And the
+ * jitter random generator, which draws on the processor's timing, tests itself for 0.1 s on a processor
+ * that has no timing of its own; the kernel's other generators go on without it (crypto/drbg.c: "Continuing
+ * without Jitter RNG").
+ */
+const TCG_WORDS: readonly string[] = ['mitigations=off', 'initcall_blacklist=jent_mod_init'];
 
 /** The words of the kernel command line, joined by blanks. */
 export function buildCmdline(options: CmdlineOptions): string {
