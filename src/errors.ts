@@ -16,6 +16,7 @@
  * ├─ ImageError                    ERR_IMAGE_…            missing, corrupt, failed build step
  * ├─ TemplateError                 ERR_TEMPLATE_…         corrupt, in use, of another QEMU or processor
  * ├─ SuspendError                  ERR_SUSPEND_…          a suspended VM's memory: corrupt, of another QEMU or processor
+ * ├─ DiffError                     ERR_DIFF_…             two disks that have nothing in common, or none that can be read
  * ├─ QmpError
  * │  ├─ QmpConnectError            ERR_QMP_CONNECT
  * │  ├─ QmpCommandError            ERR_QMP_COMMAND        class and description from QEMU
@@ -282,6 +283,20 @@ export type SuspendErrorCode =
 export class SuspendError extends QmpAgentError {
   override readonly code: SuspendErrorCode;
   constructor(code: SuspendErrorCode, message: string, details: ErrorDetails & { hint: string }) {
+    super(message, details);
+    this.code = code;
+  }
+}
+
+/** Why two disks cannot be compared. */
+export type DiffErrorCode =
+  | 'ERR_DIFF_UNRELATED' // they stand on different images
+  | 'ERR_DIFF_FILE_SYSTEM'; // no ext4 that can be read: another kind, encrypted, damaged
+
+/** Two disks cannot be compared. */
+export class DiffError extends QmpAgentError {
+  override readonly code: DiffErrorCode;
+  constructor(code: DiffErrorCode, message: string, details: ErrorDetails & { hint: string }) {
     super(message, details);
     this.code = code;
   }

@@ -28,11 +28,13 @@ export {
 export type { CallOptions, GuestExec, GuestOutput, GuestSession } from './guest/index.ts';
 export type * from './vm/api.ts';
 export type * from './vm/command-types.ts';
+export type * from './vm/diff/types.ts';
 export type * from './vm/snapshot-types.ts';
 export type * from './vm/template/types.ts';
 export type * from './vm/usage/types.ts';
 export {
   createTemplate,
+  diffCheckpoints,
   diskUsage,
   DEFAULT_READY_TIMEOUT_MS,
   openImageStore,

@@ -128,6 +128,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/tree.ts')).registerTree(p, c),
   },
   {
+    name: 'diff',
+    summary: 'show which files have changed from one checkpoint to another',
+    register: async (p, c) => (await import('./commands/diff.ts')).registerDiff(p, c),
+  },
+  {
     name: 'disk',
     summary: 'what is on the disk, and what could go',
     register: async (p, c) => (await import('./commands/disk.ts')).registerDisk(p, c),

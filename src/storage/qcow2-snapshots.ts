@@ -11,6 +11,12 @@ export interface DiskSnapshot {
   readonly stateBytes: number;
 }
 
+/** A snapshot, and where the table of its disk's clusters is. */
+export interface MappedSnapshot extends DiskSnapshot {
+  readonly l1Offset: number;
+  readonly l1Entries: number;
+}
+
 /** `nb_snapshots` and `snapshots_offset`. */
 const HEADER_COUNT_OFFSET = 60;
 const HEADER_TABLE_OFFSET = 64;
@@ -23,7 +29,7 @@ const MAX_SNAPSHOTS = 4096;
 const MAX_TABLE_BYTES = 1024 * 1024;
 
 /** The snapshots in a qcow2 file; none where it is gone, or the table says nothing. */
-export async function readSnapshots(path: string): Promise<DiskSnapshot[]> {
+export async function readSnapshots(path: string): Promise<MappedSnapshot[]> {
   let file: FileHandle;
   try {
     file = await open(path, 'r');
@@ -43,8 +49,8 @@ export async function readSnapshots(path: string): Promise<DiskSnapshot[]> {
 }
 
 /** Reads so many entries of a snapshot table, or as many as are whole. Pure. */
-export function parseSnapshots(table: Buffer, count: number): DiskSnapshot[] {
-  const found: DiskSnapshot[] = [];
+export function parseSnapshots(table: Buffer, count: number): MappedSnapshot[] {
+  const found: MappedSnapshot[] = [];
   let at = 0;
   while (found.length < count && at + ENTRY_BYTES <= table.length) {
     const idBytes = table.readUInt16BE(at + 12);
@@ -57,7 +63,9 @@ export function parseSnapshots(table: Buffer, count: number): DiskSnapshot[] {
       extraBytes >= EXTRA_STATE_BYTES
         ? Number(table.readBigUInt64BE(extraAt))
         : table.readUInt32BE(at + 32);
-    found.push({ name: table.toString('utf8', nameAt, nameAt + nameBytes), stateBytes });
+    const name = table.toString('utf8', nameAt, nameAt + nameBytes);
+    const l1Offset = Number(table.readBigUInt64BE(at));
+    found.push({ name, stateBytes, l1Offset, l1Entries: table.readUInt32BE(at + 8) });
     at = Math.ceil((nameAt + nameBytes) / 8) * 8;
   }
   return found;

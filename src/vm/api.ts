@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { CommandsApi } from './command-types.ts';
+import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
@@ -276,6 +277,13 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
    *   left then
    */
   fork(o?: VmForkOptions): Promise<VmInstance[]>;
+  /**
+   * Files that are different on its disk now from what it stands on, or from another checkpoint. A VM that
+   * runs flushes what it has written, and stands still for as long as that is looked at. Default of
+   * `timeoutMs`: 120 000.
+   * @throws NotFoundError, ConfigError, DiffError, StateError, StateDirError, GuestError, TimeoutError
+   */
+  diff(o?: VmDiffOptions): Promise<CheckpointDiff>;
   /** The last bytes of a log. Default 64 KiB. */
   logs(o?: { kind?: LogKind; tailBytes?: number }): Promise<string>;
   /** Empties both logs; what comes afterwards is kept. */

@@ -2,6 +2,8 @@
 export type * from './api.ts';
 export type * from './command-types.ts';
 export type * from './snapshot-types.ts';
+export { diffCheckpoints } from './diff/named.ts';
+export type * from './diff/types.ts';
 export { DEFAULT_READY_TIMEOUT_MS } from './api.ts';
 export { hostTscKhz } from './host-tsc.ts';
 export { openImageStore } from './image-store.ts';

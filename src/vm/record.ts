@@ -72,7 +72,7 @@ export interface VmRun {
    * and the time since. Undefined: neither.
    */
   readonly restoring?: 'loading' | 'loaded' | undefined;
-  /** A fork is under way, or broke off: what runs in the guest may stand still. */
+  /** A fork or a diff is under way, or broke off: what runs in the guest may stand still. */
   readonly forking?: boolean | undefined;
   /**
    * What execs have started stands still: a suspend or a resume is under way, or has broken off. The

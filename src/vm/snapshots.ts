@@ -4,6 +4,7 @@ import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
 import { connectedChannels } from './connected-channels.ts';
 import { setClock } from './guest-clock.ts';
+import { flushGuest } from './guest-sync.ts';
 import type { LiveVm } from './live-vm.ts';
 import { requireUnparked, requireWhole, wakeRestored } from './resume.ts';
 import { deleteSnapshot, loadSnapshot, querySnapshots, saveSnapshot } from './snapshot-jobs.ts';
@@ -61,6 +62,7 @@ export class Snapshots implements SnapshotsApi {
         const disk = this.#disk();
         await requireSpace(dir, live.process.identity.pid);
         await requireRoom(disk, live.process.identity.pid);
+        if (wasRunning) await flushGuest(live, o.signal); // memory and disk fit without; `diff` sees disks
         const busyChannels = await connectedChannels(client, live.run.ports, o);
         await saveSnapshot(client, { tag: name, dir, disk }, o);
         const all = await this.#read(client, o);

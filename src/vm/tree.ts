@@ -37,6 +37,11 @@ export interface TreeParts {
 
 /** The tree of a state directory; its roots are images. */
 export async function readTree(paths: StatePaths): Promise<TreeNode[]> {
+  return buildTree(await readTreeParts(paths));
+}
+
+/** All that may stand on something, or be stood on. */
+export async function readTreeParts(paths: StatePaths): Promise<TreeParts> {
   const store = new TemplateStore(paths);
   const [images, infos, { entries }] = await Promise.all([
     openImageStore(paths).list(),
@@ -53,7 +58,7 @@ export async function readTree(paths: StatePaths): Promise<TreeNode[]> {
   const vms = entries.flatMap(({ record }) =>
     record === undefined ? [] : [{ record, state: observeState(record).state }],
   );
-  return buildTree({ images, templates, vms, checkpoints: await checkpointsOf(paths, vms) });
+  return { images, templates, vms, checkpoints: await checkpointsOf(paths, vms) };
 }
 
 /** Those that VMs stand on; there are no others. */
@@ -110,10 +115,15 @@ export function buildTree({ images, templates, vms, checkpoints }: TreeParts): T
 
 /** The disk on which this one stands, as the VMs on it have it. */
 function diskUnder(diskPath: string, vms: TreeParts['vms']): string {
+  return disksUnder(diskPath, vms)[0] ?? '';
+}
+
+/** The disks under this one, the nearest first, as the VMs on it have them. */
+export function disksUnder(diskPath: string, vms: TreeParts['vms']): readonly string[] {
   for (const { record } of vms) {
     const paths = record.config.template?.diskPaths ?? [];
     const at = paths.indexOf(diskPath);
-    if (at >= 0) return paths[at + 1] ?? record.config.rootfsPath;
+    if (at >= 0) return at + 1 < paths.length ? paths.slice(at + 1) : [record.config.rootfsPath];
   }
-  return '';
+  return [];
 }

@@ -28,6 +28,8 @@ import { DEFAULT_TAIL_BYTES } from './bounded-log.ts';
 import { Commands } from './commands.ts';
 import { attachConsole } from './console.ts';
 import { createVm, launchAndBoot, type CreatedVm } from './create.ts';
+import { diffVm } from './diff/diff.ts';
+import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
 import { discardVm } from './discard.ts';
 import type { FileLock } from './file-lock.ts';
 import { followLog } from './follow-log.ts';
@@ -49,7 +51,6 @@ import { sweepSaved } from './suspend/saved.ts';
 import { suspendVm } from './suspend/suspend.ts';
 import { loadSuspended } from './suspend/wake.ts';
 import { cloneVm } from './template/clone.ts';
-import { freezeVm, type Frozen } from './template/freeze.ts';
 import { standBy } from './template/stand-by.ts';
 import { infoOf, isDown, isHalfClone, observeState, seenBy } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -137,7 +138,7 @@ export class Vm implements VmInstance {
     this.#files = vmPaths(paths, record.id);
     this.#record = record;
     this.#owned = owned;
-    this.snapshots = new Snapshots(this.#inside());
+    this.snapshots = new Snapshots(this.inside);
     this.#state = observeState(record).state;
     if (live !== undefined) this.#attach(live);
     const { runtimeDir, dir } = this.#files;
@@ -167,7 +168,7 @@ export class Vm implements VmInstance {
     if (open !== undefined && this.#state === 'running' && !this.fault.aborted) return open;
     const live = await this.#takeUp();
     live.watch.fault.throwIfAborted();
-    if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.#inside(), o);
+    if (this.#record.run?.forking === true) await endBrokenForkUnlocked(this.inside, o);
     if (this.#state === 'paused' || isHalfClone(this.#record)) throw this.#stateError(['running']);
     return openSession(live, o);
   }
@@ -196,11 +197,11 @@ export class Vm implements VmInstance {
     const deadline = performance.now() + (o.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS);
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
-    if (this.#state === 'suspended' && o.discard === true) await giveUpSaved(this.#inside());
+    if (this.#state === 'suspended' && o.discard === true) await giveUpSaved(this.inside);
     const record = this.#record;
     if (!record.config.persistent || this.#state !== 'stopped') throw this.#stateError(['stopped']);
     await this.#detach();
-    await removeLeftovers(this.#inside());
+    await removeLeftovers(this.inside);
     const from = await bootFilesOf(this.#paths, record.config);
     this.#setState('starting');
     try {
@@ -275,7 +276,7 @@ export class Vm implements VmInstance {
   async resume(o: WaitOptions = {}): Promise<void> {
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
-    const inside = this.#inside();
+    const inside = this.inside;
     if (this.#state === 'suspended') {
       await this.#detach();
       this.#attach(await loadSuspended(inside, o));
@@ -284,11 +285,11 @@ export class Vm implements VmInstance {
   }
 
   suspend(o: WaitOptions = {}): Promise<void> {
-    return suspendVm(this.#inside(), o);
+    return suspendVm(this.inside, o);
   }
 
   async fork(o: VmForkOptions = {}): Promise<Vm[]> {
-    return (await forkVm(this.#inside(), this.#paths, o)).map((child) => Vm.#of(child));
+    return (await forkVm(this.inside, this.#paths, o)).map((child) => Vm.#of(child));
   }
 
   async logs(o: { kind?: LogKind; tailBytes?: number } = {}): Promise<string> {
@@ -310,13 +311,8 @@ export class Vm implements VmInstance {
     return attachConsole(this.id, this.#files, o);
   }
 
-  /**
-   * Writes memory, devices and disk to a directory, as templates are made of; the VM stands still
-   * afterwards.
-   * @internal
-   */
-  freeze(dir: string, o: WaitOptions = {}): Promise<Frozen> {
-    return freezeVm(this.#inside(), dir, o);
+  diff(o: VmDiffOptions = {}): Promise<CheckpointDiff> {
+    return diffVm(this.inside, this.#paths, o, (id) => Vm.connect(id, { paths: this.#paths }));
   }
 
   close(): Promise<void> {
@@ -403,7 +399,7 @@ export class Vm implements VmInstance {
     await this.#freshRecord();
     if (this.#state !== 'suspended' || o.discard !== true)
       throw this.#stateError(['running', 'paused']);
-    await giveUpSaved(this.#inside());
+    await giveUpSaved(this.inside);
   }
 
   /** As {@link #letGo}, after an end. */
@@ -425,7 +421,7 @@ export class Vm implements VmInstance {
     await using _lock = await this.#lock(o);
     await this.#freshRecord();
     if (this.#record.run?.forking === true)
-      await endBrokenFork(this.#inside(), await this.#takeUp(), o);
+      await endBrokenFork(this.inside, await this.#takeUp(), o);
     if (!states.includes(this.#state)) throw this.#stateError(states);
     return this.#changing(work);
   }
@@ -444,7 +440,11 @@ export class Vm implements VmInstance {
     }
   }
 
-  #inside(): VmInside {
+  /**
+   * For what is done with a VM from outside this class.
+   * @internal
+   */
+  get inside(): VmInside {
     const state = () => this.#state;
     const record = () => this.#record;
     return {

@@ -6,7 +6,7 @@ import type { CreateStep, VmCreateOptions } from '../api.ts';
 import { newVmId } from '../ids.ts';
 import { ensureStateDirs, STATE_SCHEMA, writeWhole } from '../state-dir.ts';
 import { Vm } from '../vm.ts';
-import type { Frozen } from './freeze.ts';
+import { freezeVm, type Frozen } from './freeze.ts';
 import { sha256, templateFiles, type TemplateManifest } from './manifest.ts';
 import { TemplateStore } from './store.ts';
 import type { TemplateInfo } from './types.ts';
@@ -60,7 +60,7 @@ export async function createTemplate(
   await vm.commands.run(['true'], { ...print, stdin: '' });
   onProgress?.('freeze');
   await using workshop = await store.openWorkshop(id);
-  const frozen = await vm.freeze(workshop.dir, { signal: o.signal });
+  const frozen = await freezeVm(vm.inside, workshop.dir, { signal: o.signal });
   await writeManifest({ dir: workshop.dir, name, id, frozen });
   await store.publish(name, workshop.dir, { signal: o.signal, replace });
   const info = await store.inspect(name);

@@ -76,7 +76,10 @@ async function vmUsage(paths: StatePaths, entry: RecordEntry, seen: Set<string>)
     ...{ id, name, state, diskBytes, logBytes, quotaBytes: diskQuotaBytes },
     standsOn: entry.record && (template ? `template ${template.name}` : `image ${image}`),
     usedBytes: all,
-    snapshots: await readSnapshots(diskPath),
+    snapshots: (await readSnapshots(diskPath)).map((one) => ({
+      name: one.name,
+      stateBytes: one.stateBytes,
+    })),
     otherBytes: Math.max(0, all - diskBytes - logBytes),
   };
 }

@@ -1,0 +1,66 @@
+/** A VM's disk, as it is at one instant, for as long as it is read. */
+import type { WaitOptions } from '../api.ts';
+import { goneVm } from '../find-vm.ts';
+import type { LiveVm } from '../live-vm.ts';
+import { lockMachine } from '../machine-lock.ts';
+import { readRecord } from '../record.ts';
+import { isDown, observeState } from '../vm-info.ts';
+import type { VmInside } from '../vm-inside.ts';
+
+/** For what lets the VM go on, whatever has happened before. */
+const GO_ON_MS = 30_000;
+
+/** What is to be read. */
+export interface HoldOptions extends WaitOptions {
+  /** Only snapshots, which nobody writes to: the VM need not stand still. */
+  readonly onlySnapshots?: boolean | undefined;
+}
+
+/**
+ * Does something while nobody starts the VM, and nothing writes to its disk. One that runs has what it has
+ * written flushed first, and stands still then; of one that is paused, what the guest had not written
+ * to its disk yet is not there.
+ * @throws StateError, GuestError, QmpError, TimeoutError; what `work` throws. The VM goes on then
+ */
+export async function holdDisk<T>(
+  vm: VmInside,
+  o: HoldOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  {
+    await using _lock = await lockMachine(vm.id, vm.files.lockPath, o);
+    const record = await readRecord(vm.files);
+    if (record === undefined) throw goneVm(vm.id);
+    if (isDown(observeState(record).state)) return await work();
+  }
+  return vm.exclusively(['running', 'paused'], o, (live) =>
+    vm.state === 'paused' || o.onlySnapshots === true ? work() : standingStill(vm, live, o, work),
+  );
+}
+
+async function standingStill<T>(
+  vm: VmInside,
+  live: LiveVm,
+  given: WaitOptions,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
+  const o = { ...given, signal: given.signal ? AbortSignal.any([fault, given.signal]) : fault };
+  const session = await live.link.open(o);
+  await session.sync(o);
+  return live.qmp.use(async (client) => {
+    // Who finds it standing still after this process has died lets it go on, as after a fork.
+    await vm.note('running', { forking: true });
+    try {
+      await client.execute('stop', {}, o); // flushes the disk, too: what QEMU has in memory of its tables
+      return await work();
+    } finally {
+      if (!fault.aborted) {
+        const bounds = { signal: fault, timeoutMs: GO_ON_MS };
+        await client.execute('cont', {}, bounds); // no error where they run
+        await session.thaw(Date.now(), bounds); // sets the clock
+        await vm.note('running', { forking: undefined });
+      }
+    }
+  }, o);
+}
