@@ -28,6 +28,8 @@ const RNDRESEEDCRNG = 0x5207;
 const F_SETPIPE_SZ = 1031; // linux/fcntl.h
 const EXT4_IOC_RESIZE_FS = 0x4008_6610; // fs/ext4/ext4.h: _IOW('f', 16, __u64)
 const MS_BIND = 4096; // linux/mount.h
+const PROT_READ_WRITE = 3; // sys/mman.h
+const MAP_SHARED = 1;
 
 /** A libc call failed; `code` is the errno's name where it is one of those we tell apart. */
 export class LibcError extends Error {
@@ -95,6 +97,11 @@ export interface Libc {
   /** Lays one file over another: mount(2) with MS_BIND. */
   readonly bindMount: (source: string, target: string) => void;
   readonly close: (fd: number) => void;
+  /**
+   * Maps a file into this process, to be written to by `/proc/self/mem`: for files that know no write(2).
+   * @throws LibcError `ENOMEM` hugetlbfs has no pages for it
+   */
+  readonly mapShared: (fd: number, bytes: number) => { address: number; unmap: () => void };
 }
 
 let loaded: Promise<Libc> | undefined;
@@ -161,6 +168,7 @@ function bindings(ffi: typeof Ffi): Libc {
 
   return {
     flock: (fd, operation) => void call('flock', fd, operation),
+    mapShared: (fd, bytes) => mapShared(ffi, call, fd, bytes),
     close: (fd) => void call('close', fd),
     async growExt4(fd, blocks) {
       const count = Buffer.alloc(8);
@@ -229,6 +237,22 @@ function bindings(ffi: typeof Ffi): Libc {
       call('ioctl', fd, RNDRESEEDCRNG, 0);
     },
   };
+}
+
+/** The result of mmap(2) is an address, and −1 on failure. */
+function mapShared(ffi: typeof Ffi, call: Calls['call'], fd: number, bytes: number) {
+  const { I32, I64 } = ffi.DataType;
+  const result = ffi.load<Ffi.DataType.I64, true>({
+    library: LIBRARY,
+    funcName: 'mmap',
+    retType: I64,
+    paramsType: [I64, I64, I32, I32, I32, I64],
+    paramsValue: [0, bytes, PROT_READ_WRITE, MAP_SHARED, fd, 0],
+    errno: true,
+  });
+  const address = Number(result.value);
+  if (address === -1) throw new LibcError('mmap', result.errnoCode, result.errnoMessage);
+  return { address, unmap: () => void call('munmap', address, bytes) };
 }
 
 function cString(text: string): Buffer {

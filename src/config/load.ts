@@ -24,6 +24,7 @@ const PATH_FIELDS: ReadonlySet<string> = new Set([
   'state.dataDir',
   'state.runtimeDir',
   'state.cacheDir',
+  'state.memoryDir',
   'log.file',
 ]);
 

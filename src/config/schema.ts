@@ -91,6 +91,8 @@ const state = z.strictObject({
   runtimeDir: path('a directory').optional(),
   /** What can be made again. Unset: see `paths.ts`. */
   cacheDir: path('a directory').optional(),
+  /** Memory of new templates, as on a tmpfs. Unset: with their disks. */
+  memoryDir: path('a directory').optional(),
 });
 
 /** A list; from the environment and flags it comes as text with commas. */

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { formatAge, formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { BrokenTemplate, TemplateInfo } from '../../vm/template/types.ts';
-import { addVmOptions } from '../config-flags.ts';
+import { addVmOptions, ConfigOption } from '../config-flags.ts';
 import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
 import { startSpinner } from '../progress.ts';
@@ -34,6 +34,13 @@ export function registerTemplate(program: Command, context: CliContext): void {
     .argument('<template>', 'name of the template')
     .option('--provision <file>', 'shell script that runs in it as root (/bin/sh -e)')
     .option('--warm <command>', "shell line that runs in it as the image's user, at the end")
+    .addOption(
+      new ConfigOption(
+        '--memory-dir <dir>',
+        'directory for its memory, e.g. on a tmpfs (default: with its disk)',
+        ['state', 'memoryDir'],
+      ),
+    )
     .option('--force', 'replace a template of that name that no VM stands on')
     .option('--json', 'print everything about it as JSON')
     .addHelpText('after', EPILOG)
@@ -69,6 +76,7 @@ async function createOne(context: CliContext, name: string, flags: CreateFlags):
     ...machineOptions(context),
     provision,
     warm: flags.warm,
+    memoryDir: context.config.state.memoryDir,
     replace: flags.force === true,
     onOutput: (text) => context.note(text.trimEnd()),
   }).finally(() => spinner.stop());

@@ -26,6 +26,8 @@ import {
 import { holdDisk, type HoldOptions } from './hold.ts';
 import type { CheckpointDiff, VmDiffOptions } from './types.ts';
 
+export type { CheckpointDiff, VmDiffOptions } from './types.ts';
+
 /** A second, where there is little to compare; gigabytes that were changed take longer. */
 const TIMEOUT_MS = 120_000;
 

@@ -20,11 +20,13 @@ import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { differenceOf, madeHere } from './fit.ts';
 import { templateFiles } from './manifest.ts';
+import { requirePagesForClone } from './memory-dir.ts';
 import { becomeOwn } from './own.ts';
 import { TemplateStore, type Template } from './store.ts';
 
 /** A clone answers within a second; a host that swaps may take long. */
 const TIMEOUT_MS = 30_000;
+const MIB = 2 ** 20;
 
 /** Makes a clone. See `VmStatics.fromTemplate`. */
 export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedVm> {
@@ -39,6 +41,7 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     lock.held = held;
     o.onProgress?.('disk');
     const files = templateFiles(dir);
+    await requirePagesForClone(files.memoryPath, first.config.memoryMib * MIB);
     await createOverlay({
       path: vmPaths(paths, id).diskPath,
       backing: files.diskPath,

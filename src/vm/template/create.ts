@@ -1,15 +1,19 @@
 /** Making a template: a VM that boots once, is provisioned and warmed up, and is frozen then. */
 import { readFile } from 'node:fs/promises';
 import { resolvePaths } from '../../config/paths.ts';
+import { DEFAULT_CONFIG } from '../../config/schema.ts';
 import { events } from '../../events.ts';
 import type { CreateStep, VmCreateOptions } from '../api.ts';
 import { newVmId } from '../ids.ts';
 import { ensureStateDirs, STATE_SCHEMA, writeWhole } from '../state-dir.ts';
 import { Vm } from '../vm.ts';
 import { freezeVm, type Frozen } from './freeze.ts';
+import { checkMemoryDir, linkMemory } from './memory-dir.ts';
 import { sha256, templateFiles, type TemplateManifest } from './manifest.ts';
 import { TemplateStore } from './store.ts';
 import type { TemplateInfo } from './types.ts';
+
+const MIB = 2 ** 20;
 
 /** Steps of {@link createTemplate}, in order. */
 export type TemplateStep = CreateStep | 'provision' | 'warm' | 'freeze';
@@ -23,6 +27,11 @@ export interface TemplateCreateOptions extends Omit<
   provision?: string | undefined;
   /** A shell line that runs as the image's user, to warm up what clones will use. Default: none. */
   warm?: string | undefined;
+  /**
+   * Directory for its memory: on a tmpfs, hugetlbfs or another disk. Must exist. Default: that of the
+   * template.
+   */
+  memoryDir?: string | undefined;
   /** Replaces a template of that name that no VM stands on. Default false. */
   replace?: boolean | undefined;
   onProgress?: ((step: TemplateStep) => void) | undefined;
@@ -40,13 +49,15 @@ export async function createTemplate(
   o: TemplateCreateOptions = {},
 ): Promise<TemplateInfo> {
   const startedAt = performance.now();
-  const { provision, warm, replace = false, onProgress, onOutput, ...vmOptions } = o;
+  const { provision, warm, memoryDir, replace = false, onProgress, onOutput, ...vmOptions } = o;
   const print = { onStdout: onOutput, onStderr: onOutput, signal: o.signal, timeoutMs: 0 };
   const paths = o.paths ?? resolvePaths();
   const store = new TemplateStore(paths);
   if (replace) store.dirOf(name);
   else await store.requireFree(name);
   await ensureStateDirs(paths);
+  const memoryMib = o.memoryMib ?? DEFAULT_CONFIG.vm.memoryMib;
+  if (memoryDir !== undefined) await checkMemoryDir(memoryDir, memoryMib * MIB);
   const id = newVmId();
   await using vm = await Vm.create({ ...vmOptions, persistent: false, onProgress });
   if (provision !== undefined) {
@@ -60,7 +71,8 @@ export async function createTemplate(
   await vm.commands.run(['true'], { ...print, stdin: '' });
   onProgress?.('freeze');
   await using workshop = await store.openWorkshop(id);
-  const frozen = await freezeVm(vm.inside, workshop.dir, { signal: o.signal });
+  const memoryPath = memoryDir && (await linkMemory(workshop.dir, memoryDir, id));
+  const frozen = await freezeVm(vm.inside, workshop.dir, { signal: o.signal, memoryPath });
   await writeManifest({ dir: workshop.dir, name, id, frozen });
   await store.publish(name, workshop.dir, { signal: o.signal, replace });
   const info = await store.inspect(name);

@@ -1,4 +1,5 @@
 /** Taking a machine's memory, devices and disk at one instant. */
+import { dirname } from 'node:path';
 import type { QmpClient } from '../../../qmp/index.ts';
 import type { Accel, WaitOptions } from '../api.ts';
 import { portOfChannel } from '../argv.ts';
@@ -11,6 +12,7 @@ import { allOrNone } from './all-or-none.ts';
 import { guestCpu } from './guest-cpu.ts';
 import { templateFiles } from './manifest.ts';
 import { ownIdentityOf } from './own.ts';
+import { requireMemoryRoom } from './memory-dir.ts';
 import { copyMemory, copySparse, locateMemory } from './memory.ts';
 import { saveState } from './state.ts';
 
@@ -37,11 +39,17 @@ export interface Frozen {
 /**
  * Freezes a running VM into a directory. What execs have started is brought to a stop first, and our
  * session ended, so that a copy wakes up with nothing in its hands. The vCPUs stand still afterwards.
+ * @param given.memoryPath where the memory goes; default: into the directory
  * @throws StateError, GuestRequestError (EBUSY), HostError, QmpError, TimeoutError
  */
-export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): Promise<Frozen> {
+export async function freezeVm(
+  vm: VmInside,
+  dir: string,
+  given: WaitOptions & { memoryPath?: string | undefined },
+): Promise<Frozen> {
   const bounds = { ...given, timeoutMs: given.timeoutMs ?? FREEZE_MS };
   const files = templateFiles(dir);
+  const target = given.memoryPath ?? files.memoryPath;
   return vm.exclusively(['running'], bounds, async (live) => {
     requireWhole(vm);
     const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
@@ -54,6 +62,7 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
     const session = await live.link.open(o);
     await session.park(o);
     const memoryBytes = memoryMib * MIB;
+    await requireMemoryRoom(dirname(target), { pid, memoryBytes });
     const pausedMs = await live.qmp.use(async (client) => {
       await hangUp(live, client, o);
       const memory = await locateMemory(client, { pid, bytes: memoryBytes }, o);
@@ -62,7 +71,7 @@ export async function freezeVm(vm: VmInside, dir: string, given: WaitOptions): P
       await vm.note('paused');
       await saveState(client, files.statePath, o);
       await allOrNone(o.signal, (signal) => [
-        copyMemory(memory, files.memoryPath, { below: memoryPath, signal }),
+        copyMemory(memory, target, { below: memoryPath, signal }),
         copySparse(vm.files.diskPath, files.diskPath, signal),
       ]);
       return performance.now() - pausedAt;

@@ -1,7 +1,7 @@
 /** What is on disk about a template: `template.json`, beside its memory, state and disk. */
 import { createHash } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, readlink, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { TemplateError } from '../../errors.ts';
 import type { Accel } from '../api.ts';
 import { isVmId } from '../ids.ts';
@@ -66,7 +66,8 @@ export async function readManifest(dir: string): Promise<TemplateManifest | unde
     readFile(files.statePath).catch(() => undefined),
     stat(files.diskPath).catch(() => undefined),
   ]);
-  if (memory?.size !== manifest.memoryBytes) throw corrupt(dir, 'its memory is not whole');
+  if (memory === undefined) throw await withoutMemory(dir);
+  if (memory.size !== manifest.memoryBytes) throw corrupt(dir, 'its memory is not whole');
   if (disk === undefined) throw corrupt(dir, 'its disk is gone');
   if (state === undefined || sha256(state) !== manifest.stateSha256)
     throw corrupt(dir, "its devices' state is not what was saved");
@@ -95,6 +96,19 @@ function parseManifest(text: string, dir: string): TemplateManifest {
 /** SHA-256, hex. */
 export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Where it was put on a tmpfs, that is what comes of a reboot. */
+async function withoutMemory(dir: string): Promise<TemplateError> {
+  const target = await readlink(templateFiles(dir).memoryPath).catch(() => undefined);
+  if (target === undefined) return corrupt(dir, 'its memory is gone');
+  return new TemplateError(
+    'ERR_TEMPLATE_CORRUPT',
+    `the memory of the template in ${dir} is gone from ${dirname(target)}: a tmpfs is empty after a reboot`,
+    {
+      hint: `Create it again: \`qmp-agent template create ${basename(dir)} --force\`, or under another name where VMs stand on its disk.`,
+    },
+  );
 }
 
 function corrupt(dir: string, defect: string): TemplateError {

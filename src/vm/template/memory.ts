@@ -8,6 +8,7 @@ import { execa } from 'execa';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { asDiskFull } from '../../disk-full.ts';
 import { HostError, QmpProtocolError } from '../../errors.ts';
+import { openMemoryFile, type MemoryFile } from './memory-file.ts';
 import type { WaitOptions } from '../api.ts';
 
 const PAGE_BYTES = 4096;
@@ -85,7 +86,7 @@ export class MemoryCopy implements AsyncDisposable {
   readonly #memory: GuestMemory;
   readonly #path: string;
   readonly #over: boolean;
-  readonly #files: { source: FileHandle; pagemap: FileHandle; target: FileHandle };
+  readonly #files: { source: FileHandle; pagemap: FileHandle; target: MemoryFile };
   /** For each page: 1 where the file has it. Zeros are written only over what is none. */
   readonly #written: Uint8Array;
 
@@ -93,7 +94,7 @@ export class MemoryCopy implements AsyncDisposable {
     memory: GuestMemory,
     path: string,
     over: boolean,
-    files: { source: FileHandle; pagemap: FileHandle; target: FileHandle },
+    files: { source: FileHandle; pagemap: FileHandle; target: MemoryFile },
   ) {
     this.#memory = memory;
     this.#path = path;
@@ -106,17 +107,16 @@ export class MemoryCopy implements AsyncDisposable {
   static async open(memory: GuestMemory, path: string, o: CopyOptions): Promise<MemoryCopy> {
     const over = o.below !== undefined;
     if (over) await copySparse(o.below, path, o.signal);
-    const opened: FileHandle[] = [];
-    const take = async (...words: Parameters<typeof open>) => {
-      const file = await open(...words);
+    const opened: { close(): Promise<void> }[] = [];
+    const take = async <T extends { close(): Promise<void> }>(opening: Promise<T>): Promise<T> => {
+      const file = await opening;
       opened.push(file);
       return file;
     };
     try {
-      const source = await take(`/proc/${memory.pid}/mem`, 'r');
-      const pagemap = await take(`/proc/${memory.pid}/pagemap`, 'r');
-      const target = await take(path, over ? 'r+' : 'wx', 0o600);
-      if (!over) await target.truncate(memory.bytes);
+      const source = await take(open(`/proc/${memory.pid}/mem`, 'r'));
+      const pagemap = await take(open(`/proc/${memory.pid}/pagemap`, 'r'));
+      const target = await take(openMemoryFile(path, over ? undefined : memory.bytes));
       return new MemoryCopy(memory, path, over, { source, pagemap, target });
     } catch (error) {
       for (const file of opened) await file.close();
@@ -176,7 +176,7 @@ export class MemoryCopy implements AsyncDisposable {
       const at = page * PAGE_BYTES;
       const bytes = buffer.subarray(0, count * PAGE_BYTES);
       await readWhole(source, bytes, this.#memory.address + at);
-      if (this.#over) await writeWhole(target, bytes, at);
+      if (this.#over) await target.write(bytes, at);
       else await this.#writeUnlessZero(bytes, at);
     }
   }
@@ -186,7 +186,7 @@ export class MemoryCopy implements AsyncDisposable {
     const { target } = this.#files;
     const write = async (from: number, end: number) => {
       if (end <= from) return;
-      await writeWhole(target, bytes.subarray(from, end), at + from);
+      await target.write(bytes.subarray(from, end), at + from);
       this.#written.fill(1, (at + from) / PAGE_BYTES, (at + end) / PAGE_BYTES);
     };
     let from = 0;
@@ -252,12 +252,6 @@ async function readWhole(file: FileHandle, bytes: Buffer, at: number): Promise<v
     const { bytesRead } = await file.read(bytes, done, bytes.length - done, at + done);
     if (bytesRead === 0) throw new Error('the memory of QEMU cannot be read');
     done += bytesRead;
-  }
-}
-
-async function writeWhole(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    done += (await file.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
   }
 }
 

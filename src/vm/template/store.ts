@@ -10,6 +10,7 @@ import { isVmName, newVmId } from '../ids.ts';
 import { readAllRecords } from '../record.ts';
 import { checkOwner, makeDir, stateFault } from '../state-dir.ts';
 import { isAbandoned } from '../vm-info.ts';
+import { memoryPlaceOf, removeWithMemory } from './memory-dir.ts';
 import { peekManifest, readManifest, templateFiles, type TemplateManifest } from './manifest.ts';
 import type { BrokenTemplate, TemplateInfo } from './types.ts';
 
@@ -95,12 +96,13 @@ export class TemplateStore {
   async #footing(
     dir: string,
     standing: readonly Standing[],
-  ): Promise<{ usedBytes: number; usedBy: readonly string[] }> {
+  ): Promise<Pick<TemplateInfo, 'usedBytes' | 'usedBy' | 'memoryPlace'>> {
     const files = templateFiles(dir);
     const sizes = [files.memoryPath, files.statePath, files.diskPath].map(usedBytes);
     return {
       usedBytes: (await Promise.all(sizes)).reduce((sum, bytes) => sum + bytes, 0),
       usedBy: usersOf(dir, standing),
+      memoryPlace: await memoryPlaceOf(dir),
     };
   }
 
@@ -113,7 +115,7 @@ export class TemplateStore {
     const dir = this.dirOf(name);
     if (!(await this.#names()).includes(name)) await this.get(name); // throws NotFoundError
     await this.#requireUnused(name, dir);
-    await rm(await this.#setAside(dir), { recursive: true, force: true, maxRetries: 2 });
+    await removeWithMemory(await this.#setAside(dir));
     events.emit('template.removed', { template: name });
   }
 
@@ -129,7 +131,7 @@ export class TemplateStore {
       await this.#requireUnused(name, dir);
       const old = await this.#setAside(dir);
       await rename(from, dir);
-      await rm(old, { recursive: true, force: true, maxRetries: 2 });
+      await removeWithMemory(old);
     } else {
       await rename(from, dir);
     }
@@ -183,7 +185,7 @@ export class TemplateStore {
       dir,
       [Symbol.asyncDispose]: async () => {
         await lock.release();
-        await rm(dir, { recursive: true, force: true, maxRetries: 2 });
+        await removeWithMemory(dir);
       },
     };
   }
@@ -201,7 +203,7 @@ export class TemplateStore {
       const lock = await FileLock.tryAcquire(join(dir, WORKSHOP_LOCK)).catch(() => undefined);
       if (lock === undefined) continue;
       await using _held = lock;
-      await rm(dir, { recursive: true, force: true });
+      await removeWithMemory(dir);
       removed.push(dir);
     }
     return removed;

@@ -1,6 +1,9 @@
 /** What templates are. Types only. */
 import type { MachineType } from '../../../firmware/machine.ts';
 import type { Accel } from '../api.ts';
+import type { MemoryPlace } from './memory-dir.ts';
+
+export type { MemoryMedium, MemoryPlace } from './memory-dir.ts';
 
 /** A template: memory, devices and disk of a machine at one instant, which clones go on from. */
 export interface TemplateInfo {
@@ -25,6 +28,8 @@ export interface TemplateInfo {
   /** Names or ids of the VMs that stand on it, and templates. */
   readonly usedBy: readonly string[];
   readonly dir: string;
+  /** Where its memory is, if not in {@link dir}. */
+  readonly memoryPlace: MemoryPlace | undefined;
   readonly defect?: undefined;
 }
 
@@ -36,4 +41,6 @@ export interface BrokenTemplate {
   readonly usedBytes: number;
   readonly usedBy: readonly string[];
   readonly dir: string;
+  /** Where its memory is, if not in {@link dir}. */
+  readonly memoryPlace: MemoryPlace | undefined;
 }

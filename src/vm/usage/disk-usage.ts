@@ -51,12 +51,15 @@ async function imageUsage(paths: StatePaths, seen: Set<string>): Promise<ImageUs
 
 async function templateUsage(paths: StatePaths, seen: Set<string>): Promise<TemplateUsage[]> {
   const found: TemplateUsage[] = [];
-  for (const { name, defect, dir, usedBy } of await new TemplateStore(paths).list()) {
+  for (const { name, defect, dir, usedBy, memoryPlace } of await new TemplateStore(paths).list()) {
     const { memoryPath, diskPath } = templateFiles(dir);
+    const memoryBytes = await usedBytes(memoryPath);
+    const own = await allocatedBytes(dir, seen);
     found.push({
       ...{ name, defect, usedBy },
-      usedBytes: await allocatedBytes(dir, seen),
-      memoryBytes: await usedBytes(memoryPath),
+      usedBytes: memoryPlace === undefined ? own : own + memoryBytes,
+      memoryBytes,
+      memoryPlace,
       diskBytes: await usedBytes(diskPath),
     });
   }
@@ -94,7 +97,10 @@ async function otherUsage(
   for (const name of await readdir(dataDir).catch(() => [])) {
     const path = await realpath(join(dataDir, name)).catch(() => join(dataDir, name));
     // What was listed is seen, where it has several names; so its share is taken off.
-    const known = KNOWN.includes(name) ? sum(listed[name as 'images' | 'templates' | 'vms']) : 0;
+    const elsewhere = name === 'templates' ? listed.templates.filter((one) => one.memoryPlace) : [];
+    const away = elsewhere.reduce((total, { memoryBytes }) => total + memoryBytes, 0);
+    const isKnown = KNOWN.includes(name);
+    const known = isKnown ? sum(listed[name as 'images' | 'templates' | 'vms']) - away : 0;
     const bytes = (await allocatedBytes(path, new Set(known === 0 ? seen : []))) - known;
     if (bytes > 0) others.push({ path, usedBytes: bytes });
   }

@@ -1,6 +1,7 @@
 /** What is on the host's disk, and for whom. Types only. All bytes are allocated ones: holes take none. */
 import type { DiskSnapshot } from '../../storage/index.ts';
 import type { VmState } from '../api.ts';
+import type { MemoryPlace } from '../template/memory-dir.ts';
 
 /** One version of an image. */
 export interface ImageUsage {
@@ -20,6 +21,8 @@ export interface TemplateUsage {
   readonly defect?: string | undefined;
   readonly usedBytes: number;
   readonly memoryBytes: number;
+  /** Where the memory is, if not with the rest. */
+  readonly memoryPlace?: MemoryPlace | undefined;
   readonly diskBytes: number;
   readonly usedBy: readonly string[];
 }

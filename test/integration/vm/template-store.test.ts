@@ -1,5 +1,5 @@
 /** The directory of templates, with what stands on them and what dead processes leave. */
-import { chmod, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -7,6 +7,7 @@ import { ownIdentity } from '../../../src/vm/process-identity.ts';
 import { openImageStore } from '../../../src/vm/image-store.ts';
 import { writeRecord, type VmConfig, type VmRecord } from '../../../src/vm/record.ts';
 import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
+import { linkMemory } from '../../../src/vm/template/memory-dir.ts';
 import { sha256, templateFiles } from '../../../src/vm/template/manifest.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
 import { readTree } from '../../../src/vm/tree.ts';
@@ -27,9 +28,15 @@ beforeEach(async () => {
 afterEach(() => rm(join(paths.dataDir, '..'), { recursive: true }));
 
 /** Publishes a template of empty files. */
-async function publish(id: string, replace = false, more: object = {}): Promise<void> {
+async function publish(
+  id: string,
+  replace = false,
+  more: object = {},
+  memoryDir?: string,
+): Promise<void> {
   await using workshop = await store.openWorkshop(id);
   const files = templateFiles(workshop.dir);
+  if (memoryDir !== undefined) await linkMemory(workshop.dir, memoryDir, id);
   for (const path of [files.memoryPath, files.statePath, files.diskPath]) await writeFile(path, '');
   await truncate(files.memoryPath, MEMORY_MIB * 2 ** 20);
   const manifest = {
@@ -50,6 +57,27 @@ async function clone(change: Partial<VmRecord>): Promise<void> {
   const config = { rootfsPath: '/i/rootfs.qcow2', template };
   await writeRecord(files, { ...record, config, ...change } as unknown as VmRecord);
 }
+
+describe('memory in a directory of its own', () => {
+  it('goes with its template, half made or whole, and nothing else does', async () => {
+    const dir = join(paths.dataDir, '..', 'memory');
+    await mkdir(dir);
+    const half = join(paths.dataDir, 'templates', '.00000000000a.tmp'); // of a process that was killed
+    await mkdir(half, { recursive: true });
+    await writeFile(await linkMemory(half, dir, '00000000000a'), '');
+    await writeFile(join(dir, 'other'), '');
+    const stray = join(paths.dataDir, 'templates', '.00000000000b.tmp');
+    await mkdir(stray);
+    await symlink(join(dir, 'other'), templateFiles(stray).memoryPath);
+    expect(await store.removeAbandoned()).toHaveLength(2);
+    expect(await readdir(dir)).toEqual(['other']);
+    await publish('00000000000c', false, {}, dir);
+    expect(await readdir(dir)).toEqual(['other', 'qmp-agent-00000000000c.memory']);
+    expect(await store.inspect('t')).toMatchObject({ memoryPlace: { dir } });
+    await publish('00000000000d', true);
+    expect(await readdir(dir)).toEqual(['other']);
+  });
+});
 
 describe('a name', () => {
   it('is given once, and to another template when asked', async () => {
