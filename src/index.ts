@@ -38,6 +38,7 @@ export {
   diskUsage,
   DEFAULT_READY_TIMEOUT_MS,
   openImageStore,
+  raiseDiskQuota,
   readTree,
   TemplateStore,
   Vm,

@@ -45,9 +45,27 @@ export async function lendRoom(
   const left = size - RESERVE_BYTES - (await usedBytes(path));
   if (status !== 'io-error' && left > NEARLY_FULL_BYTES) return;
   await truncate(path, size + LENT_BYTES); // first: who starts the VM next must not set a lower bound
+  await setBound(client, { bytes: size - RESERVE_BYTES + LENT_BYTES, noFlush }, o);
+}
+
+/** Has QEMU let a disk grow to a larger quota. */
+export async function raiseBound(
+  client: QmpClient,
+  disk: DiskBounds & { noFlush: boolean },
+  o: WaitOptions,
+): Promise<void> {
+  const bytes = await prepareBound(disk);
+  if (bytes !== undefined) await setBound(client, { bytes, noFlush: disk.noFlush }, o);
+}
+
+async function setBound(
+  client: QmpClient,
+  { bytes, noFlush }: { bytes: number; noFlush: boolean },
+  o: WaitOptions,
+): Promise<void> {
   const bound = {
     ...({ driver: 'raw', 'node-name': BOUND_NODE, file: DISK_FILE_NODE } as const),
-    ...({ size: size - RESERVE_BYTES + LENT_BYTES, discard: 'unmap' } as const),
+    ...({ size: bytes, discard: 'unmap' } as const),
     cache: { 'no-flush': noFlush },
   };
   await client.execute('blockdev-reopen', { options: [bound] }, o);

@@ -31,7 +31,7 @@ export function reachedQuota({ vmId, path, quotaBytes }: DiskBounds): DiskQuotaE
     {
       vmId,
       quotaBytes,
-      hint: `Delete snapshots of it (\`qmp-agent snapshot delete ${vmId} NAME\`), then \`qmp-agent resume ${vmId}\`; or remove it and make another with a larger --disk-quota.`,
+      hint: `Delete snapshots of it (\`qmp-agent snapshot delete ${vmId} NAME\`) or raise the quota (\`qmp-agent disk quota ${vmId} SIZE\`), then \`qmp-agent resume ${vmId}\`.`,
     },
   );
 }
@@ -84,7 +84,7 @@ function noRoom(
     {
       vmId,
       quotaBytes,
-      hint: `Delete a snapshot that you no longer need (\`qmp-agent snapshot list ${vmId}\`), or make a VM with a larger --disk-quota.`,
+      hint: `Delete a snapshot that you no longer need (\`qmp-agent snapshot list ${vmId}\`), or raise the quota: \`qmp-agent disk quota ${vmId} SIZE\`.`,
       cause,
     },
   );

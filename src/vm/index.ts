@@ -15,6 +15,7 @@ export {
 } from './template/create.ts';
 export { TemplateStore } from './template/store.ts';
 export type * from './template/types.ts';
+export { raiseDiskQuota } from './raise-quota.ts';
 export { readTree, type TreeNode } from './tree.ts';
 export { diskUsage } from './usage/disk-usage.ts';
 export type * from './usage/types.ts';

@@ -18,7 +18,7 @@ import { vmPaths, vmsDir, type VmPaths } from './vm-paths.ts';
 /** Longest record that is read; ours have some 3 KiB. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
-/** What was asked for, resolved and validated. Does not change while the VM exists. */
+/** What was asked for, resolved and validated. Does not change while the VM exists, but for its disk quota. */
 export interface VmConfig {
   readonly image: string;
   /** Id of the image's contents at the time: the overlay fits no other. */

@@ -146,7 +146,8 @@ export class Snapshots implements SnapshotsApi {
   }
 
   #disk(): DiskBounds & { noFlush: boolean } {
-    const { id, files, config } = this.#vm;
+    const { id, files, record } = this.#vm;
+    const { config } = record; // its quota may have been raised
     return { ...boundsOf(id, files, config), noFlush: !config.persistent };
   }
 

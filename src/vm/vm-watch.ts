@@ -43,6 +43,7 @@ export interface WatchTarget {
 /** One life of QEMU, from its start (or our coming to it) to its end. */
 export class VmWatch {
   readonly #target: WatchTarget;
+  #disk: DiskBounds;
   #fault = newFault();
   readonly #over = new AbortController();
   #expected: WantedEnd | undefined;
@@ -52,6 +53,7 @@ export class VmWatch {
 
   constructor(target: WatchTarget) {
     this.#target = target;
+    this.#disk = target.disk;
     this.ended = target.process.exited.then((exit) => this.#onExit(exit));
     void this.#readConsole();
   }
@@ -82,10 +84,15 @@ export class VmWatch {
     if (this.outOfSpace !== undefined && !this.#over.signal.aborted) this.#fault = newFault();
   }
 
+  /** Its disk may take more from here on. */
+  raisedQuota(quotaBytes: number): void {
+    this.#disk = { ...this.#disk, quotaBytes };
+  }
+
   /** There is no space for what the guest wrote: QEMU stopped the vCPUs, nothing is lost yet. */
   raiseNoSpace(): void {
-    const { vmId, disk } = this.#target;
-    const quota = reachedQuota(disk);
+    const { vmId } = this.#target;
+    const quota = reachedQuota(this.#disk);
     this.raise(
       quota ??
         new HostError('ERR_HOST_DISK_FULL', `VM ${vmId} is paused: the host's disk is full`, {

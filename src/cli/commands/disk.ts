@@ -1,6 +1,7 @@
 /** `qmp-agent disk …`. */
 import type { Command } from 'commander';
-import { formatBytes } from '../../config/units.ts';
+import { formatBytes, parseMib } from '../../config/units.ts';
+import { ConfigError } from '../../errors.ts';
 import type { DiskUsage } from '../../vm/usage/types.ts';
 import type { CliContext } from '../context.ts';
 import type { Row } from '../table.ts';
@@ -15,6 +16,29 @@ export function registerDisk(program: Command, context: CliContext): void {
     )
     .option('--json', 'print everything as JSON, sizes in bytes')
     .action(() => usage(context));
+  disk
+    .command('quota')
+    .description('Raise the disk quota of a VM, whether it runs or not.')
+    .argument('<vm>', 'id, unique prefix of an id, or name')
+    .argument('<size>', 'most that its disk takes on the host from now on, e.g. 8G')
+    .option('--json', 'print JSON')
+    .action((vm: string, size: string) => quota(context, vm, size));
+}
+
+async function quota(context: CliContext, vm: string, size: string): Promise<void> {
+  const diskQuotaMib = parseMib(size);
+  if (diskQuotaMib === undefined) {
+    throw new ConfigError(`${JSON.stringify(size)} is no size`, {
+      field: 'size',
+      value: size,
+      hint: 'Give MiB as a number, or a size such as 512M or 8G.',
+    });
+  }
+  const { raiseDiskQuota } = await import('../../vm/raise-quota.ts');
+  const { paths, signal } = context;
+  await raiseDiskQuota(vm, diskQuotaMib, { paths, signal });
+  if (context.json) context.printJson({ vm, diskQuotaMib, ok: true });
+  else context.print(vm);
 }
 
 async function usage(context: CliContext): Promise<void> {
@@ -56,7 +80,10 @@ function tablesOf(found: DiskUsage): { head: string[]; rows: Row[] }[] {
       }),
     },
     {
-      head: ['VM', 'STATE', 'SIZE', 'DISK', 'QUOTA', 'SNAPSHOTS', 'LOGS', 'OTHER', 'STANDS ON'],
+      head: [
+        ...['VM', 'STATE', 'SIZE', 'DISK', 'QUOTA', 'SNAPSHOTS', 'SUSPENDED'],
+        ...['LOGS', 'OTHER', 'STANDS ON'],
+      ],
       rows: found.vms.map((one): Row => {
         const quota = one.quotaBytes === undefined ? undefined : formatBytes(one.quotaBytes);
         const stateBytes = one.snapshots.reduce((total, { stateBytes: own }) => total + own, 0);
@@ -65,8 +92,22 @@ function tablesOf(found: DiskUsage): { head: string[]; rows: Row[] }[] {
           ...[one.name ?? one.id, one.state, formatBytes(one.usedBytes)],
           ...[formatBytes(one.diskBytes), quota],
           one.snapshots.length === 0 ? undefined : snapshots,
+          one.suspendedBytes === 0 ? undefined : formatBytes(one.suspendedBytes),
           ...[formatBytes(one.logBytes), formatBytes(one.otherBytes), one.standsOn],
         ];
+      }),
+    },
+    {
+      head: ['SNAPSHOT', 'MEMORY'],
+      rows: found.vms.flatMap(({ id, name, snapshots }) =>
+        snapshots.map((one): Row => [`${name ?? id}@${one.name}`, formatBytes(one.stateBytes)]),
+      ),
+    },
+    {
+      head: ['FORKED AT', 'VM', 'SIZE', 'MEMORY', 'DISK', 'USED BY'],
+      rows: found.checkpoints.map((one): Row => {
+        const sizes = [one.usedBytes, one.memoryBytes, one.diskBytes].map(formatBytes);
+        return [one.id, one.forkedFrom, ...sizes, users(one.usedBy)];
       }),
     },
     {

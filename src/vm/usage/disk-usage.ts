@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { resolvePaths } from '../../config/paths.ts';
 import { allocatedBytes, readSnapshots, usedBytes } from '../../storage/index.ts';
 import type { StateOptions, StatePaths } from '../api.ts';
+import { checkpointFiles, checkpointIds, originalOf } from '../fork/checkpoint.ts';
+import { isSavedName } from '../ids.ts';
 import { openImageStore } from '../image-store.ts';
 import { readAllRecords, type RecordEntry } from '../record.ts';
 import { checkLayout } from '../state-dir.ts';
@@ -12,10 +14,18 @@ import { TemplateStore } from '../template/store.ts';
 import { entryInfo, isAbandoned } from '../vm-info.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { reclaimableOf, sum } from './reclaimable.ts';
-import type { DirectoryUsage, DiskUsage, ImageUsage, TemplateUsage, VmUsage } from './types.ts';
+import type {
+  CheckpointUsage,
+  DirectoryUsage,
+  DiskUsage,
+  ImageUsage,
+  TemplateUsage,
+  VmUsage,
+} from './types.ts';
 
 /** Directories of the data directory that are told apart. */
-const KNOWN = ['images', 'templates', 'vms'];
+const KNOWN = ['images', 'templates', 'vms', 'checkpoints'] as const;
+type Known = (typeof KNOWN)[number];
 
 /**
  * What is on the host's disk, and what could be had back. Changes nothing.
@@ -29,15 +39,16 @@ export async function diskUsage(o: StateOptions = {}): Promise<DiskUsage> {
   const templates = await templateUsage(paths, seen);
   const entries = await readAllRecords(paths);
   const vms = await Promise.all(entries.map((entry) => vmUsage(paths, entry, seen)));
+  const checkpoints = await checkpointUsage(paths, entries, seen);
   const cache = { path: paths.cacheDir, usedBytes: await allocatedBytes(paths.cacheDir, seen) };
-  const others = await otherUsage(paths, seen, { images, templates, vms });
+  const others = await otherUsage(paths, seen, { images, templates, vms, checkpoints });
   const dead = new Set(
     entries.flatMap(({ id, record }) => (record === undefined || isAbandoned(record) ? [id] : [])),
   );
   const reclaimable = reclaimableOf({ images, templates, vms, cache, dead });
   return {
-    ...{ images, templates, vms, others, cache, reclaimable },
-    usedBytes: sum([...images, ...templates, ...vms, ...others, cache]),
+    ...{ images, templates, vms, checkpoints, others, cache, reclaimable },
+    usedBytes: sum([...images, ...templates, ...vms, ...checkpoints, ...others, cache]),
     reclaimableBytes: sum(reclaimable),
   };
 }
@@ -74,6 +85,7 @@ async function vmUsage(paths: StatePaths, entry: RecordEntry, seen: Set<string>)
     allocatedBytes(dir, seen),
     ...[diskPath, ...logs].map(usedBytes),
   ]);
+  const suspendedBytes = await suspendedUsage(dir);
   const [diskBytes, logBytes] = [disk ?? 0, ofLogs.reduce((total, bytes) => total + bytes, 0)];
   return {
     ...{ id, name, state, diskBytes, logBytes, quotaBytes: diskQuotaBytes },
@@ -83,15 +95,47 @@ async function vmUsage(paths: StatePaths, entry: RecordEntry, seen: Set<string>)
       name: one.name,
       stateBytes: one.stateBytes,
     })),
-    otherBytes: Math.max(0, all - diskBytes - logBytes),
+    suspendedBytes,
+    otherBytes: Math.max(0, all - diskBytes - logBytes - suspendedBytes),
   };
+}
+
+/** Bytes of the directories with a VM's saved memory; there is one, or none. */
+async function suspendedUsage(dir: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(dir).catch(() => []))
+    if (isSavedName(name)) bytes += await allocatedBytes(join(dir, name));
+  return bytes;
+}
+
+async function checkpointUsage(
+  paths: StatePaths,
+  entries: readonly RecordEntry[],
+  seen: Set<string>,
+): Promise<CheckpointUsage[]> {
+  const found: CheckpointUsage[] = [];
+  for (const id of await checkpointIds(paths)) {
+    const { dir, memoryPath, diskPath } = checkpointFiles(paths, id);
+    found.push({
+      ...{ id, forkedFrom: await originalOf(paths, id) },
+      usedBytes: await allocatedBytes(dir, seen),
+      memoryBytes: await usedBytes(memoryPath),
+      diskBytes: await usedBytes(diskPath),
+      usedBy: entries.flatMap(({ record }) =>
+        record?.config.template?.diskPaths.includes(diskPath) === true
+          ? [record.name ?? record.id]
+          : [],
+      ),
+    });
+  }
+  return found;
 }
 
 /** What is left in the data directory. */
 async function otherUsage(
   { dataDir }: StatePaths,
   seen: Set<string>,
-  listed: Pick<DiskUsage, 'images' | 'templates' | 'vms'>,
+  listed: Pick<DiskUsage, Known>,
 ): Promise<DirectoryUsage[]> {
   const others: DirectoryUsage[] = [];
   for (const name of await readdir(dataDir).catch(() => [])) {
@@ -99,8 +143,8 @@ async function otherUsage(
     // What was listed is seen, where it has several names; so its share is taken off.
     const elsewhere = name === 'templates' ? listed.templates.filter((one) => one.memoryPlace) : [];
     const away = elsewhere.reduce((total, { memoryBytes }) => total + memoryBytes, 0);
-    const isKnown = KNOWN.includes(name);
-    const known = isKnown ? sum(listed[name as 'images' | 'templates' | 'vms']) - away : 0;
+    const kind = KNOWN.find((one) => one === name);
+    const known = kind === undefined ? 0 : sum(listed[kind]) - away;
     const bytes = (await allocatedBytes(path, new Set(known === 0 ? seen : []))) - known;
     if (bytes > 0) others.push({ path, usedBytes: bytes });
   }

@@ -43,8 +43,22 @@ export interface VmUsage {
   readonly snapshots: readonly DiskSnapshot[];
   /** Console and QEMU's messages. */
   readonly logBytes: number;
-  /** What else there is: its record, and memory that was saved apart from the overlay. */
+  /** Memory and devices of a suspended VM, and what an earlier one has left. */
+  readonly suspendedBytes: number;
+  /** What else there is: its record, say. */
   readonly otherBytes: number;
+}
+
+/** A point at which a VM was forked: what its children stand on. */
+export interface CheckpointUsage {
+  readonly id: string;
+  /** Id of the VM that was forked, which may be gone. */
+  readonly forkedFrom: string | undefined;
+  readonly usedBytes: number;
+  readonly memoryBytes: number;
+  readonly diskBytes: number;
+  /** Names or ids of the VMs that stand on it. With the last of them it goes. */
+  readonly usedBy: readonly string[];
 }
 
 /** A directory of something else. */
@@ -65,6 +79,7 @@ export interface DiskUsage {
   readonly images: readonly ImageUsage[];
   readonly templates: readonly TemplateUsage[];
   readonly vms: readonly VmUsage[];
+  readonly checkpoints: readonly CheckpointUsage[];
   /** Logs of builds, what is half made, what nobody knows. */
   readonly others: readonly DirectoryUsage[];
   readonly cache: DirectoryUsage;

@@ -3,6 +3,7 @@ import { execa } from 'execa';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { DiskQuotaError } from '../../../src/errors.ts';
 import { usedBytes } from '../../../src/storage/index.ts';
+import { raiseDiskQuota } from '../../../src/vm/raise-quota.ts';
 import { diskUsage } from '../../../src/vm/usage/disk-usage.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
@@ -94,6 +95,36 @@ describe('a VM with a disk quota', () => {
     expect(stdout).toBe(`${BIG_MIB * 2 ** 20}\nbefore\n0\n`);
     const { stdout: found } = await execa('qemu-img', ['check', '-U', diskPath], { reject: false });
     expect(found).not.toMatch(/[1-9]\d* errors were found/);
+  });
+});
+
+describe('a disk quota that is raised', () => {
+  it('lets a VM that has reached it go on, and no write is lost', async () => {
+    const fill = `dd if=/dev/zero of=/var/tmp/more bs=1M count=${BIG_MIB} oflag=direct && sync`;
+    const writer = await vm.commands.run(fill, { background: true, user: 'root', timeoutMs: 0 });
+    expect(await failureOf(writer.wait())).toMatchObject({
+      code: 'ERR_DISK_QUOTA',
+      hint: expect.stringContaining(`qmp-agent disk quota ${vm.id} SIZE`),
+    });
+    const less = await failureOf(raiseDiskQuota(vm, QUOTA_MIB));
+    expect(less).toMatchObject({ code: 'ERR_CONFIG', field: 'vm.diskQuotaMib' });
+    expect(await failureOf(raiseDiskQuota(other, QUOTA_MIB))).toMatchObject({ code: 'ERR_CONFIG' });
+    const raised = await qmpAgent(['disk', 'quota', vm.id, `${2 * QUOTA_MIB}M`], {
+      env: state.box.env,
+    });
+    expect(raised).toMatchObject({ exitCode: 0, stdout: vm.id });
+    await vm.resume();
+    expect(await vm.info()).toMatchObject({ state: 'running', diskQuotaBytes: 2 * QUOTA_BYTES });
+    await (await vm.commands.connect(writer.pid).catch(() => undefined))?.wait();
+    const { stdout } = await vm.commands.run(
+      'stat -c %s /var/tmp/more; dmesg | grep -c I/O.error',
+      {
+        ...{ user: 'root', reject: false },
+      },
+    );
+    expect(stdout).toBe(`${BIG_MIB * 2 ** 20}\n0\n`);
+    expect(await usedBytes(diskPath)).toBeGreaterThan(QUOTA_BYTES);
+    await vm.snapshots.create('beyond');
   });
 });
 

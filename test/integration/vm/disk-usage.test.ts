@@ -6,8 +6,10 @@ import { execa } from 'execa';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { qmpAgent } from '../cli/command.ts';
 import { allocatedBytes, readSnapshots } from '../../../src/storage/index.ts';
+import { checkpointFiles, makeCheckpoint } from '../../../src/vm/fork/checkpoint.ts';
 import { openImageStore } from '../../../src/vm/image-store.ts';
 import { writeRecord, type VmRecord } from '../../../src/vm/record.ts';
+import { raiseDiskQuota } from '../../../src/vm/raise-quota.ts';
 import { ensureStateDirs, STATE_SCHEMA } from '../../../src/vm/state-dir.ts';
 import { diskUsage } from '../../../src/vm/usage/disk-usage.ts';
 import { vmPaths } from '../../../src/vm/vm-paths.ts';
@@ -76,6 +78,34 @@ describe('disk usage', () => {
       'qmp-agent remove box',
       `rm -r ${paths.cacheDir}`,
     ]);
+  });
+
+  it('itemises points of forks, and the memory of suspended VMs', async () => {
+    await makeVm(CURRENT);
+    const files = vmPaths(paths, VM_ID);
+    await mkdir(join(files.dir, 'saved-0123abcd'));
+    await writeFile(join(files.dir, 'saved-0123abcd', 'memory'), Buffer.alloc(2 * MIB, 1));
+    const fork = checkpointFiles(paths, 'cccccccccccc');
+    await makeCheckpoint(paths, 'cccccccccccc', VM_ID);
+    await writeFile(fork.memoryPath, Buffer.alloc(3 * MIB, 1));
+    await writeFile(fork.diskPath, Buffer.alloc(MIB, 1));
+    const { vms, checkpoints, others } = await diskUsage({ paths });
+    expect(vms[0]?.suspendedBytes).toBeGreaterThanOrEqual(2 * MIB);
+    expect(vms[0]?.otherBytes).toBeLessThan(MIB);
+    expect(checkpoints).toMatchObject([
+      { id: 'cccccccccccc', forkedFrom: VM_ID, memoryBytes: 3 * MIB, diskBytes: MIB, usedBy: [] },
+    ]);
+    for (const { usedBytes } of others) expect(usedBytes).toBeLessThan(MIB);
+  });
+
+  it('has the quota of a stopped VM, which can be raised, and not lowered', async () => {
+    await makeVm(CURRENT);
+    await raiseDiskQuota('box', 2048, { paths });
+    expect((await diskUsage({ paths })).vms).toMatchObject([{ quotaBytes: 2 ** 31 }]);
+    for (const mib of [2048, 1024, 1])
+      await expect(raiseDiskQuota('box', mib, { paths })).rejects.toMatchObject({
+        ...{ code: 'ERR_CONFIG', field: 'vm.diskQuotaMib' },
+      });
   });
 
   it('is what the command shows', async () => {

@@ -8,7 +8,14 @@ const image = (name: string, change: Partial<ImageUsage> = {}): ImageUsage => ({
 });
 const vm = (id: string, change: Partial<VmUsage> = {}): VmUsage => ({
   ...{ id, name: undefined, state: 'running', standsOn: 'image base', usedBytes: 50 },
-  ...{ diskBytes: 40, quotaBytes: undefined, snapshots: [], logBytes: 6, otherBytes: 4 },
+  ...{
+    diskBytes: 40,
+    quotaBytes: undefined,
+    snapshots: [],
+    logBytes: 6,
+    suspendedBytes: 0,
+    otherBytes: 4,
+  },
   ...change,
 });
 const nothing: Found = {
