@@ -2,17 +2,20 @@
  * The layer that keeps a disk's file within its quota: raw, of a fixed size, over the file.
  *
  * The file is always {@link RESERVE_BYTES} longer than the bound, by a hole. That is how the bound is
- * known to whoever starts the VM next, and room to raise it while QEMU runs: to delete a snapshot, QEMU
- * writes the list of the others to new clusters before it gives any back, and a full disk has none.
+ * known to whoever starts the VM next, and room to raise it while QEMU runs, which looks at a file's length
+ * once: for a larger quota, and to delete a snapshot (QEMU writes the list of the others to new clusters
+ * before it gives any back, and a full disk has none).
  */
 import { stat, truncate } from 'node:fs/promises';
 import type { QmpClient } from '../../qmp/index.ts';
+import { formatBytes } from '../config/units.ts';
+import { ConfigError } from '../errors.ts';
 import { extendTo, usedBytes } from '../storage/index.ts';
 import { BOUND_NODE, DISK_FILE_NODE } from './argv.ts';
 import type { DiskBounds } from './disk-quota.ts';
 import type { WaitOptions } from './wait-options.ts';
 
-const RESERVE_BYTES = 16 * 2 ** 20;
+const RESERVE_BYTES = 64 * 2 ** 30;
 /** Two clusters: the list of some thousand snapshots. */
 const LENT_BYTES = 128 * 1024;
 /** What is left of a disk that may be full: a file's blocks and qcow2's clusters are not quite the same. */
@@ -48,14 +51,40 @@ export async function lendRoom(
   await setBound(client, { bytes: size - RESERVE_BYTES + LENT_BYTES, noFlush }, o);
 }
 
-/** Has QEMU let a disk grow to a larger quota. */
+/**
+ * Has QEMU let a disk grow to a larger quota.
+ * @throws ConfigError it is beyond what QEMU knows of the file
+ */
 export async function raiseBound(
   client: QmpClient,
   disk: DiskBounds & { noFlush: boolean },
   o: WaitOptions,
 ): Promise<void> {
-  const bytes = await prepareBound(disk);
-  if (bytes !== undefined) await setBound(client, { bytes, noFlush: disk.noFlush }, o);
+  const { quotaBytes = 0, noFlush } = disk;
+  await requireSeen(client, disk, o);
+  const bytes = (await prepareBound({ ...disk, quotaBytes })) ?? quotaBytes;
+  await setBound(client, { bytes, noFlush }, o);
+}
+
+/** @throws ConfigError */
+async function requireSeen(
+  client: QmpClient,
+  { vmId, quotaBytes = 0 }: DiskBounds,
+  o: WaitOptions,
+): Promise<void> {
+  const nodes = await client.execute('query-named-block-nodes', { flat: true }, o);
+  const file = nodes.find((node) => node['node-name'] === DISK_FILE_NODE);
+  const seenBytes = file?.image['virtual-size'] ?? 0;
+  if (quotaBytes <= seenBytes) return;
+  throw new ConfigError(
+    `the disk quota of VM ${vmId} can be raised to ${formatBytes(seenBytes)} at most while it runs`,
+    {
+      vmId,
+      field: 'vm.diskQuotaMib',
+      value: quotaBytes / 2 ** 20,
+      hint: `Stop the VM first (\`qmp-agent stop ${vmId}\`), or ask for less.`,
+    },
+  );
 }
 
 async function setBound(

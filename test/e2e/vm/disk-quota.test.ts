@@ -109,12 +109,12 @@ describe('a disk quota that is raised', () => {
     const less = await failureOf(raiseDiskQuota(vm, QUOTA_MIB));
     expect(less).toMatchObject({ code: 'ERR_CONFIG', field: 'vm.diskQuotaMib' });
     expect(await failureOf(raiseDiskQuota(other, QUOTA_MIB))).toMatchObject({ code: 'ERR_CONFIG' });
-    const raised = await qmpAgent(['disk', 'quota', vm.id, `${2 * QUOTA_MIB}M`], {
+    const raised = await qmpAgent(['disk', 'quota', vm.id, `${3 * QUOTA_MIB}M`], {
       env: state.box.env,
     });
     expect(raised).toMatchObject({ exitCode: 0, stdout: vm.id });
     await vm.resume();
-    expect(await vm.info()).toMatchObject({ state: 'running', diskQuotaBytes: 2 * QUOTA_BYTES });
+    expect(await vm.info()).toMatchObject({ state: 'running', diskQuotaBytes: 3 * QUOTA_BYTES });
     await (await vm.commands.connect(writer.pid).catch(() => undefined))?.wait();
     const { stdout } = await vm.commands.run(
       'stat -c %s /var/tmp/more; dmesg | grep -c I/O.error',
