@@ -43,6 +43,12 @@ interface Lease {
   readonly lock?: FileLock;
 }
 
+/** One attempt to open a session. Where it is cut off, another follows. */
+interface Attempt {
+  readonly cut: AbortController;
+  readonly ended: Promise<unknown>;
+}
+
 /** Opens sessions with one VM's agent, one at a time, shared by all who ask. */
 export class GuestLink {
   readonly #vmId: string;
@@ -59,6 +65,12 @@ export class GuestLink {
    */
   #stale: Stale | undefined;
   #opening: Promise<GuestSession> | undefined;
+  /** A channel is being taken: by one at a time, else the second one's would take the place of the first. */
+  #taking: Promise<void> | undefined;
+  /** A session is being opened. */
+  #attempt: Attempt | undefined;
+  /** The guest has been put back to a snapshot, and the channel was changed. */
+  #changed: Promise<void> = Promise.resolve();
   /** The last session's channel has been given back. */
   #released: Promise<void> = Promise.resolve();
   readonly #over = new AbortController();
@@ -122,15 +134,18 @@ export class GuestLink {
     signal = this.#over.signal,
     timeoutMs = DEFAULT_TIMEOUT_MS,
   }: WaitOptions): Promise<AsyncDisposable> {
-    await this.#opening?.catch(() => undefined);
-    this.#lease ??= await this.#takeChannel(performance.now() + timeoutMs, timeoutMs, signal);
-    this.#isReserved = true;
-    return {
-      [Symbol.asyncDispose]: async () => {
-        this.#isReserved = false;
-        if (!this.isWanted) await this.#giveBack();
-      },
+    const giveUp = async () => {
+      this.#isReserved = false;
+      if (!this.isWanted) await this.#giveBack();
     };
+    this.#isReserved = true; // from here on nobody gives back what there is
+    try {
+      await this.#ownChannel(performance.now() + timeoutMs, timeoutMs, signal);
+    } catch (error) {
+      await giveUp();
+      throw error;
+    }
+    return { [Symbol.asyncDispose]: giveUp };
   }
 
   /**
@@ -138,9 +153,18 @@ export class GuestLink {
    * @param busy channels that had a session then. The agent still believes in those, and it takes a
    *   while to teach it better; on another it waits for a host
    */
-  async restored(busy?: readonly number[]): Promise<void> {
+  restored(busy?: readonly number[]): Promise<void> {
+    const changed = this.#startOver(busy);
+    this.#changed = changed.catch(() => undefined);
+    return changed;
+  }
+
+  async #startOver(busy: readonly number[] | undefined): Promise<void> {
     this.#stale = { channels: busy ?? this.#stale?.channels };
     this.#session?.restored();
+    // One that was dialling would go on with what it knew of the channels.
+    this.#attempt?.cut.abort();
+    await this.#attempt?.ended;
     await this.#session?.closed;
     await this.#released;
     await this.#changeChannel();
@@ -170,13 +194,36 @@ export class GuestLink {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
     const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
-    const lease = (this.#lease ??= await this.#takeChannel(deadline, timeoutMs, signal));
+    for (;;) {
+      await this.#changed;
+      const cut = new AbortController();
+      const opening = this.#connectOnce(
+        { ...o, signal: AbortSignal.any([signal, cut.signal]) },
+        { deadline, timeoutMs },
+      );
+      const attempt = { cut, ended: opening.catch(() => undefined) };
+      this.#attempt = attempt;
+      try {
+        return await opening;
+      } catch (error) {
+        if (!cut.signal.aborted || signal.aborted) throw error;
+      } finally {
+        if (this.#attempt === attempt) this.#attempt = undefined;
+      }
+    }
+  }
+
+  async #connectOnce(
+    o: OpenOptions & { signal: AbortSignal },
+    { deadline, timeoutMs }: { deadline: number; timeoutMs: number },
+  ): Promise<GuestSession> {
+    const lease = await this.#ownChannel(deadline, timeoutMs, o.signal);
     const stale = this.#stale;
     try {
       const session = await GuestSession.connect(lease.target, {
         vmId: this.#vmId,
         timeoutMs: Math.max(1, deadline - performance.now()),
-        signal,
+        signal: o.signal,
         booting: o.booting,
         renew: o.renew,
         restored: isStale(stale, lease.index),
@@ -222,6 +269,33 @@ export class GuestLink {
     await lease?.lock?.release();
   }
 
+  /** The channel that is ours; taken where there is none. */
+  async #ownChannel(deadline: number, timeoutMs: number, signal: AbortSignal): Promise<Lease> {
+    for (;;) {
+      if (this.#lease !== undefined) return this.#lease;
+      if (this.#taking === undefined) {
+        this.#taking = this.#takeChannel(deadline, timeoutMs, signal)
+          .then((lease) => void (this.#lease = lease))
+          .finally(() => (this.#taking = undefined));
+        await this.#taking;
+        continue;
+      }
+      const pause = delay(CHANNEL_RETRY_MS, undefined, { signal });
+      await Promise.race([this.#taking, pause]).catch(() => undefined);
+      signal.throwIfAborted();
+      if (this.#lease === undefined && performance.now() >= deadline)
+        throw this.#noChannel(timeoutMs);
+    }
+  }
+
+  #noChannel(timeoutMs: number): TimeoutError {
+    const ports = this.#target.kind === 'vsock' ? 0 : this.#target.ports;
+    return new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {
+      vmId: this.#vmId,
+      hint: `All ${ports} virtio-serial channels are in use by other processes: wait for one to end, or use a host with vhost-vsock.`,
+    });
+  }
+
   async #takeChannel(deadline: number, timeoutMs: number, signal: AbortSignal): Promise<Lease> {
     if (this.#target.kind === 'vsock') {
       return { target: { kind: 'vsock', cid: this.#target.cid, port: VSOCK_PORT } };
@@ -237,12 +311,7 @@ export class GuestLink {
         const lease = await this.#tryChannel(index);
         if (lease !== undefined) return lease;
       }
-      if (performance.now() >= deadline) {
-        throw new TimeoutError(`a free channel of VM ${this.#vmId}`, timeoutMs, {
-          vmId: this.#vmId,
-          hint: `All ${this.#target.ports} virtio-serial channels are in use by other processes: wait for one to end, or use a host with vhost-vsock.`,
-        });
-      }
+      if (performance.now() >= deadline) throw this.#noChannel(timeoutMs);
       await delay(CHANNEL_RETRY_MS, undefined, { signal }).catch(() => undefined);
     }
   }
