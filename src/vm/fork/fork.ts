@@ -1,6 +1,9 @@
 /** Children of a running VM: machines that go on from where it is, while it goes on, too. */
 import { availableParallelism } from 'node:os';
+import { MAX_TIMEOUT_MS } from '../../config/schema.ts';
+import { TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
+import { step } from '../../steps.ts';
 import { createOverlay } from '../../storage/index.ts';
 import type { StatePaths, VmForkOptions } from '../api.ts';
 import { announceVm, enterVm, firstRecord, launchAndBoot, type CreatedVm } from '../create.ts';
@@ -30,7 +33,7 @@ interface Fork {
   readonly paths: StatePaths;
   readonly checkpointId: string;
   readonly deadline: number;
-  readonly signal: AbortSignal | undefined;
+  readonly signal: AbortSignal;
   readonly children: Child[];
 }
 
@@ -49,20 +52,25 @@ export async function forkVm(
   o: VmForkOptions,
 ): Promise<CreatedVm[]> {
   const startedAt = performance.now();
-  const { timeoutMs = TIMEOUT_MS, signal } = o;
+  const timeoutMs = Math.min(o.timeoutMs ?? TIMEOUT_MS, MAX_TIMEOUT_MS);
+  o.signal?.throwIfAborted();
+  // All of it is bound, the copying too.
+  const late = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  const signal = AbortSignal.any([late, ...(o.signal ? [o.signal] : [])]);
   const children = checkForkOptions(o).map((name): Child => ({ id: newVmId(), name }));
   for (const { id } of children) checkSocketPaths(paths, id);
-  signal?.throwIfAborted();
   const checkpointId = newVmId();
   const fork: Fork = { paths, checkpointId, deadline: startedAt + timeoutMs, signal, children };
   await reapAbandoned(paths);
   try {
     const point = await vm.exclusively(['running'], { signal, timeoutMs }, async (live) => {
       requireWhole(vm);
+      step('fork', 'enter', vm.id);
       await enterAll(vm, live, fork, o.persistent ?? false);
+      step('fork', 'checkpoint', vm.id);
       await makeCheckpoint(paths, checkpointId, vm.id);
       const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
-      const guard = signal ? AbortSignal.any([fault, signal]) : fault;
+      const guard = AbortSignal.any([fault, signal]);
       const files = checkpointFiles(paths, checkpointId);
       return freezeRunning(vm, live, files, { signal: guard, timeoutMs: leftMs(fork) });
     });
@@ -73,7 +81,8 @@ export async function forkVm(
     return made;
   } catch (error) {
     await undo(fork);
-    throw error;
+    if (!late.aborted || o.signal?.aborted === true || error instanceof TimeoutError) throw error;
+    throw new TimeoutError(`forking VM ${vm.id}`, timeoutMs, { vmId: vm.id, cause: error });
   } finally {
     for (const { lock } of children) await lock?.release();
   }
@@ -135,12 +144,13 @@ async function bear(
   const { paths, checkpointId, deadline } = fork;
   if (record === undefined) throw new TypeError(`child ${id} was not written down`);
   const backing = checkpointFiles(paths, checkpointId).diskPath;
+  step('fork', 'disk', id);
   await createOverlay({ path: vmPaths(paths, id).diskPath, backing, signal });
   announceVm(record);
   const { hostname, persistent } = record.config;
   const hint = 'Try again; if it stays so, restart the VM that is forked.';
   const born = await launchAndBoot({
-    ...{ paths, record, from, deadline, signal },
+    ...{ operation: 'fork', paths, record, from, deadline, signal },
     ready: (child, o) => becomeOwn(child, o, { hostname, persistent, hint }),
   });
   return { paths, ...born };

@@ -1,7 +1,9 @@
 /** Taking a running machine's memory, devices and disk at one instant, and letting it go on. */
+import { truncate } from 'node:fs/promises';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
 import type { GuestSession } from '../../guest/index.ts';
+import { step } from '../../steps.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { wrongState } from '../find-vm.ts';
@@ -16,6 +18,8 @@ import type { VmInside } from '../vm-inside.ts';
 const MIB = 2 ** 20;
 /** For what lets the original go on, whatever has happened before. */
 const GO_ON_MS = 30_000;
+/** For a channel to the guest where other processes have them all. */
+const CHANNEL_MS = 10_000;
 /** Jobs in these states do nothing any more. */
 const IDLE_JOBS: readonly string[] = ['concluded', 'null'];
 
@@ -43,10 +47,13 @@ export async function freezeRunning(
   vm: VmInside,
   live: LiveVm,
   to: ForkTarget,
-  o: WaitOptions & { signal: AbortSignal },
+  o: WaitOptions & { signal: AbortSignal; timeoutMs: number },
 ): Promise<ForkPoint> {
   const { memoryPath, ports } = live.run;
   const { pid } = live.process.identity;
+  // Whoever finds all channels taken by others hears so before long.
+  const timeoutMs = Math.min(o.timeoutMs, CHANNEL_MS);
+  await using _channel = await live.link.reserve({ ...o, timeoutMs });
   const session = await live.link.open(o);
   // An agent of a time before forks knows no such request, and would leave all standing.
   await session.thaw(Date.now(), o);
@@ -54,6 +61,7 @@ export async function freezeRunning(
     await requireQuiet(vm, client, o);
     await requireUnchanged(vm, live, client, { ...o, refuse: upgraded(vm) });
     await requireSpace(vm.files.dir, pid, 'checkpoint');
+    step('fork', 'copy', vm.id);
     const memory = await locateMemory(client, { pid, bytes: vm.config.memoryMib * MIB }, o);
     await using copy = await MemoryCopy.open(memory, to.memoryPath, {
       below: memoryPath,
@@ -62,13 +70,16 @@ export async function freezeRunning(
     // Both would have to be done while all stand still, else.
     await allOrNone(o.signal, (signal) => [copy.take(signal), session.sync({ ...o, signal })]);
     const busyChannels = await connectedChannels(client, ports, o);
-    const pausedMs = await standingStill(vm, { live, client, session }, o, async () => {
+    const pausedMs = await standingStill(vm, { live, client, session, to }, o, async () => {
+      step('fork', 'state', vm.id);
       await saveBareState(client, to.statePath, o);
+      step('fork', 'take', vm.id);
       await allOrNone(o.signal, (signal) => [
         copy.take(signal),
         copySparse(vm.files.diskPath, to.diskPath, signal),
       ]);
     });
+    step('fork', 'complete', vm.id);
     await completeState(client, to.statePath, o);
     const { memoryPath: path, statePath } = to;
     return { from: { memoryPath: path, statePath, busyChannels }, pausedMs };
@@ -79,39 +90,58 @@ interface Standing {
   readonly live: LiveVm;
   readonly client: QmpClient;
   readonly session: GuestSession;
+  readonly to: ForkTarget;
 }
 
 /**
  * Does something while nothing in the guest moves: first what execs have started, so that it does not in
- * a copy either, then the vCPUs.
- * @returns how long, ms
+ * a copy either, then the vCPUs. All goes on afterwards, also where it fails.
+ * @returns ms from when what execs had started stood still until it went on
  */
 async function standingStill(
   vm: VmInside,
-  { live, client, session }: Standing,
+  standing: Standing,
   o: WaitOptions,
   work: () => Promise<void>,
 ): Promise<number> {
+  const { client, session, to } = standing;
   await vm.note('running', { forking: true });
   let stoppedAt: number | undefined;
-  let pausedMs = 0;
   try {
+    step('fork', 'park', vm.id);
     await session.park(o);
+    step('fork', 'stop', vm.id);
     stoppedAt = performance.now();
     await client.execute('stop', {}, o); // flushes the disk, too
     await work();
-  } finally {
-    const { fault } = live.watch;
-    if (!fault.aborted) {
-      const bounds = { signal: fault, timeoutMs: GO_ON_MS };
-      await client.execute('cont', {}, bounds); // no error where they run
-      if (stoppedAt !== undefined) pausedMs = performance.now() - stoppedAt;
-      // What is left is the guest's to tell: its clock stands still while the vCPUs do.
-      pausedMs += (await session.thaw(Date.now(), bounds)).stoodMs;
-      await vm.note('running', { forking: undefined });
-    }
+  } catch (error) {
+    // First the space that the copies took: the guest may have been stopped for want of it. They are open.
+    for (const path of [to.memoryPath, to.statePath, to.diskPath])
+      await truncate(path).catch(() => undefined);
+    await goOn(vm, standing, stoppedAt).catch(() => undefined); // whoever uses the VM next does it then
+    throw error;
   }
-  return pausedMs;
+  return goOn(vm, standing, stoppedAt);
+}
+
+/** Lets all go on that may stand still. Bounds of its own: whoever forks may have given up. */
+async function goOn(
+  vm: VmInside,
+  { live, client, session }: Standing,
+  stoppedAt: number | undefined,
+): Promise<number> {
+  const { fault, outOfSpace } = live.watch;
+  if (outOfSpace === undefined) fault.throwIfAborted();
+  step('fork', 'go-on', vm.id);
+  await client.execute('cont', {}, { timeoutMs: GO_ON_MS }); // no error where they run
+  live.watch.renew();
+  const pausedMs = stoppedAt === undefined ? 0 : performance.now() - stoppedAt;
+  // What is left is the guest's to tell: its clock stands still while the vCPUs do.
+  step('fork', 'thaw', vm.id);
+  const bounds = { signal: live.watch.fault, timeoutMs: GO_ON_MS };
+  const { stoodMs } = await session.thaw(Date.now(), bounds);
+  await vm.note('running', { forking: undefined });
+  return pausedMs + stoodMs;
 }
 
 /** @throws StateError QEMU does something else */
