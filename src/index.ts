@@ -46,5 +46,6 @@ export {
   type TemplateStep,
   type TreeNode,
 } from './vm/index.ts';
+export { STEP_CHANNEL, STEPS, type Operation, type StepMessage, type StepOf } from './steps.ts';
 export { VmPool } from './pool/index.ts';
 export type * from './pool/types.ts';

@@ -3,6 +3,7 @@ import { resolvePaths } from '../config/paths.ts';
 import { DEFAULT_CONFIG } from '../config/schema.ts';
 import { PoolUncleanError } from '../errors.ts';
 import { QEMU_OVERHEAD_BYTES } from '../host-memory.ts';
+import { step } from '../steps.ts';
 import { rejectOnAbort } from '../vm/abort.ts';
 import { DEFAULT_READY_TIMEOUT_MS, TemplateStore, Vm, type SnapshotInfo } from '../vm/index.ts';
 import { checkStrategy } from './options.ts';
@@ -47,13 +48,17 @@ function recreateSource(o: PoolOptions): VmSource {
 
 /** `savevm`: each VM boots, and is put back after use to where it was before anybody used it. */
 function savevmSource(pool: string, o: PoolOptions): VmSource {
+  return putBackInPlace(pool, recreateSource(o));
+}
+
+/** VMs of another source, put back in place after use. */
+export function putBackInPlace(pool: string, source: VmSource): VmSource {
   const cleanOf = new WeakMap<Vm, SnapshotInfo>();
-  const booting = recreateSource(o);
   return {
-    ...booting,
+    ...source,
     strategy: 'savevm',
     create: async (signal) => {
-      const vm = await booting.create(signal);
+      const vm = await source.create(signal);
       try {
         cleanOf.set(vm, await vm.snapshots.create(CLEAN, { signal }));
         await vm.clearLogs(); // the first user sees as much of the past as the second
@@ -64,8 +69,10 @@ function savevmSource(pool: string, o: PoolOptions): VmSource {
       }
     },
     reset: async (vm, signal) => {
+      step('pool.reset', 'check', vm.id);
       const bounds = AbortSignal.any([signal, AbortSignal.timeout(RESET_TIMEOUT_MS)]);
       await putBack(vm, { pool, clean: cleanOf.get(vm), signal: bounds });
+      step('pool.reset', 'warm', vm.id);
       await warmUp(vm, bounds);
     },
   };
@@ -88,7 +95,9 @@ async function putBack(
     throw unclean(`its snapshots are ${found.map(({ name }) => name).join(', ') || 'gone'}`);
   const console = await vm.logs({ tailBytes: LOUD_CONSOLE_BYTES });
   if (Buffer.byteLength(console) >= LOUD_CONSOLE_BYTES) throw unclean('its console is too loud');
+  step('pool.reset', 'restore', vm.id);
   await vm.snapshots.restore(CLEAN, { signal });
+  step('pool.reset', 'clean', vm.id);
   await vm.clearLogs();
 }
 

@@ -19,6 +19,7 @@ import { ownIdentity } from './process-identity.ts';
 import { writeRecord, type VmConfig, type VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
 import { ensureStateDirs, STATE_SCHEMA, stateFault } from './state-dir.ts';
+import { step } from '../steps.ts';
 import { checkOptions, resolveConfig } from './vm-config.ts';
 import { checkSocketPaths, vmPaths, vmsDir } from './vm-paths.ts';
 
@@ -45,7 +46,9 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
   const first = firstRecord(id, checked.name, config);
   await using lock = new Releaser();
   try {
+    step('create', 'enter', id);
     lock.held = await enterVm(paths, first);
+    step('create', 'disk', id);
     o.onProgress?.('disk');
     const files = vmPaths(paths, id);
     const [boot, overlay] = await Promise.all([
@@ -61,6 +64,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
     o.onProgress?.('launch');
     const sized: VmRecord = { ...first, config: { ...config, diskBytes: overlay.virtualBytes } };
     const { live, record } = await launchAndBoot({
+      operation: 'create',
       paths,
       record: sized,
       from: boot,
@@ -113,6 +117,8 @@ export function announceVm({ id, name, config }: VmRecord): void {
 
 /** Launches a VM's QEMU and waits for the agent; the record follows. QEMU is gone where it throws. */
 export async function launchAndBoot(o: {
+  /** As whose steps its own are told of. Default `start`. */
+  operation?: 'create' | 'clone' | 'fork';
   paths: StatePaths;
   record: VmRecord;
   from: LaunchContext['from'];
@@ -125,6 +131,8 @@ export async function launchAndBoot(o: {
   const { id, config } = o.record;
   const files = vmPaths(o.paths, id);
   const startedAt = performance.now();
+  const { operation = 'start' } = o;
+  step(operation, 'launch', id);
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const live = await LiveVm.launch({
     id,
@@ -132,6 +140,7 @@ export async function launchAndBoot(o: {
     config,
     from: o.from,
     signal: o.signal,
+    onStep: (name) => step(operation as 'clone', name, id),
     onSpawn: async (run) => {
       record = { ...record, run };
       await writeRecord(files, record);
@@ -139,10 +148,12 @@ export async function launchAndBoot(o: {
   });
   try {
     o.onProgress?.('boot');
+    step(operation, 'ready', id);
     const timeoutMs = o.deadline - performance.now();
     await (o.ready ?? awaitReady)(live, { id, paths: files, timeoutMs, signal: o.signal });
     const isBoot = !('statePath' in o.from);
     if (isBoot) await growDisk(live, config, { id, signal: o.signal });
+    step(operation, 'record', id);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);
   } catch (error) {

@@ -1,6 +1,7 @@
 /** The end of an ephemeral VM: all of it goes, also where some of it resists. */
 import { rm } from 'node:fs/promises';
 import { events } from '../events.ts';
+import { step } from '../steps.ts';
 import type { StatePaths } from './api.ts';
 import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import type { LiveVm } from './live-vm.ts';
@@ -24,10 +25,12 @@ export async function discardVm(
       events.emit('host.warning', { vmId, code: 'vm.leftover', message, hint });
     });
   };
+  step('discard', 'kill', vmId);
   if (live !== undefined) {
     await attempt('ending QEMU', () => kill(live));
     await attempt('closing its connections', () => live.release());
   }
+  step('discard', 'files', vmId);
   for (const path of [files.runtimeDir, files.dir]) {
     await attempt(`removing ${path}`, () =>
       rm(path, { recursive: true, force: true, maxRetries: 2 }),

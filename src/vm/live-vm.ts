@@ -36,10 +36,15 @@ const DEATH_MS = 2_000;
 /** Without a held QMP connection: how often QEMU is asked whether the host's disk is full. */
 const STATUS_POLL_MS = 2_000;
 
+/** `spawned`: QEMU exists, and nobody has written so yet; `load`: what it goes on from is to be loaded. */
+export type LaunchStep = 'spawned' | 'load';
+
 /** What a launch needs. */
 export interface LaunchContext extends MachineContext {
   /** What goes on from frozen files stands still when it is loaded. Default false: it runs. */
   readonly hold?: boolean | undefined;
+  /** Told of the steps of a launch. */
+  readonly onStep?: ((step: LaunchStep) => void) | undefined;
   /** Told the run as soon as the process exists, so that it can be written down before anything else. */
   readonly onSpawn: (run: VmRun) => Promise<void>;
   readonly signal?: AbortSignal | undefined;
@@ -177,10 +182,14 @@ export class LiveVm {
         ports,
         memoryPath: frozen?.memoryPath,
       };
+      context.onStep?.('spawned');
       await context.onSpawn(run);
       const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
-      if (frozen !== undefined) await loadState(client, guard, { hold: context.hold });
+      if (frozen !== undefined) {
+        context.onStep?.('load');
+        await loadState(client, guard, { hold: context.hold });
+      }
       if (config.persistent) await client.close();
       const spawnMs = Math.round(performance.now() - startedAt);
       events.emit('vm.started', { vmId: id, pid: process.identity.pid, spawnMs });

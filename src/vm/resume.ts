@@ -1,5 +1,6 @@
 /** Letting vCPUs run again, after a pause, a restore or a suspend. */
 import { GuestConnectError, StateError } from '../errors.ts';
+import { step } from '../steps.ts';
 import type { WaitOptions } from './api.ts';
 import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
@@ -16,7 +17,8 @@ export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): 
   requireWhole(inside);
   const { run } = inside;
   if (run?.forking === true) return endBrokenFork(inside, live, o);
-  if (run?.restoring === 'loaded' || run?.parked === true) return wakeRestored(inside, live, o);
+  if (run?.restoring === 'loaded' || run?.parked === true)
+    return wakeRestored(inside, live, 'resume', o);
   await live.qmp.use(async (client) => {
     const { running } = await client.execute('query-status', {}, o);
     if (running) throw wrongState(inside.id, ['paused'], 'running');
@@ -36,13 +38,16 @@ export async function resumeVm(inside: VmInside, live: LiveVm, o: WaitOptions): 
 export async function wakeRestored(
   inside: VmInside,
   live: LiveVm,
+  operation: 'snapshot.restore' | 'resume',
   { signal, timeoutMs = RENEW_MS }: WaitOptions,
 ): Promise<void> {
   const isParked = inside.run?.parked === true;
+  step(operation, 'wake', inside.id);
   // An agent that we have no session with may stand in the midst of one that nobody else remembers.
   if (live.link.current === undefined) await live.link.restored();
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
+    step(operation, 'renew', inside.id);
     await renew(live, { isParked, signal, timeoutMs });
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);
@@ -58,6 +63,7 @@ export async function wakeRestored(
     );
   }
   live.watch.renew();
+  step(operation, 'record', inside.id);
   await inside.note('running', { restoring: undefined, parked: undefined });
 }
 

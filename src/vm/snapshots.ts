@@ -2,6 +2,7 @@
 import type { QmpClient } from '../../qmp/index.ts';
 import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
+import { step } from '../steps.ts';
 import { connectedChannels } from './connected-channels.ts';
 import { setClock } from './guest-clock.ts';
 import { flushGuest } from './guest-sync.ts';
@@ -55,6 +56,8 @@ export class Snapshots implements SnapshotsApi {
       requireWhole(this.#vm);
       requireUnparked(this.#vm); // else what runs in it would stand still after each restore
       const wasRunning = this.#vm.state === 'running';
+      const { id } = this.#vm;
+      step('snapshot.create', 'check', id);
       const info = await live.qmp.use(async (client) => {
         const before = await querySnapshots(client, o);
         if (before.some((one) => one.name === name)) throw this.#taken(name);
@@ -64,14 +67,17 @@ export class Snapshots implements SnapshotsApi {
         await requireRoom(disk, live.process.identity.pid);
         if (wasRunning) await flushGuest(live, o.signal); // memory and disk fit without; `diff` sees disks
         const busyChannels = await connectedChannels(client, live.run.ports, o);
+        step('snapshot.create', 'save', id);
         await saveSnapshot(client, { tag: name, dir, disk }, o);
         const all = await this.#read(client, o);
         const saved = all.find((one) => one.name === name);
         if (saved === undefined) throw this.#unknown(name);
         const { createdAt } = saved;
+        step('snapshot.create', 'note', id);
         await this.#note(client, all, { name, createdAt, description, busyChannels }, o);
         return { ...saved, description };
       }, o);
+      step('snapshot.create', 'clock', id);
       if (wasRunning) await setClock(live);
       const durationMs = since(startedAt);
       const { sizeBytes } = info;
@@ -86,12 +92,13 @@ export class Snapshots implements SnapshotsApi {
     await this.#vm.exclusively(ALIVE, o, async (live) => {
       live.watch.fault.throwIfAborted();
       const wasRunning = this.#vm.state === 'running';
+      step('snapshot.restore', 'reserve', this.#vm.id);
       // Before anything is touched: who could not talk to the guest afterwards had better not begin.
       const timeoutMs = Math.min(o.timeoutMs, RESERVE_MS);
       await using _channel = await live.link.reserve({ ...o, timeoutMs });
       await live.qmp.use((client) => this.#load(live, client, name, o), o);
       const loadMs = since(startedAt);
-      if (wasRunning) await wakeRestored(this.#vm, live, given);
+      if (wasRunning) await wakeRestored(this.#vm, live, 'snapshot.restore', given);
       const durationMs = since(startedAt);
       events.emit('snapshot.restored', { vmId: this.#vm.id, name, loadMs, durationMs });
     });
@@ -133,7 +140,8 @@ export class Snapshots implements SnapshotsApi {
     if (known === undefined) throw this.#unknown(name);
     const notes = await readNotes(this.#vm.files.snapshotsPath);
     await lendRoom(client, this.#disk(), o);
-    const { run } = this.#vm;
+    const { run, id } = this.#vm;
+    step('snapshot.restore', 'stop', id);
     // A second load before a vCPU ran makes a QEMU with vhost-vsock abort (vhost-vsock-common.c). What
     // the guest does in that moment is undone by the load.
     if (run?.restoring !== undefined || run?.parked === true) await client.execute('cont', {}, o);
@@ -141,6 +149,7 @@ export class Snapshots implements SnapshotsApi {
     live.restores = (run?.restores ?? 0) + 1;
     await this.#vm.note('paused', { restoring: 'loading', restores: live.restores });
     await live.link.restored(notes.find(isOf(known))?.busyChannels);
+    step('snapshot.restore', 'load', id);
     await loadSnapshot(client, name, o);
     await this.#vm.note('paused', { restoring: 'loaded' });
   }

@@ -2,6 +2,7 @@
 import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { StateError, SuspendError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
+import { step } from '../../steps.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { newSavedName } from '../ids.ts';
@@ -54,6 +55,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     await live.qmp.use((client) => requireUnchanged(vm, live, client, now), given);
     const name = newSavedName();
     const files = savedFiles(dir, name);
+    step('suspend', 'keep', vm.id);
     const before = await keepRecord(vm.files.recordPath);
     const signals = [live.watch.fault, late, ...(given.signal ? [given.signal] : [])];
     let pausedMs: number;
@@ -64,6 +66,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
       const { busyChannels } = saved;
       const suspended = { ...(await describe(vm, live, { name, files })), busyChannels };
       o.signal.throwIfAborted();
+      step('suspend', 'commit', vm.id);
       await vm.write({ state: 'suspended', suspended });
     } catch (error) {
       await rm(files.dir, { recursive: true, force: true }).catch(() => undefined);
@@ -73,10 +76,12 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     } finally {
       await rm(before, { force: true }).catch(() => undefined);
     }
+    step('suspend', 'end', vm.id);
     live.watch.expectEnd('suspended');
     const { machine } = vm.config;
     await shutDown(live, { graceMs: 0, machine, awake: false });
     await vm.letGo();
+    step('suspend', 'sweep', vm.id);
     await sweepSaved(dir, name);
     const durationMs = Math.round(performance.now() - startedAt);
     const what = { savedBytes: await savedBytes(files), durationMs, pausedMs };
@@ -112,6 +117,7 @@ async function save(
   files: SavedFiles,
   o: WaitOptions & { signal: AbortSignal },
 ): Promise<{ pausedMs: number; busyChannels: number[] }> {
+  step('suspend', 'park', vm.id);
   // First, so that whoever finds the VM after us knows what it needs.
   await vm.note('paused', { parked: true });
   await mkdir(files.dir, { mode: 0o700 }).catch((error: unknown) => {
@@ -124,10 +130,14 @@ async function save(
     const memory = await locateMemory(client, where, o);
     const busyChannels = await connectedChannels(client, live.run.ports, o);
     const pausedAt = performance.now();
+    step('suspend', 'stop', vm.id);
     await client.execute('stop', {}, o); // flushes the disk, too
+    step('suspend', 'state', vm.id);
     await saveState(client, files.statePath, o);
     const { memoryPath: below } = live.run;
+    step('suspend', 'memory', vm.id);
     await copyMemory(memory, files.memoryPath, { below, signal: o.signal });
+    step('suspend', 'durable', vm.id);
     await makeDurable(files);
     return { busyChannels, pausedMs: Math.round(performance.now() - pausedAt) };
   }, o);

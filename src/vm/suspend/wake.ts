@@ -1,5 +1,6 @@
 /** Bringing a suspended VM's memory and devices back. */
 import { events } from '../../events.ts';
+import { step } from '../../steps.ts';
 import type { WaitOptions } from '../api.ts';
 import { killStrays } from '../gc.ts';
 import { wrongState } from '../find-vm.ts';
@@ -21,19 +22,23 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   if (before === undefined || suspended === undefined)
     throw wrongState(id, ['suspended'], vm.state);
   const files = savedFiles(vm.files.dir, suspended.name);
+  step('resume', 'check', id);
   await requireUsable(record, { saved: suspended, run: before, files });
   await killStrays(id); // of a suspend or a resume whose process died
+  step('resume', 'launch', id);
   const live = await LiveVm.launch({
     id,
     paths: vm.files,
     config: { ...config, accel: before.accel },
     from: { ...files, busyChannels: suspended.busyChannels },
     hold: true,
+    onStep: (name) => step('resume', name, id),
     signal,
     onSpawn: (run) => vm.write({ state: 'suspended', suspended, run }),
   });
   try {
     signal?.throwIfAborted();
+    step('resume', 'commit', id);
     await vm.write({ state: 'paused', run: { ...live.run, parked: true } });
   } catch (error) {
     await kill(live).catch(() => undefined);

@@ -16,6 +16,7 @@ import {
 import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
+import { step } from '../../steps.ts';
 import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { differenceOf, madeHere } from './fit.ts';
@@ -37,8 +38,10 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
   await Promise.all([probeKvm(), reapAbandoned(paths)]);
   await using lock = new Releaser();
   try {
+    step('clone', 'enter', id);
     const { dir, record: first, held } = await enter(paths, { name, id, options: o });
     lock.held = held;
+    step('clone', 'disk', id);
     o.onProgress?.('disk');
     const files = templateFiles(dir);
     await requirePagesForClone(files.memoryPath, first.config.memoryMib * MIB);
@@ -51,7 +54,7 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     o.onProgress?.('launch');
     const { hostname, persistent } = first.config;
     const { live, record } = await launchAndBoot({
-      ...{ paths, record: first, from: files, deadline, signal: o.signal },
+      ...{ operation: 'clone', paths, record: first, from: files, deadline, signal: o.signal },
       onProgress: o.onProgress,
       ready: (clone, bounds) =>
         becomeOwn(clone, bounds, {
