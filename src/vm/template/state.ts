@@ -63,11 +63,14 @@ const STREAM_HEAD_BYTES = 8;
 const STREAM_MAGIC = 'QEVM';
 /** `QEMU_VM_CONFIGURATION`: the machine's name, to be compared with that of who loads. */
 const CONFIGURATION_SECTION = 7;
+/** `QEMU_VM_VMDESCRIPTION` of no bytes, behind the end. */
+const NO_DESCRIPTION = Buffer.from([6, 0, 0, 0, 0]);
 
 /**
- * Adds the section that an incoming migration expects behind the head, and that
- * `xen-save-devices-state` leaves out. (To have it not expected, by `migration.send-configuration=off`,
- * would make any `snapshot-save` abort QEMU 8 and later.) Pure.
+ * Adds the sections that an incoming migration expects, and that `xen-save-devices-state` leaves out: one
+ * behind the head (to have it not expected, by `migration.send-configuration=off`, would make any
+ * `snapshot-save` abort QEMU 8 and later), and one at the end, without which QEMU complains, and its
+ * complaint would be the last that is heard of it if it dies one day. Pure.
  * @throws QmpProtocolError no stream of a VM
  */
 export function withConfiguration(stream: Buffer, machine: string): Buffer {
@@ -82,7 +85,8 @@ export function withConfiguration(stream: Buffer, machine: string): Buffer {
   section.writeUInt8(CONFIGURATION_SECTION);
   section.writeUInt32BE(name.length, 1);
   const head = stream.subarray(0, STREAM_HEAD_BYTES);
-  return Buffer.concat([head, section, name, stream.subarray(STREAM_HEAD_BYTES)]);
+  const rest = stream.subarray(STREAM_HEAD_BYTES);
+  return Buffer.concat([head, section, name, rest, NO_DESCRIPTION]);
 }
 
 /**

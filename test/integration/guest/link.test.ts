@@ -1,0 +1,85 @@
+/** The way to an agent: who takes which channel, where several ask at once, and where a restore comes between. */
+import { mkdtemp, mkdir, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FileLock } from '../../../src/vm/file-lock.ts';
+import { GuestLink } from '../../../src/vm/guest-link.ts';
+import { vmPaths, type VmPaths } from '../../../src/vm/vm-paths.ts';
+import { SCALE } from '../../scale.ts';
+import { LocalAgent } from './local-agent.ts';
+
+const ID = 'feedfeedfeed';
+const PORTS = 3;
+const o = { timeoutMs: 20_000 * SCALE };
+let root: string;
+let paths: VmPaths;
+let link: GuestLink;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'qa-link-'));
+  paths = vmPaths({ dataDir: root, runtimeDir: join(root, 'run'), cacheDir: root }, ID);
+  await mkdir(paths.dir, { recursive: true });
+  await mkdir(paths.runtimeDir, { recursive: true });
+  link = new GuestLink(ID, paths, { kind: 'virtio-serial', ports: PORTS }, () => false);
+});
+afterEach(async () => {
+  await link.close();
+  expect(await taken()).toEqual([]);
+  await rm(root, { recursive: true });
+});
+
+/** Channels that somebody has. */
+async function taken(): Promise<number[]> {
+  const found: number[] = [];
+  for (let index = 0; index < PORTS; index += 1) {
+    const lock = await FileLock.tryAcquire(paths.channelLockPath(index));
+    if (lock === undefined) found.push(index);
+    await lock?.release();
+  }
+  return found;
+}
+
+describe('a link to a guest', () => {
+  it('has one channel, also where it is reserved and opened at once', async () => {
+    const asked = [link.reserve(o), link.open(o), link.reserve(o)] as const;
+    asked[1].catch(() => undefined);
+    const [first] = await Promise.all([asked[0], asked[2]]);
+    expect(await taken()).toHaveLength(1);
+    await link.close();
+    await expect(asked[1]).rejects.toMatchObject({ code: 'ERR_GUEST_DISCONNECTED' });
+    expect(await taken()).toHaveLength(1); // it is reserved
+    await first[Symbol.asyncDispose]();
+  });
+
+  it('does not keep a channel that could not be reserved, nor take another’s', async () => {
+    const others = await Promise.all(
+      Array.from({ length: PORTS }, (_, index) => FileLock.acquire(paths.channelLockPath(index))),
+    );
+    await expect(link.reserve({ timeoutMs: 200 })).rejects.toMatchObject({
+      code: 'ERR_TIMEOUT',
+      message: expect.stringContaining('a free channel'),
+      hint: expect.stringContaining('in use by other processes'),
+    });
+    await others[1]?.release();
+    const reserved = await link.reserve(o);
+    expect(await taken()).toEqual([0, 1, 2]);
+    await reserved[Symbol.asyncDispose]();
+    expect(await taken()).toEqual([0, 2]);
+    for (const other of others) await other.release();
+  });
+
+  it('that dials when the guest is put back begins anew, on a channel that was free then', async () => {
+    await using agent = await LocalAgent.start();
+    await (await agent.connect()).close();
+    await symlink(agent.target.path, paths.channelSocketPath(1));
+    const opening = link.open(o); // nobody answers on the first
+    await expect.poll(taken).toEqual([0]);
+    await using _channel = await link.reserve(o);
+    await link.restored([0]);
+    const session = await opening;
+    expect(await session.ping()).toBeGreaterThan(0);
+    expect(link.channel).toBe(1);
+    expect(await taken()).toEqual([1]);
+  });
+});
