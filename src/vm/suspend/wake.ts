@@ -1,13 +1,24 @@
 /** Bringing a suspended VM's memory and devices back. */
 import { events } from '../../events.ts';
 import { step } from '../../steps.ts';
+import { VmDiedError } from '../../errors.ts';
 import type { WaitOptions } from '../api.ts';
 import { killStrays } from '../gc.ts';
 import { wrongState } from '../find-vm.ts';
 import { LiveVm } from '../live-vm.ts';
+import { isAlive } from '../process-identity.ts';
 import { kill } from '../shutdown.ts';
 import type { VmInside } from '../vm-inside.ts';
 import { requireUsable, savedFiles } from './saved.ts';
+
+async function diedTooSoon(id: string, live: LiveVm): Promise<VmDiedError> {
+  const { error } = await live.watch.ended;
+  const { stderr, console } = error;
+  return new VmDiedError(`QEMU ended before VM ${id} went on; the VM is still suspended`, {
+    ...{ vmId: id, stderr, console, cause: error },
+    hint: `Try again: \`qmp-agent resume ${id}\`.`,
+  });
+}
 
 /**
  * Starts QEMU on what was saved; its vCPUs stand still, and what execs have started does, too. Until the
@@ -39,6 +50,8 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   try {
     signal?.throwIfAborted();
     step('resume', 'commit', id);
+    // From a QEMU that is dead already nothing can go on; from what is saved it can.
+    if (!isAlive(live.process.identity)) throw await diedTooSoon(id, live);
     await vm.write({ state: 'paused', run: { ...live.run, parked: true } });
   } catch (error) {
     await kill(live).catch(() => undefined);
