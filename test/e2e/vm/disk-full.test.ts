@@ -1,9 +1,11 @@
 /** The host's disk is full: the guest waits, calls are told, and it goes on where there is space again. */
-import { mkdir, symlink } from 'node:fs/promises';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { mkdir, readdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { resolvePaths } from '../../../src/config/paths.ts';
 import { HostError } from '../../../src/errors.ts';
+import { STEP_CHANNEL, type StepMessage } from '../../../src/steps.ts';
 import type { StatePaths } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
@@ -83,6 +85,34 @@ describe.skipIf(obstacle !== undefined)('the owner of a VM', () => {
     const check = 'stat -c %s /var/tmp/big; dmesg | grep -ciE "I/O error|EXT4-fs error"';
     const { stdout } = await vm.commands.run(check, { user: 'root', reject: false });
     expect(stdout).toBe(`${120 * 2 ** 20}\n0\n`);
+  });
+
+  it.for(['park', 'take'])('forks it onto a disk that is full at "%s": it goes on', async (at) => {
+    await disk.remount(`size=${LARGE}`);
+    const writer = await vm.commands.run(
+      'while :; do dd if=/dev/zero of=/var/tmp/again bs=1M count=8 oflag=direct 2>/dev/null; done',
+      { background: true, user: 'root', timeoutMs: 0 },
+    );
+    const fill = (message: unknown) => {
+      const { operation, step } = message as StepMessage;
+      if (operation === 'fork' && step === at) disk.shrinkSync();
+    };
+    subscribe(STEP_CHANNEL, fill);
+    try {
+      expect(await failureOf(vm.fork())).toMatchObject({ code: 'ERR_HOST_DISK_FULL' });
+    } finally {
+      unsubscribe(STEP_CHANNEL, fill);
+      await disk.remount(`size=${LARGE}`);
+    }
+    // By itself: nobody has to resume it.
+    expect(await vm.info()).toMatchObject({ state: 'running', stateDetail: undefined });
+    expect((await vm.commands.run('echo goes on')).stdout).toBe('goes on\n');
+    expect(vm.fault.aborted).toBe(false);
+    expect((await vm.commands.list()).map(({ pid }) => pid)).toContain(writer.pid);
+    const again = await vm.commands.connect(writer.pid);
+    await again.kill();
+    expect(await Vm.list({ paths })).toHaveLength(1);
+    expect(await readdir(join(disk.dir, 'checkpoints'))).toEqual([]);
   });
 
   it('is told again when that is full too, and can throw the VM away', async () => {

@@ -1,8 +1,10 @@
 /** Forks: children of a running VM, machines of their own, while it goes on. In the lab too. */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { events, type EventOf } from '../../../src/events.ts';
+import { STEP_CHANNEL, type StepMessage } from '../../../src/steps.ts';
 import { readRecord, writeRecord } from '../../../src/vm/record.ts';
 import { createTemplate } from '../../../src/vm/template/create.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
@@ -31,6 +33,8 @@ const count = async (from: Vm): Promise<number> => Number(await out(from, 'cat /
 const checkpoints = () => readdir(checkpointsDir(state.paths)).catch(() => []);
 const ids = async () => (await Vm.list(state)).map(({ id }) => id);
 const fork = (of: Vm, o: Parameters<Vm['fork']>[0] = {}) => of.fork({ timeoutMs: BOOT_MS, ...o });
+/** Without the event loop: as long as a copy of a large memory that it takes part in. */
+const sleepSync = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 const closeAll = (vms: readonly Vm[]) => Promise.all(vms.map((one) => one.close()));
 
 beforeAll(async () => {
@@ -124,6 +128,42 @@ describe('children of a clone', () => {
     expect(await out(vm, 'echo on')).toBe('on');
   });
 
+  it('are not waited for longer than was allowed, however much there is to copy', async () => {
+    const slow = (message: unknown) => {
+      const { operation, step } = message as StepMessage;
+      if (operation === 'fork' && step === 'copy') sleepSync(2_000);
+    };
+    subscribe(STEP_CHANNEL, slow);
+    try {
+      const error = await failureOf(vm.fork({ timeoutMs: 2_000 }));
+      expect(error).toMatchObject({ code: 'ERR_TIMEOUT', operation: `forking VM ${vm.id}` });
+    } finally {
+      unsubscribe(STEP_CHANNEL, slow);
+    }
+    expect(await ids()).toEqual([vm.id]);
+    expect(await checkpoints()).toEqual([]);
+    expect(await out(vm, 'echo on')).toBe('on');
+  });
+
+  it('cannot be had by who finds all channels taken, and that is said soon', async (ctx) => {
+    ctx.skip((await vm.info()).channel === 'vsock', 'vsock has room for all');
+    const users = await Promise.all([1, 2, 3, 4].map(() => Vm.connect(vm.id, state)));
+    const other = users.pop();
+    if (other === undefined) throw new Error('nobody');
+    for (const user of [vm, ...users]) await user.guest();
+    const startedAt = performance.now();
+    const error = await failureOf(fork(other));
+    expect(error).toMatchObject({
+      code: 'ERR_TIMEOUT',
+      message: expect.stringContaining('a free channel'),
+      hint: expect.stringContaining('in use by other processes'),
+    });
+    expect(performance.now() - startedAt).toBeLessThan(20_000 * SCALE);
+    await closeAll([other, ...users]);
+    expect(await ids()).toEqual([vm.id]);
+    expect(await out(vm, 'echo on')).toBe('on');
+  });
+
   it('are refused, and nothing is left', async () => {
     expect(await failureOf(fork(vm, { count: 65 }))).toMatchObject({ field: 'fork.count' });
     expect(await failureOf(fork(vm, { names: ['a', 'a'] }))).toMatchObject({ field: 'fork.names' });
@@ -154,6 +194,14 @@ describe('children of a VM that booted', () => {
   it('stay, and start from their own disks', async () => {
     const original = await state.create({ name: 'work', persistent: true, memoryMib: 512 });
     await out(original, 'echo here > /var/tmp/here');
+    // All channels are in use, and in a child each has a session that nobody knows of.
+    const users = await Promise.all([1, 2, 3].map(() => Vm.connect('work', state)));
+    for (const user of [original, ...users]) await user.guest();
+    const [crowded] = await fork(original);
+    if (crowded === undefined) throw new Error('no child');
+    expect(await out(crowded, 'cat /var/tmp/here')).toBe('here');
+    await closeAll([crowded, ...users]);
+
     const made = await cli('fork', 'work', '--name', 'left', '--name', 'right');
     expect(made.exitCode).toBe(0);
     const [left, right] = await Promise.all(

@@ -1,12 +1,15 @@
 /** Small file systems, for faults that a directory cannot be made to show. */
+import { statfsSync } from 'node:fs';
 import { mkdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
-import { execa } from 'execa';
+import { execa, execaSync } from 'execa';
 
 /** A tmpfs of its own; unmounted at the end. */
 export interface SmallFilesystem extends AsyncDisposable {
   readonly dir: string;
   /** Fills it to the last block. */
   fill(): Promise<void>;
+  /** Takes away all the space that is free, at one stroke; {@link remount} brings it back. */
+  shrinkSync(): void;
   /** Takes away what {@link fill} wrote. */
   free(): Promise<void>;
   /** Mounts it anew with these options, e.g. `ro` or `size=1g`. */
@@ -32,6 +35,14 @@ export async function mountSmall(dir: string, size: string): Promise<SmallFilesy
           if (error.code !== 'ENOSPC') throw error; // a guest wrote meanwhile: full all the same
         },
       );
+    },
+    shrinkSync: () => {
+      for (;;) {
+        const { blocks, bfree, bsize } = statfsSync(dir);
+        const options = `remount,size=${(blocks - bfree) * bsize}`;
+        // It fails where a guest wrote in between.
+        if (!execaSync('mount', ['-o', options, dir], { reject: false }).failed) return;
+      }
     },
     free: () => rm(ballast),
     remount: async (options) => {
