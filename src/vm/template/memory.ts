@@ -4,10 +4,11 @@
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { asDiskFull } from '../../disk-full.ts';
-import { HostError, QmpProtocolError } from '../../errors.ts';
+import { HostError, QmpProtocolError, VmDiedError } from '../../errors.ts';
 import { openMemoryFile, type MemoryFile } from './memory-file.ts';
 import type { WaitOptions } from '../api.ts';
 
@@ -29,6 +30,8 @@ const GAP_PAGES = 8;
 /** Pieces that are all zeros stay holes. */
 const HOLE_BYTES = 64 * 1024;
 const ZEROS = Buffer.alloc(HOLE_BYTES);
+/** Until whoever watches over QEMU has noticed its death. */
+const DEATH_MS = 1_000;
 
 /** Where a guest's memory is in QEMU's process. */
 export interface GuestMemory {
@@ -114,8 +117,8 @@ export class MemoryCopy implements AsyncDisposable {
       return file;
     };
     try {
-      const source = await take(open(`/proc/${memory.pid}/mem`, 'r'));
-      const pagemap = await take(open(`/proc/${memory.pid}/pagemap`, 'r'));
+      const source = await take(openOf(memory.pid, 'mem'));
+      const pagemap = await take(openOf(memory.pid, 'pagemap'));
       const target = await take(openMemoryFile(path, over ? undefined : memory.bytes));
       return new MemoryCopy(memory, path, over, { source, pagemap, target });
     } catch (error) {
@@ -137,6 +140,9 @@ export class MemoryCopy implements AsyncDisposable {
       const ends = await Promise.allSettled(lanes);
       for (const end of ends) if (end.status === 'rejected') throw end.reason;
     } catch (error) {
+      // Who watches over QEMU knows a moment later, and more: what it died of.
+      if (error instanceof VmDiedError)
+        await delay(DEATH_MS, undefined, { signal }).catch(() => signal?.throwIfAborted());
       throw asHostError(error, this.#path);
     }
   }
@@ -247,10 +253,22 @@ export function* joined(runs: Iterable<PageRun>, maxGap: number): Generator<Page
   if (last !== undefined) yield last;
 }
 
+/** Of a process in /proc. @throws VmDiedError it is gone */
+function openOf(pid: number, name: 'mem' | 'pagemap'): Promise<FileHandle> {
+  return open(`/proc/${pid}/${name}`, 'r').catch((error: unknown) => {
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === 'ENOENT' || code === 'ESRCH' ? gone() : error;
+  });
+}
+
+function gone(): VmDiedError {
+  return new VmDiedError('QEMU is gone, and its memory with it');
+}
+
 async function readWhole(file: FileHandle, bytes: Buffer, at: number): Promise<void> {
   for (let done = 0; done < bytes.length;) {
     const { bytesRead } = await file.read(bytes, done, bytes.length - done, at + done);
-    if (bytesRead === 0) throw new Error('the memory of QEMU cannot be read');
+    if (bytesRead === 0) throw gone();
     done += bytesRead;
   }
 }
