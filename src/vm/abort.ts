@@ -20,3 +20,12 @@ export function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<n
   rejected.catch(() => undefined); // it may come when nobody waits any more
   return rejected;
 }
+
+/** Aborted by the first, which there always is, or by any that a caller may have given. */
+export function eitherSignal(
+  own: AbortSignal,
+  ...given: readonly (AbortSignal | undefined)[]
+): AbortSignal {
+  const others = given.filter((signal) => signal !== undefined);
+  return others.length === 0 ? own : AbortSignal.any([own, ...others]);
+}

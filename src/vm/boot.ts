@@ -5,6 +5,7 @@ import { GuestError, QmpError, TimeoutError } from '../errors.ts';
 import type { GuestSession } from '../guest/index.ts';
 import type { BootFiles } from '../image/index.ts';
 import { openImage } from '../image/manifest.ts';
+import { eitherSignal } from './abort.ts';
 import type { StatePaths, WaitOptions } from './api.ts';
 import { openImageStore } from './image-store.ts';
 import type { OpenOptions } from './guest-link.ts';
@@ -45,7 +46,7 @@ export interface ReadyOptions {
  */
 export async function awaitReady(live: LiveVm, { renew, ...o }: ReadyOptions): Promise<void> {
   const { fault } = live.watch;
-  const signal = AbortSignal.any([fault, ...(o.signal ? [o.signal] : [])]);
+  const signal = eitherSignal(fault, o.signal);
   try {
     await live.link.open({ timeoutMs: Math.max(1, o.timeoutMs), signal, booting: true, renew });
   } catch (error) {
@@ -72,7 +73,7 @@ export async function awaitReady(live: LiveVm, { renew, ...o }: ReadyOptions): P
 /** The session with a guest that is up. See `GuestAccess.guest`. */
 export async function openSession(live: LiveVm, o: WaitOptions): Promise<GuestSession> {
   const { fault } = live.watch;
-  const signal = o.signal ? AbortSignal.any([fault, o.signal]) : fault;
+  const signal = eitherSignal(fault, o.signal);
   try {
     return await live.link.open({ signal, timeoutMs: o.timeoutMs ?? SESSION_MS });
   } catch (error) {

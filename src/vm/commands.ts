@@ -1,6 +1,7 @@
 /** `vm.commands`: commands in the guest. */
 import { NotFoundError } from '../errors.ts';
 import type { GuestExec, GuestSession } from '../guest/index.ts';
+import { eitherSignal } from './abort.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
 import { RunningCommand } from './command-handle.ts';
 import { OutputCollector } from './command-output.ts';
@@ -135,7 +136,7 @@ export class Commands implements CommandsApi {
     const startedAt = performance.now();
     const session = await this.#vm.guest(o);
     const { fault } = this.#vm;
-    const signal = o.signal === undefined ? fault : AbortSignal.any([fault, o.signal]);
+    const signal = eitherSignal(fault, o.signal);
     const timeoutMs =
       o.timeoutMs && Math.max(1, Math.ceil(o.timeoutMs - (performance.now() - startedAt)));
     try {

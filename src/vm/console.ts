@@ -1,6 +1,7 @@
 /** The serial console, both ways. */
 import { connect, type Socket } from 'node:net';
 import { HostError } from '../errors.ts';
+import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
 import type { VmPaths } from './vm-paths.ts';
@@ -26,11 +27,8 @@ export async function attachConsole(
   }
   const socket = connect({ path: paths.consoleSocketPath });
   socket.once('close', () => void lock.release());
-  const signals = [
-    AbortSignal.timeout(Math.ceil(o.timeoutMs ?? DEFAULT_TIMEOUT_MS)),
-    ...(o.signal ? [o.signal] : []),
-  ];
-  const signal = AbortSignal.any(signals);
+  const late = AbortSignal.timeout(Math.ceil(o.timeoutMs ?? DEFAULT_TIMEOUT_MS));
+  const signal = eitherSignal(late, o.signal);
   try {
     await connected(socket, signal);
     return socket;

@@ -1,4 +1,5 @@
 /** Following a log for as long as its VM runs. */
+import { eitherSignal } from './abort.ts';
 import type { BoundedLog } from './bounded-log.ts';
 
 /** Of a timer that does nothing but keep the process alive. */
@@ -15,7 +16,7 @@ export async function* followLog(
   // The waits of the log and the watch hold no process open, but whoever follows a log wants to wait.
   const hold = setInterval(() => undefined, HOLD_MS);
   try {
-    yield* log.follow({ signal: signal ? AbortSignal.any([over.signal, signal]) : over.signal });
+    yield* log.follow({ signal: eitherSignal(over.signal, signal) });
   } finally {
     clearInterval(hold);
   }

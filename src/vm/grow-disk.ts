@@ -1,6 +1,7 @@
 /** A disk that is larger than its image holds a file system of the image's size, until it is grown. */
 import { GuestError, StateError } from '../errors.ts';
 import { diskBytesOf } from '../storage/index.ts';
+import { eitherSignal } from './abort.ts';
 import type { LiveVm } from './live-vm.ts';
 import type { VmConfig } from './record.ts';
 
@@ -18,7 +19,7 @@ export async function growDisk(
   { id, signal: given }: { id: string; signal?: AbortSignal | undefined },
 ): Promise<void> {
   if (diskBytes <= (await diskBytesOf(rootfsPath))) return;
-  const signal = AbortSignal.any([live.watch.fault, ...(given ? [given] : [])]);
+  const signal = eitherSignal(live.watch.fault, given);
   const session = await live.link.open({ timeoutMs: GROW_MS, signal });
   try {
     await session.growRoot({ timeoutMs: GROW_MS, signal });

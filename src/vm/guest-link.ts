@@ -4,6 +4,7 @@ import { VSOCK_PORT } from '../../guest-agent/protocol.ts';
 import { GuestDisconnectedError, TimeoutError } from '../errors.ts';
 import { GuestSession, type ChannelTarget, type ConnectOptions } from '../guest/index.ts';
 import { withDeadline } from '../guest/request.ts';
+import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
 import type { VmPaths } from './vm-paths.ts';
@@ -193,7 +194,7 @@ export class GuestLink {
   async #connect(o: OpenOptions): Promise<GuestSession> {
     const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const deadline = performance.now() + timeoutMs;
-    const signal = AbortSignal.any([this.#over.signal, ...(o.signal ? [o.signal] : [])]);
+    const signal = eitherSignal(this.#over.signal, o.signal);
     for (;;) {
       await this.#changed;
       const cut = new AbortController();

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { QmpClient } from '../../qmp/index.ts';
 import { HostError, LaunchError, VmDiedError } from '../errors.ts';
 import { events } from '../events.ts';
+import { eitherSignal } from './abort.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
 import { buildArgv, chardevOfChannel } from './argv.ts';
@@ -184,7 +185,7 @@ export class LiveVm {
       };
       context.onStep?.('spawned');
       await context.onSpawn(run);
-      const guard = AbortSignal.any([watch.fault, ...(signal ? [signal] : [])]);
+      const guard = eitherSignal(watch.fault, signal);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
       if (frozen !== undefined) {
         context.onStep?.('load');

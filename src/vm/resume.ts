@@ -1,6 +1,7 @@
 /** Letting vCPUs run again, after a pause, a restore or a suspend. */
 import { GuestConnectError, StateError } from '../errors.ts';
 import { step } from '../steps.ts';
+import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
 import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
@@ -96,7 +97,7 @@ async function renew(
   o: { isParked: boolean; signal?: AbortSignal | undefined; timeoutMs: number },
 ) {
   const deadline = performance.now() + o.timeoutMs;
-  const signal = AbortSignal.any([live.watch.fault, ...(o.signal ? [o.signal] : [])]);
+  const signal = eitherSignal(live.watch.fault, o.signal);
   const bounds = () => ({
     signal,
     timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { machineFacts, type MachineType } from '../../firmware/machine.ts';
 import { VmDiedError } from '../errors.ts';
+import { eitherSignal } from './abort.ts';
 import type { LiveVm } from './live-vm.ts';
 import type { VmEnd } from './vm-watch.ts';
 
@@ -119,7 +120,7 @@ async function within<T>(
   signal: AbortSignal | undefined,
 ): Promise<T | undefined> {
   const settled = new AbortController();
-  const stop = signal ? AbortSignal.any([settled.signal, signal]) : settled.signal;
+  const stop = eitherSignal(settled.signal, signal);
   const timer = delay(Math.max(0, timeoutMs), undefined, { signal: stop }).catch(() => undefined);
   try {
     return await Promise.race([promise, timer]);

@@ -1,4 +1,5 @@
 /** A VM's disk, as it is at one instant, for as long as it is read. */
+import { eitherSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
 import { goneVm } from '../find-vm.ts';
 import type { LiveVm } from '../live-vm.ts';
@@ -45,7 +46,7 @@ async function standingStill<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
-  const o = { ...given, signal: given.signal ? AbortSignal.any([fault, given.signal]) : fault };
+  const o = { ...given, signal: eitherSignal(fault, given.signal) };
   const session = await live.link.open(o);
   await session.sync(o);
   return live.qmp.use(async (client) => {

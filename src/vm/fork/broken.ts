@@ -1,4 +1,5 @@
 /** What a fork leaves whose process died in the midst of it: a VM in which nothing moves. */
+import { eitherSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
 import { FileLock } from '../file-lock.ts';
 import type { LiveVm } from '../live-vm.ts';
@@ -12,7 +13,7 @@ export async function endBrokenFork(vm: VmInside, live: LiveVm, o: WaitOptions):
   await live.qmp.use((client) => client.execute('cont', {}, going), going); // no error where they run
   live.watch.renew();
   const { fault } = live.watch;
-  const bounds = { ...o, signal: o.signal ? AbortSignal.any([fault, o.signal]) : fault };
+  const bounds = { ...o, signal: eitherSignal(fault, o.signal) };
   const session = await live.link.open(bounds);
   await session.thaw(Date.now(), bounds);
   await vm.note('running', { forking: undefined });

@@ -3,6 +3,7 @@ import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { StateError, SuspendError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { step } from '../../steps.ts';
+import { eitherSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { newSavedName } from '../ids.ts';
@@ -57,10 +58,10 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     const files = savedFiles(dir, name);
     step('suspend', 'keep', vm.id);
     const before = await keepRecord(vm.files.recordPath);
-    const signals = [live.watch.fault, late, ...(given.signal ? [given.signal] : [])];
+    const signal = eitherSignal(live.watch.fault, late, given.signal);
     let pausedMs: number;
     try {
-      const o = { signal: AbortSignal.any(signals), timeoutMs };
+      const o = { signal, timeoutMs };
       const saved = await save(vm, live, files, o);
       ({ pausedMs } = saved);
       const { busyChannels } = saved;

@@ -1,6 +1,7 @@
 /** Taking a machine's memory, devices and disk at one instant. */
 import { dirname } from 'node:path';
 import type { QmpClient } from '../../../qmp/index.ts';
+import { eitherSignal } from '../abort.ts';
 import type { Accel, WaitOptions } from '../api.ts';
 import { portOfChannel } from '../argv.ts';
 import { findQemu } from '../launcher.ts';
@@ -53,7 +54,7 @@ export async function freezeVm(
   return vm.exclusively(['running'], bounds, async (live) => {
     requireWhole(vm);
     const { fault } = live.watch; // a full disk under a guest that flushes, or QEMU's death
-    const signal = given.signal ? AbortSignal.any([fault, given.signal]) : fault;
+    const signal = eitherSignal(fault, given.signal);
     const o = { ...bounds, signal };
     const { accel, ports, memoryPath } = live.run;
     const { pid } = live.process.identity;
