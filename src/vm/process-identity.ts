@@ -27,6 +27,7 @@ export function isIdentity(value: unknown): value is ProcessIdentity {
 
 /** Fields of /proc/PID/stat that follow the command name, counted from 3 as proc(5) does. */
 const STATE_FIELD = 3;
+const THREADS_FIELD = 20;
 const START_TICKS_FIELD = 22;
 
 let bootId: string | undefined;
@@ -36,16 +37,18 @@ function currentBootId(): string {
   return bootId;
 }
 
-/** Start time of a process that runs; undefined for one that is gone or a zombie. */
+/**
+ * Start time of a process that runs; undefined for one that is gone or a zombie. A zombie with other threads
+ * than its first is no dead one yet: they hold its files, and the locks on those, until they have ended, too.
+ */
 export function parseStat(stat: string): { startTicks: number } | undefined {
   // The command name stands in parentheses and may itself hold blanks and parentheses.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const state = fields[0];
+  const threads = Number(fields[THREADS_FIELD - STATE_FIELD]);
   const startTicks = Number(fields[START_TICKS_FIELD - STATE_FIELD]);
-  if (state === undefined || state === 'Z' || state === 'X' || !Number.isFinite(startTicks)) {
-    return undefined;
-  }
-  return { startTicks };
+  const isDead = state === undefined || state === 'X' || (state === 'Z' && threads <= 1);
+  return isDead || !Number.isFinite(startTicks) ? undefined : { startTicks };
 }
 
 /** The process that has this pid now; undefined where there is none, or only a zombie. */

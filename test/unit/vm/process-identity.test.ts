@@ -11,14 +11,16 @@ import {
 } from '../../../src/vm/process-identity.ts';
 
 /** /proc/PID/stat with this command name and state, started at tick 4711. */
-const stat = (name: string, state: string) =>
-  `77 (${name}) ${state} 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9`;
+const stat = (name: string, state: string, threads = 1) =>
+  `77 (${name}) ${state} 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 ${threads} 0 4711 9 9`;
 
 describe('parseStat', () => {
   it.each(['qemu', 'a b', 'a) R 1 (b', ') S 1 1'])('reads past the name %j', (name) =>
     expect(parseStat(stat(name, 'S'))).toEqual({ startTicks: 4711 }),
   );
   it.each(['Z', 'X'])('%s is gone', (state) => expect(parseStat(stat('x', state))).toBeUndefined());
+  it('a zombie whose threads have not all ended is there', () =>
+    expect(parseStat(stat('x', 'Z', 2))).toEqual({ startTicks: 4711 }));
   it.each(['', 'nonsense', '1 (x)', '1 (x) S 1'])('%j says nothing', (text) =>
     expect(parseStat(text)).toBeUndefined(),
   );
