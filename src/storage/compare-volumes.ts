@@ -1,6 +1,6 @@
 /** What is different between two states of one file system: files that came, went, or were changed. */
 import { setImmediate as breathe } from 'node:timers/promises';
-import { damaged } from './ext4/damage.ts';
+import { damaged, unsupported } from './ext4/damage.ts';
 import { deviceOf, type Extent, type FileType, type Inode } from './ext4/inode.ts';
 import { ROOT_INODE, type Ext4Volume } from './ext4/volume.ts';
 
@@ -12,6 +12,8 @@ const STEPS_PER_LOOK = 64;
 const MAX_NAMES = 2_000_000;
 /** Longest path that is followed. A kernel knows paths of 4 KiB, and makes deeper ones by `cd`. */
 const MAX_PATH_BYTES = 64 * 1024;
+/** All paths together that are told of or still to be gone into; names of directories count again with each file. */
+const MAX_PATHS_BYTES = 64 * 2 ** 20;
 /** The largest block. */
 const ZEROS = Buffer.alloc(64 * 1024);
 
@@ -72,6 +74,7 @@ class Comparison {
   readonly #before: Ext4Volume;
   readonly #after: Ext4Volume;
   readonly #pace: Pace;
+  #pathsBytes = 0;
   readonly #found: { path: string; change: FileChange }[] = [];
   /** Directories that were gone into: a second name of one would have no end. */
   readonly #seen = { before: new Set<number>(), after: new Set<number>() };
@@ -97,11 +100,19 @@ class Comparison {
         if (names > MAX_NAMES) throw damaged('it has too many files');
         await this.#note(child);
         const { before, after } = child;
-        if (before?.type === 'directory' || after?.type === 'directory') left.push(child);
+        if (before?.type !== 'directory' && after?.type !== 'directory') continue;
+        this.#keep(child.path);
+        left.push(child);
       }
     }
     this.#found.sort((one, other) => (one.path < other.path ? -1 : 1)); // bytes: the paths are latin1
     return this.#found.map(({ change }) => change);
+  }
+
+  /** @throws DiffError all that is kept would be too much: a path is as long as a guest likes */
+  #keep(path: string): void {
+    this.#pathsBytes += path.length;
+    if (this.#pathsBytes > MAX_PATHS_BYTES) throw unsupported('more has changed than can be told');
   }
 
   async *#children({ path, before, after }: Pair): AsyncGenerator<Pair> {
@@ -128,6 +139,7 @@ class Comparison {
   async #note({ path, before, after }: Pair): Promise<void> {
     const changes = before && after && (await this.#changesOf(before, after));
     if (changes?.length === 0) return;
+    this.#keep(path);
     const bytes = Buffer.from(path === '' ? '/' : path, 'latin1');
     const text = bytes.toString('utf8');
     const isText = Buffer.from(text, 'utf8').equals(bytes);

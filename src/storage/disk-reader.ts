@@ -206,7 +206,8 @@ class Table {
       } else if ((low & ALL_ZEROS) !== 0) {
         places[index] = ZERO;
       } else {
-        const at = (high & OFFSET_HIGH_MASK) * 2 ** 32 + low;
+        const at = (high & OFFSET_HIGH_MASK) * 2 ** 32 + (low >>> 9) * 2 ** 9;
+        if (at >= BYTES_PER_FILE) throw unreadable(this.file.path, 'its tables point beyond it');
         places[index] = at === 0 ? BELOW : base + at;
       }
     }
@@ -221,7 +222,11 @@ class Table {
     const length = sectors * SECTOR_BYTES - (offset % SECTOR_BYTES);
     const options = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: CLUSTER_BYTES };
     const bytes = Buffer.alloc(CLUSTER_BYTES);
-    inflateRawSync(readAt(this.file, offset, length), options).copy(bytes);
+    try {
+      inflateRawSync(readAt(this.file, offset, length), options).copy(bytes);
+    } catch {
+      throw unreadable(this.file.path, 'a compressed cluster is damaged');
+    }
     return bytes;
   }
 }

@@ -19,6 +19,8 @@ const TAG_SAME_UUID = 2;
 const TAG_DELETED = 4;
 const TAG_LAST = 8;
 const UUID_BYTES = 16;
+/** Blocks that one transaction may revoke; a busy one frees some thousands. */
+const MAX_REVOKED = 2 ** 20;
 
 /** A block whose newest contents are in the journal. */
 export interface Journaled {
@@ -101,6 +103,7 @@ function walk(
       }
     } else if (kind === REVOKE) {
       pending.revoked.push(...revokedBy(block, journal));
+      if (pending.revoked.length > MAX_REVOKED) throw damaged('its journal revokes too much');
     } else if (kind === COMMIT) {
       // A revoked block has been freed: what earlier transactions, and this, wrote to it is not its own.
       for (const { block: number, entry } of pending.writes) replayed.set(number, entry);

@@ -27,8 +27,13 @@ import {
 export const ROOT_INODE = 2;
 /** Longest target of a symlink: PATH_MAX. */
 const MAX_TARGET_BYTES = 4096;
-/** A directory with millions of names. */
-const MAX_DIRECTORY_BYTES = 2 ** 30;
+/** A directory with a million names. */
+const MAX_DIRECTORY_BYTES = 2 ** 27;
+const MAX_DIRECTORY_NAMES = 1_000_000;
+/** Pieces of a journal: mkfs makes it of one, or of a few. */
+const MAX_JOURNAL_EXTENTS = 256;
+/** The largest that mkfs makes by itself: 1 GiB. */
+const MAX_JOURNAL_BLOCKS = 2 ** 18;
 
 /** What a file system is read from. */
 export type Disk = Pick<DiskReader, 'sizeBytes' | 'placeOf' | 'read'>;
@@ -103,8 +108,10 @@ export class Ext4Volume {
     if (directory.sizeBytes > MAX_DIRECTORY_BYTES) throw damaged('a directory is too large');
     const blocks = Math.ceil(directory.sizeBytes / this.blockBytes);
     for (const { logical, physical, count } of this.extents(directory)) {
-      for (let index = 0; index < count && logical + index < blocks; index += 1)
+      for (let index = 0; index < count && logical + index < blocks; index += 1) {
         readNames(this.block(physical + index), names);
+        if (names.size > MAX_DIRECTORY_NAMES) throw damaged('a directory has too many names');
+      }
     }
     return names;
   }
@@ -148,6 +155,7 @@ export class Ext4Volume {
 
   #replay(): void {
     const extents = this.extents(this.inode(this.#superblock.journalInode));
+    if (extents.length > MAX_JOURNAL_EXTENTS) throw damaged('its journal is in too many pieces');
     const physical = (index: number): number => {
       const extent = extents.find(
         ({ logical, count }) => index >= logical && index < logical + count,
@@ -157,6 +165,7 @@ export class Ext4Volume {
     };
     const last = extents.at(-1);
     const blocks = last === undefined ? 0 : last.logical + last.count;
+    if (blocks > MAX_JOURNAL_BLOCKS) throw damaged('its journal is too large');
     const found = replayedBlocks((index) => this.#home(physical(index)), blocks);
     const where = ({ at, escaped }: Journaled) => ({ block: physical(at), escaped });
     for (const [number, entry] of found) this.#journaled.set(number, where(entry));

@@ -105,15 +105,15 @@ async function warmUp(
   sides: readonly Checkpoint[],
   signal: AbortSignal,
 ): Promise<void> {
-  const stands = ({ ref }: Checkpoint) =>
-    ref.kind === 'vm' &&
-    ref.snapshot === undefined &&
-    !vms.some(({ record, state }) => record.id === ref.id && isDown(state));
-  if (!sides.some(stands)) return;
+  const isNow = ({ ref }: Checkpoint) => ref.kind === 'vm' && ref.snapshot === undefined;
+  const isStopped = ({ ref }: Checkpoint) =>
+    vms.some(({ record, state }) => record.id === ref.id && isDown(state));
+  if (!sides.some((side) => isNow(side) && !isStopped(side))) return;
+  // Not the disks themselves: nobody keeps others from writing to them yet.
   const [before = [], after = []] = sides.map((side) =>
-    stands(side) ? side.layers.slice(1) : side.layers,
+    isNow(side) ? side.layers.slice(1) : side.layers,
   );
-  await compare(before, after, signal);
+  await compare(before, after, signal).catch(() => signal.throwIfAborted());
 }
 
 async function compare(

@@ -2,14 +2,12 @@
 import { eitherSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
 import { goneVm } from '../find-vm.ts';
+import { goOn } from '../go-on.ts';
 import type { LiveVm } from '../live-vm.ts';
 import { lockMachine } from '../machine-lock.ts';
 import { readRecord } from '../record.ts';
 import { isDown, observeState } from '../vm-info.ts';
 import type { VmInside } from '../vm-inside.ts';
-
-/** For what lets the VM go on, whatever has happened before. */
-const GO_ON_MS = 30_000;
 
 /** What is to be read. */
 export interface HoldOptions extends WaitOptions {
@@ -52,16 +50,15 @@ async function standingStill<T>(
   return live.qmp.use(async (client) => {
     // Who finds it standing still after this process has died lets it go on, as after a fork.
     await vm.note('running', { forking: true });
+    let result: T;
     try {
       await client.execute('stop', {}, o); // flushes the disk, too: what QEMU has in memory of its tables
-      return await work();
-    } finally {
-      if (!fault.aborted) {
-        const bounds = { signal: fault, timeoutMs: GO_ON_MS };
-        await client.execute('cont', {}, bounds); // no error where they run
-        await session.thaw(Date.now(), bounds); // sets the clock
-        await vm.note('running', { forking: undefined });
-      }
+      result = await work();
+    } catch (error) {
+      await goOn(vm, { live, client, session }, {}).catch(() => undefined); // else who uses it next
+      throw error;
     }
+    await goOn(vm, { live, client, session }, {});
+    return result;
   }, o);
 }

@@ -81,8 +81,9 @@ export async function forkVm(
     events.emit('vm.forked', { vmId: vm.id, children: ids, pausedMs, readyMs });
     return made;
   } catch (error) {
+    const isLate = late.aborted && o.signal?.aborted !== true; // before the children are removed
     await undo(fork);
-    if (!late.aborted || o.signal?.aborted === true || error instanceof TimeoutError) throw error;
+    if (!isLate || error instanceof TimeoutError) throw error;
     throw new TimeoutError(`forking VM ${vm.id}`, timeoutMs, { vmId: vm.id, cause: error });
   } finally {
     for (const { lock } of children) await lock?.release();
@@ -162,7 +163,7 @@ async function undo({ paths, children }: Fork): Promise<void> {
   for (const { id, made, record } of children) {
     if (made !== undefined) {
       await kill(made.live).catch(() => undefined);
-      await made.live.release();
+      await made.live.release().catch(() => undefined);
     }
     if (record !== undefined) await removeVm(paths, id).catch(() => undefined);
   }

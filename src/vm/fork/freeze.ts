@@ -2,11 +2,11 @@
 import { truncate } from 'node:fs/promises';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
-import type { GuestSession } from '../../guest/index.ts';
 import { step } from '../../steps.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { wrongState } from '../find-vm.ts';
+import { goOn, type Standing } from '../go-on.ts';
 import type { LiveVm } from '../live-vm.ts';
 import { requireSpace } from '../snapshot-space.ts';
 import { allOrNone } from '../template/all-or-none.ts';
@@ -16,8 +16,6 @@ import { requireUnchanged } from '../upgraded.ts';
 import type { VmInside } from '../vm-inside.ts';
 
 const MIB = 2 ** 20;
-/** For what lets the original go on, whatever has happened before. */
-const GO_ON_MS = 30_000;
 /** For a channel to the guest where other processes have them all. */
 const CHANNEL_MS = 10_000;
 /** Jobs in these states do nothing any more. */
@@ -86,10 +84,7 @@ export async function freezeRunning(
   }, o);
 }
 
-interface Standing {
-  readonly live: LiveVm;
-  readonly client: QmpClient;
-  readonly session: GuestSession;
+interface ForkStanding extends Standing {
   readonly to: ForkTarget;
 }
 
@@ -100,12 +95,13 @@ interface Standing {
  */
 async function standingStill(
   vm: VmInside,
-  standing: Standing,
+  standing: ForkStanding,
   o: WaitOptions,
   work: () => Promise<void>,
 ): Promise<number> {
   const { client, session, to } = standing;
   await vm.note('running', { forking: true });
+  const onStep = (name: 'go-on' | 'thaw') => step('fork', name, vm.id);
   let stoppedAt: number | undefined;
   try {
     step('fork', 'park', vm.id);
@@ -118,30 +114,10 @@ async function standingStill(
     // First the space that the copies took: the guest may have been stopped for want of it. They are open.
     for (const path of [to.memoryPath, to.statePath, to.diskPath])
       await truncate(path).catch(() => undefined);
-    await goOn(vm, standing, stoppedAt).catch(() => undefined); // whoever uses the VM next does it then
+    await goOn(vm, standing, { stoppedAt, onStep }).catch(() => undefined); // whoever uses the VM next does it then
     throw error;
   }
-  return goOn(vm, standing, stoppedAt);
-}
-
-/** Lets all go on that may stand still. Bounds of its own: whoever forks may have given up. */
-async function goOn(
-  vm: VmInside,
-  { live, client, session }: Standing,
-  stoppedAt: number | undefined,
-): Promise<number> {
-  const { fault, outOfSpace } = live.watch;
-  if (outOfSpace === undefined) fault.throwIfAborted();
-  step('fork', 'go-on', vm.id);
-  await client.execute('cont', {}, { timeoutMs: GO_ON_MS }); // no error where they run
-  live.watch.renew();
-  const pausedMs = stoppedAt === undefined ? 0 : performance.now() - stoppedAt;
-  // What is left is the guest's to tell: its clock stands still while the vCPUs do.
-  step('fork', 'thaw', vm.id);
-  const bounds = { signal: live.watch.fault, timeoutMs: GO_ON_MS };
-  const { stoodMs } = await session.thaw(Date.now(), bounds);
-  await vm.note('running', { forking: undefined });
-  return pausedMs + stoodMs;
+  return goOn(vm, standing, { stoppedAt, onStep });
 }
 
 /** @throws StateError QEMU does something else */
