@@ -29,3 +29,8 @@ export function eitherSignal(
   const others = given.filter((signal) => signal !== undefined);
   return others.length === 0 ? own : AbortSignal.any([own, ...others]);
 }
+
+/** Aborted after so many ms, whole ones, and one at least. */
+export function lateSignal(timeoutMs: number): AbortSignal {
+  return AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+}

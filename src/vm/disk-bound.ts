@@ -21,13 +21,20 @@ const LENT_BYTES = 128 * 1024;
 /** What is left of a disk that may be full: a file's blocks and qcow2's clusters are not quite the same. */
 const NEARLY_FULL_BYTES = 16 * 2 ** 20;
 
+/** A disk with a quota. */
+type Bounded = DiskBounds & { readonly quotaBytes: number };
+
 /**
  * Prepares a disk's file for QEMU's start.
  * @returns the bound; undefined where there is no quota
  * @throws StateDirError, HostError ERR_HOST_DISK_FULL
  */
 export async function prepareBound({ path, quotaBytes }: DiskBounds): Promise<number | undefined> {
-  if (quotaBytes === undefined) return undefined;
+  return quotaBytes === undefined ? undefined : lengthen(path, quotaBytes);
+}
+
+/** Makes a disk's file long enough for a quota, where it is not. @returns the bound that follows */
+async function lengthen(path: string, quotaBytes: number): Promise<number> {
   await extendTo(path, quotaBytes + RESERVE_BYTES);
   return (await stat(path)).size - RESERVE_BYTES;
 }
@@ -57,19 +64,18 @@ export async function lendRoom(
  */
 export async function raiseBound(
   client: QmpClient,
-  disk: DiskBounds & { noFlush: boolean },
+  disk: Bounded & { noFlush: boolean },
   o: WaitOptions,
 ): Promise<void> {
-  const { quotaBytes = 0, noFlush } = disk;
   await requireSeen(client, disk, o);
-  const bytes = (await prepareBound({ ...disk, quotaBytes })) ?? quotaBytes;
-  await setBound(client, { bytes, noFlush }, o);
+  const bytes = await lengthen(disk.path, disk.quotaBytes);
+  await setBound(client, { bytes, noFlush: disk.noFlush }, o);
 }
 
 /** @throws ConfigError */
 async function requireSeen(
   client: QmpClient,
-  { vmId, quotaBytes = 0 }: DiskBounds,
+  { vmId, quotaBytes }: Bounded,
   o: WaitOptions,
 ): Promise<void> {
   const nodes = await client.execute('query-named-block-nodes', { flat: true }, o);

@@ -47,7 +47,7 @@ async function raise(vm: VmInside, quotaBytes: number, o: WaitOptions): Promise<
     const { id, files, record } = vm;
     requireLess(record, quotaBytes);
     const config = { ...record.config, diskQuotaBytes: quotaBytes };
-    const disk = { ...boundsOf(id, files, config), noFlush: !config.persistent };
+    const disk = { ...boundsOf(id, files, config), quotaBytes, noFlush: !config.persistent };
     await live.qmp.use((client) => raiseBound(client, disk, o), o);
     live.watch.raisedQuota(quotaBytes);
     await vm.write({ state: record.state, detail: record.detail, config });

@@ -9,7 +9,7 @@ import {
   type DiskLayer,
   type FileChange,
 } from '../../storage/index.ts';
-import { eitherSignal } from '../abort.ts';
+import { eitherSignal, lateSignal } from '../abort.ts';
 import type { StatePaths, WaitOptions } from '../api.ts';
 import { stateFault } from '../state-dir.ts';
 import { readTreeParts } from '../tree.ts';
@@ -75,7 +75,7 @@ export async function diffNamed(
     other === undefined ? [parentOf(named, world), named] : [named, findCheckpoint(other, world)];
   requireRelated(before, after);
   for (const side of [before, after]) await requireSnapshot(side);
-  const late = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  const late = lateSignal(timeoutMs);
   const signal = eitherSignal(late, o.signal);
   try {
     await warmUp(world, [before, after], signal);

@@ -5,7 +5,7 @@ import { TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { step } from '../../steps.ts';
 import { createOverlay } from '../../storage/index.ts';
-import { eitherSignal } from '../abort.ts';
+import { eitherSignal, lateSignal } from '../abort.ts';
 import type { StatePaths, VmForkOptions } from '../api.ts';
 import { announceVm, enterVm, firstRecord, launchAndBoot, type CreatedVm } from '../create.ts';
 import type { FileLock } from '../file-lock.ts';
@@ -56,7 +56,7 @@ export async function forkVm(
   const timeoutMs = Math.min(o.timeoutMs ?? TIMEOUT_MS, MAX_TIMEOUT_MS);
   o.signal?.throwIfAborted();
   // All of it is bound, the copying too.
-  const late = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  const late = lateSignal(timeoutMs);
   const signal = eitherSignal(late, o.signal);
   const children = checkForkOptions(o).map((name): Child => ({ id: newVmId(), name }));
   for (const { id } of children) checkSocketPaths(paths, id);

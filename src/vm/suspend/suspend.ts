@@ -3,7 +3,7 @@ import { link, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { StateError, SuspendError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { step } from '../../steps.ts';
-import { eitherSignal } from '../abort.ts';
+import { eitherSignal, lateSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { newSavedName } from '../ids.ts';
@@ -45,7 +45,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
   requireStays(vm);
   const startedAt = performance.now();
   const timeoutMs = given.timeoutMs ?? SUSPEND_MS;
-  const late = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  const late = lateSignal(timeoutMs);
   await vm.exclusively(['running'], { ...given, timeoutMs }, async (live) => {
     requireWhole(vm);
     const { pid } = live.process.identity;
