@@ -4,8 +4,7 @@ import { FRAME } from './frames.ts';
 import type { ProcessTree } from './process-tree.ts';
 import { DEFAULT_REPLAY_BYTES, type ExecExit, type ExecInfo, type ExecSpec } from './protocol.ts';
 import { ReplayBuffer } from './replay.ts';
-import { spawnExec, type Spawned } from './spawn.ts';
-import type { Stdio } from './stdio.ts';
+import type { ExecPlan, Spawned } from './spawn.ts';
 
 /** Who gets an exec's output as it comes. */
 export interface Subscriber {
@@ -25,8 +24,6 @@ export const DRAIN_BYTES = 4 * 1024 * 1024;
 
 /** What an exec needs of the agent around it. */
 export interface ExecContext {
-  readonly tree: ProcessTree;
-  readonly takeStdio: () => Promise<Stdio>;
   /** The replay buffer takes so many bytes more, or less where it is negative. */
   readonly onReplaySize: (change: number) => void;
   readonly onFinished: (exec: Exec) => void;
@@ -36,7 +33,7 @@ export interface ExecContext {
 export class Exec {
   readonly id: string;
   readonly #spawned: Spawned;
-  readonly #tree: ProcessTree;
+  readonly #plan: ExecPlan;
   readonly #spec: ExecSpec;
   readonly #replay: ReplayBuffer;
   readonly #subscribers = new Set<Subscriber>();
@@ -53,20 +50,17 @@ export class Exec {
   #isKept: boolean;
   readonly #onFinished: (exec: Exec) => void;
 
-  /**
-   * Starts it.
-   * @throws RequestError where the process cannot be started
-   */
-  static async start(id: string, spec: ExecSpec, context: ExecContext): Promise<Exec> {
-    return new Exec(id, spec, await spawnExec(spec, context.tree, context.takeStdio), context);
-  }
-
-  private constructor(id: string, spec: ExecSpec, spawned: Spawned, context: ExecContext) {
+  /** Call in the turn in which the process was spawned: its end is an event. */
+  constructor(
+    id: string,
+    { spec, plan, spawned }: { spec: ExecSpec; plan: ExecPlan; spawned: Spawned },
+    context: ExecContext,
+  ) {
     this.id = id;
     this.#spec = spec;
+    this.#plan = plan;
     this.#isKept = spec.onDisconnect !== 'kill';
     this.#spawned = spawned;
-    this.#tree = context.tree;
     this.#onFinished = context.onFinished;
     this.#replay = new ReplayBuffer(spec.replayBytes ?? DEFAULT_REPLAY_BYTES, context.onReplaySize);
     this.#read(spawned.stdout, FRAME.stdout);
@@ -104,9 +98,9 @@ export class Exec {
     return {
       id: this.id,
       pid: this.pid,
-      command: this.#spawned.command,
-      user: this.#spawned.user,
-      cwd: this.#spawned.cwd,
+      command: this.#plan.command,
+      user: this.#plan.user.name,
+      cwd: this.#plan.cwd,
       ...(this.#spec.tag === undefined ? {} : { tag: this.#spec.tag }),
       startedAtMs: this.#startedAtMs,
       running: this.#exit === undefined,
@@ -149,7 +143,7 @@ export class Exec {
   /** Signals the process group, or with `tree` everything that descends from the first process. */
   signal(signal: NodeJS.Signals, tree: boolean): void {
     if (tree) {
-      this.#tree.signal(signal);
+      this.#spawned.tree.signal(signal);
     } else if (!this.#ended) {
       try {
         process.kill(-this.pid, signal); // not after its end: the id may be another's by now
@@ -161,13 +155,13 @@ export class Exec {
 
   /** Frees what the tree takes, where no background processes run in it any more. */
   release(): void {
-    this.#tree.release();
+    this.#spawned.tree.release();
   }
 
   /** Gives up its output. @returns its tree, where background processes still run in it */
   forget(): ProcessTree | undefined {
     this.#replay.trim(0);
-    return this.#tree.release() ? undefined : this.#tree;
+    return this.#spawned.tree.release() ? undefined : this.#spawned.tree;
   }
 
   #read(stream: Readable, type: 2 | 3): void {

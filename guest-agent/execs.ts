@@ -6,6 +6,8 @@ import { freezeExecs, thawExecs } from './freezer.ts';
 import type { ProcessTree, ProcessTrees } from './process-tree.ts';
 import { LIMITS, type ExecInfo, type ExecSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
+import { planExec, spawnExec, type ExecPlan, type Spawned } from './spawn.ts';
+import { StarterStock } from './starter.ts';
 import { StdioStock } from './stdio.ts';
 
 /** Between two looks at starts that are under way: some 50 ms each, under emulation. */
@@ -41,6 +43,7 @@ export class Execs {
   readonly #makeTrees: () => ProcessTrees;
   #trees: ProcessTrees | undefined;
   readonly #stdio = new StdioStock();
+  readonly #starters = new StarterStock();
   #starting = 0;
   #replayBytes = 0;
   /** Of those whose starter left while all stood still. */
@@ -142,22 +145,36 @@ export class Execs {
     this.#starting += 1;
     if (this.#tidying !== undefined) this.#tidyIn(TIDY_LATER_MS);
     const id = nextExecId();
-    const tree = (this.#trees ??= this.#makeTrees()).create(id);
     try {
-      const exec = await Exec.start(id, spec, {
-        tree,
-        takeStdio: () => this.#stdio.take(spec.stdin === true),
-        onReplaySize: (change) => this.#replaySize(change),
-        onFinished: (ended) => this.#ended(ended),
-      });
+      const plan = planExec(spec);
+      const spawned = this.#starters.take(plan) ?? (await this.#spawn(id, plan));
+      const exec = new Exec(
+        id,
+        { spec, plan, spawned },
+        {
+          onReplaySize: (change) => this.#replaySize(change),
+          onFinished: (ended) => this.#ended(ended),
+        },
+      );
       this.#running.set(id, exec);
       return exec;
-    } catch (error) {
-      tree.release();
-      throw error;
     } finally {
       this.#starting -= 1;
     }
+  }
+
+  async #spawn(id: string, plan: ExecPlan): Promise<Spawned> {
+    const tree = this.#makeTree(id);
+    try {
+      return await spawnExec(plan, tree, () => this.#stdio.take(plan.stdin));
+    } catch (error) {
+      tree.release();
+      throw error;
+    }
+  }
+
+  #makeTree(id: string): ProcessTree {
+    return (this.#trees ??= this.#makeTrees()).create(id);
   }
 
   /** @throws RequestError `ENOEXEC_ID` with status 404 */
@@ -190,7 +207,21 @@ export class Execs {
     this.#tidying = undefined;
     for (const exec of this.#unreleased.splice(0)) exec.release();
     this.#lingering = this.#lingering.filter((tree) => !tree.release());
-    this.prepare().catch(() => undefined); // the next exec tries again, and says what is wrong
+    this.#prepareNext().catch(() => undefined); // the next exec tries again, and says what is wrong
+  }
+
+  /** After an exec, which says what the next will be like. */
+  async #prepareNext(): Promise<void> {
+    await this.#starters.prepare(
+      async () => {
+        const stdio = await this.#stdio.take(true);
+        if (this.#hold === undefined) return { stdio, tree: this.#makeTree(nextExecId()) };
+        stdio.abandon(); // nothing is started while all stands still
+        return undefined;
+      },
+      (tree) => this.#lingering.push(tree),
+    );
+    await this.prepare();
   }
 
   #forgetOldest(): void {

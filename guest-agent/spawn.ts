@@ -14,8 +14,16 @@ import { lookUpUser, readCached, type GuestUser } from './users.ts';
 export interface Spawned extends Attached {
   readonly child: ChildProcess;
   readonly pid: number;
-  readonly user: string;
+  readonly tree: ProcessTree;
+}
+
+/** What an exec's specification comes to in this guest, now. */
+export interface ExecPlan {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly user: GuestUser;
   readonly cwd: string;
+  readonly stdin: boolean;
   /** As the list shows it. */
   readonly command: readonly string[];
 }
@@ -23,32 +31,55 @@ export interface Spawned extends Attached {
 /** util-linux; only needed for users with supplementary groups, which libuv drops. */
 const SETPRIV = '/usr/bin/setpriv';
 
+/** @throws RequestError `EUSER` */
+export function planExec(spec: ExecSpec): ExecPlan {
+  const user = lookUpUser(spec.user);
+  return {
+    argv: spec.argv ?? shellArgv(spec.shell ?? ''),
+    env: execEnvironment(user, spec.env),
+    user,
+    cwd: workingDirectory(spec.cwd, user),
+    stdin: spec.stdin === true,
+    command: spec.argv ?? [spec.shell ?? ''],
+  };
+}
+
+/** What to give to `spawn` for a program to run as the plan's user. @throws RequestError `EUSER` */
+export function startOptions(
+  { user }: ExecPlan,
+  argv: readonly string[],
+): { file: string; args: string[]; options: { uid?: number; gid?: number } } {
+  const identity = identityOptions(user);
+  const [file = '', ...args] = identity.wrap ? [...identity.wrap, ...argv] : argv;
+  return { file, args, options: identity.options };
+}
+
 /**
  * Starts the process as its user, in a session of its own, and puts it into its tree.
- * @param takeStdio called once the spec is known to make sense
+ * @param takeStdio called once the plan is known to make sense
  * @throws RequestError `ENOENT`, `EACCES`, `E2BIG`, `EUSER`, …
  */
 export async function spawnExec(
-  spec: ExecSpec,
+  plan: ExecPlan,
   tree: ProcessTree,
   takeStdio: () => Promise<Stdio>,
 ): Promise<Spawned> {
-  const user = lookUpUser(spec.user);
-  const cwd = workingDirectory(spec.cwd, user);
-  const env = { ...execEnvironment(user, spec.env), ...tree.mark };
-  const argv = spec.argv ?? shellArgv(spec.shell ?? '');
-  const identity = identityOptions(user);
-  const wrapped = identity.wrap ? [...identity.wrap, ...findProgram(argv, env['PATH'], cwd)] : argv;
-  const [file = '', ...args] = wrapped;
+  const { argv, cwd } = plan;
+  const env = { ...plan.env, ...tree.mark };
+  const isWrapped = identityOptions(plan.user).wrap !== undefined;
+  // setpriv would hide whether the program exists behind its own exit code.
+  const found = isWrapped ? [findProgram(argv, env['PATH'], cwd), ...argv.slice(1)] : argv;
+  const { file, args, options } = startOptions(plan, found);
   const stdio = await takeStdio();
   let child: ChildProcess;
   try {
+    stdio.giveTo(plan.user);
     child = spawn(file, args, {
       cwd,
       env,
       detached: true, // setsid: a process group of its own, and no controlling terminal
       stdio: stdio.options,
-      ...identity.options,
+      ...options,
     });
     if (child.pid !== undefined) tree.adopt(child.pid);
   } catch (error) {
@@ -63,14 +94,7 @@ export async function spawnExec(
     throw spawnFailure(error, argv[0] ?? '', cwd);
   }
   child.on('error', () => undefined); // a later kill that fails; the exit tells what matters
-  return {
-    child,
-    pid: child.pid,
-    ...stdio.attach(child),
-    user: user.name,
-    cwd,
-    command: spec.argv ?? [spec.shell ?? ''],
-  };
+  return { child, pid: child.pid, tree, ...stdio.attach(child) };
 }
 
 function shellArgv(line: string): string[] {
@@ -106,22 +130,26 @@ function identityOptions(user: GuestUser): {
   return { options: { uid: user.uid, gid: user.gid } };
 }
 
-/** setpriv would hide whether the program exists behind its own exit code. */
-function findProgram(
-  argv: readonly string[],
+/**
+ * Where the program of a command is, as execvp(3) looks for it.
+ * @throws RequestError `ENOENT`, `EACCES`
+ */
+export function findProgram(
+  [name = '']: readonly string[],
   path: string | undefined,
   cwd: string,
-): readonly string[] {
-  const [name = '', ...args] = argv;
+): string {
   const candidates = name.includes('/')
     ? [resolve(cwd, name)]
     : (path ?? '').split(delimiter).map((dir) => resolve(cwd, dir, name));
   let code = 'ENOENT';
   for (const candidate of candidates) {
     try {
-      accessSync(candidate, constants.X_OK);
-      if (statSync(candidate).isFile()) return [candidate, ...args];
+      const stat = statSync(candidate, { throwIfNoEntry: false }); // most have none, and to throw is slow
+      if (stat === undefined) continue;
       code = 'EACCES';
+      accessSync(candidate, constants.X_OK);
+      if (stat.isFile()) return candidate;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EACCES') code = 'EACCES';
     }

@@ -1,6 +1,6 @@
 /** The pipes between the agent and the processes it starts. */
 import type { ChildProcess, StdioOptions } from 'node:child_process';
-import { closeSync } from 'node:fs';
+import { closeSync, fchownSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { libc, type Libc } from './libc.ts';
@@ -8,8 +8,10 @@ import { RequestError } from './request-error.ts';
 
 /** stdin, stdout and stderr of one process that is about to be started. */
 export interface Stdio {
+  /** Makes the user their owner: who is not may not open them by name, as `> /dev/stderr` does. */
+  giveTo(user: { readonly uid: number; readonly gid: number }): void;
   /** For `spawn`. */
-  readonly options: StdioOptions;
+  readonly options: Extract<StdioOptions, readonly unknown[]>;
   /** Once the process runs: closes its ends here, gives ours. */
   attach(child: ChildProcess): Attached;
   /** Where it could not be started: closes all. */
@@ -81,6 +83,10 @@ function pipeStdio(input: Pipe | undefined, output: Pipe, errors: Pipe): Stdio {
     for (const pipe of [input, output, errors]) if (pipe) closeSync(pipe.theirFd);
   };
   return {
+    giveTo({ uid, gid }) {
+      if (uid === process.getuid?.()) return;
+      for (const pipe of [input, output, errors]) if (pipe) fchownSync(pipe.theirFd, uid, gid);
+    },
     options: [input?.theirFd ?? 'ignore', output.theirFd, errors.theirFd],
     attach() {
       closeTheirs();
@@ -95,6 +101,7 @@ function pipeStdio(input: Pipe | undefined, output: Pipe, errors: Pipe): Stdio {
 
 function nodeStdio(withStdin: boolean): Stdio {
   return {
+    giveTo: () => undefined, // sockets cannot be opened by name
     options: [withStdin ? 'pipe' : 'ignore', 'pipe', 'pipe'],
     attach({ stdin, stdout, stderr }) {
       if (!stdout || !stderr) throw new RequestError('EIO', 'no pipes to the process', 500);

@@ -117,11 +117,16 @@ function searchUser(passwd: string, group: string, nameOrUid: string | undefined
 
 const cache = new Map<string, { stamp: string; text: string }>();
 
+/** Changes whenever the file does; undefined where there is none. */
+export function stampOf(path: string): string | undefined {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat && `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeMs} ${stat.ctimeMs}`;
+}
+
 /** A small file's text, read anew when it changed; empty where there is none. */
 export function readCached(path: string): string {
-  const stat = statSync(path, { throwIfNoEntry: false, bigint: true });
-  if (!stat) return '';
-  const stamp = `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
+  const stamp = stampOf(path);
+  if (stamp === undefined) return '';
   const known = cache.get(path);
   if (known?.stamp === stamp) return known.text;
   const text = readFileSync(path, 'utf8');

@@ -79,7 +79,7 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 const mibPerSecond = (ms: number): number => STREAM_BYTES / 1024 / 1024 / (ms / 1000);
 
 /** The agent tidies up after an exec within this time. */
-const SETTLE_MS = 60;
+const SETTLE_MS = 150;
 
 /** Samples of the streams are seconds each, so there are fewer of them. */
 const STREAM_RUNS_MAX = 5;
