@@ -99,7 +99,6 @@ function checkId(name: string, id: number, seen: Set<number>): void {
 }
 
 function checkRule(name: string, { title, protocol, ports, destination }: EgressRule): void {
-  // eslint-disable-next-line no-control-regex -- those are what it is about
   if (Buffer.byteLength(title) > MAX_TITLE_BYTES || /[\u0000-\u001f\u007f]/.test(title)) {
     fail(
       `${name}.title`,

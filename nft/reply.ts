@@ -100,7 +100,11 @@ function readCount(counter: unknown): Count | undefined {
 }
 
 function keyParts(key: Expression): readonly Expression[] {
-  return typeof key === 'object' && 'concat' in key ? key.concat : [key];
+  return isConcat(key) ? key.concat : [key];
+}
+
+function isConcat(key: Expression): key is { readonly concat: readonly Expression[] } {
+  return typeof key === 'object' && Object.hasOwn(key, 'concat');
 }
 
 /** Part of a key as text. */

@@ -41,7 +41,8 @@ export async function runNft(
   await using input = await nameless(json);
   const [file = 'nft', ...args] = command;
   const result = await execa(file, [...args, '-j', '-f', '-'], {
-    stdin: input.handle.fd,
+    // Any descriptor will do; execa's types know of its own only.
+    stdin: input.handle.fd as 0,
     reject: false,
     timeout: timeoutMs,
     maxBuffer: MAX_OUTPUT_BYTES,
