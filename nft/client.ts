@@ -1,7 +1,7 @@
 /** Applies transactions and reads what is in our tables. */
 import { NetworkRulesError } from '../src/errors.ts';
 import { baseTable, removeBase } from './base.ts';
-import type { Family, NftTransaction } from './json.ts';
+import type { Family, Named, NftTransaction } from './json.ts';
 import { inet, netdev, SCHEMA_CHAIN_PREFIX, SCHEMA_VERSION, setOfRule, TABLE } from './names.ts';
 import type { LogRates } from './parts.ts';
 import {
@@ -10,6 +10,7 @@ import {
   findRemains,
   keyText,
   listed,
+  parseReply,
   type NftReply,
   type VmCounters,
 } from './reply.ts';
@@ -19,16 +20,18 @@ import { type NftCallOptions, runNft } from './run.ts';
 /** How often a transaction is tried that failed because an element timed out under it. */
 const MAX_TRIES = 3;
 
-/** Sets that hold counters. */
-const COUNTER_SETS = [
-  inet('sent'),
-  inet('received'),
-  inet('live'),
-  inet('denied'),
-  inet('logged'),
-  netdev('denied'),
-  netdev('logged'),
-];
+/** Groups of counters, and the sets that hold them. */
+const COUNTER_SETS = {
+  /** `sent` and `received`. */
+  traffic: [inet('sent'), inet('received')],
+  /** `byRule`. */
+  rules: [inet('live')],
+  /** `denied…` and `logged`. */
+  denied: [inet('denied'), inet('logged'), netdev('denied'), netdev('logged')],
+} as const;
+
+/** Which counters to read: each set costs a call of nft. */
+export type CounterGroup = keyof typeof COUNTER_SETS;
 
 /**
  * nft for one network namespace. Any number of clients, of any number of processes, may work on the same tables: the
@@ -105,20 +108,16 @@ export class NftClient {
 
   /** The guard and the schema chain stand for all that is made in the same transaction. */
   async #baseState(o: NftCallOptions): Promise<{ present: Family[]; version?: number }> {
-    const chains = (['inet', 'netdev'] as const).map((family) => ({
-      list: { chains: { family } },
-    }));
-    const names = chainNames(await this.#list(chains, o)).filter(({ table }) => table === TABLE);
+    const reply = await this.#list({ chains: null }, o);
+    const names = chainNames(reply).filter(({ table }) => table === TABLE);
     const schema = names.find(({ name }) => name.startsWith(SCHEMA_CHAIN_PREFIX));
     const present: Family[] = [];
     if (names.some(({ family, name }) => family === 'netdev' && name === 'guard')) {
       present.push('netdev');
     }
     if (schema === undefined) return { present };
-    return {
-      present: [...present, 'inet'],
-      version: Number(schema.name.slice(SCHEMA_CHAIN_PREFIX.length)),
-    };
+    const version = Number(schema.name.slice(SCHEMA_CHAIN_PREFIX.length));
+    return { present: [...present, 'inet'], version };
   }
 
   /** Both tables gone, with all VMs in them; no error where they are gone already. */
@@ -128,53 +127,63 @@ export class NftClient {
 
   /** Taps that have rules. Empty where the tables are not there. */
   async taps(o: NftCallOptions = {}): Promise<string[]> {
-    const elements = await this.#elements([{ list: { map: inet('policy') } }], o);
-    return elements.get('inet policy')?.map(({ key }) => keyText(key, 0)) ?? [];
+    const elements = listed(await this.#list({ map: inet('policies') }, o));
+    return elements.get('inet policies')?.map(({ key }) => keyText(key, 0)) ?? [];
   }
 
   /** What there is of each VM in the tables, for `removeVm`. Lists both tables: some 0.1 s with a thousand VMs. */
   async remains(o: NftCallOptions = {}): Promise<VmRemains[]> {
-    const tables = (['inet', 'netdev'] as const).map((family) => ({
-      list: { table: { family, name: TABLE } },
-    }));
-    return findRemains(await this.#list(tables, o));
+    const replies = await this.#listAll(
+      (['inet', 'netdev'] as const).map((family) => ({ table: { family, name: TABLE } })),
+      o,
+    );
+    return findRemains(replies);
   }
 
   /**
-   * Counters of all VMs by tap, or of one. Reads the sets of counters as they are; nothing is reset.
+   * Counters of all VMs by tap. Nothing is reset; they live as long as the VM's rules, those of a rule as
+   * long as the rule.
+   *
+   * @param o.groups which; the others are 0. Default: all
    */
-  async counters(o: NftCallOptions & { tap?: string } = {}): Promise<Map<string, VmCounters>> {
-    const elements = await this.#elements(
-      COUNTER_SETS.map((set) => ({ list: { set } })),
-      o,
+  async counters(
+    o: NftCallOptions & { groups?: readonly CounterGroup[] } = {},
+  ): Promise<Map<string, VmCounters>> {
+    const groups = o.groups ?? (Object.keys(COUNTER_SETS) as CounterGroup[]);
+    const sets = groups.flatMap((group): readonly Named[] => COUNTER_SETS[group]);
+    return countersByTap(
+      listed(
+        await this.#listAll(
+          sets.map((set) => ({ set })),
+          o,
+        ),
+      ),
     );
-    const all = countersByTap(elements);
-    if (o.tap === undefined) return all;
-    const one = all.get(o.tap);
-    return new Map(one === undefined ? [] : [[o.tap, one]]);
   }
 
   /** Addresses that are open to a VM's dynamic rule. Empty where there is no such rule. */
   async openAddresses(
-    set: { tap: string; ruleId: number },
+    rule: { tap: string; ruleId: number },
     o: NftCallOptions = {},
   ): Promise<{ address: string; expiresS: number | undefined }[]> {
-    const name = inet(setOfRule(set.tap, set.ruleId));
-    const elements = await this.#elements([{ list: { set: name } }], o);
-    return (elements.get(`inet ${name.name}`) ?? []).map(({ key, expires }) => ({
+    const set = inet(setOfRule(rule.tap, rule.ruleId));
+    const elements = listed(await this.#list({ set }, o));
+    return (elements.get(`inet ${set.name}`) ?? []).map(({ key, expires }) => ({
       address: keyText(key, 0),
       expiresS: expires,
     }));
   }
 
-  async #elements(commands: readonly object[], o: NftCallOptions) {
-    return listed(await this.#list(commands, o));
+  /** One call each: nft forgets the first of two lists in one call (1.0.6 and 1.1.3). */
+  async #listAll(objects: readonly object[], o: NftCallOptions): Promise<NftReply> {
+    const replies = await Promise.all(objects.map((object) => this.#list(object, o)));
+    return { nftables: replies.flatMap(({ nftables }) => nftables) };
   }
 
   /** Nothing where what is asked for is not there. */
-  async #list(commands: readonly object[], o: NftCallOptions): Promise<NftReply> {
+  async #list(object: object, o: NftCallOptions): Promise<NftReply> {
     try {
-      return JSON.parse(await this.#run(commands, o)) as NftReply;
+      return parseReply(await this.#run([{ list: object }], o));
     } catch (error) {
       if (error instanceof NetworkRulesError && error.reason === 'missing') return { nftables: [] };
       throw error;

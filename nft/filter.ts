@@ -45,7 +45,7 @@ import {
   logTo,
   ruleIn,
 } from './parts.ts';
-import { RESERVED_RANGES } from './policy.ts';
+import { DEFAULT_LIMITS, RESERVED_RANGES } from './policy.ts';
 
 /** Answers (resets, ICMP errors) to one VM per second; what is over that is dropped. */
 const REJECTS_PER_SECOND = 200;
@@ -68,7 +68,9 @@ export function filterChains(rates: LogRates): NftCommand[] {
     forward: forwardRules(),
     from_vm: fromVmRules(),
     from_vm_related: relatedRules(),
+    new: newRules(),
     to_vm: toVmRules(),
+    reply: replyRules(),
     admitted: [[jump('log_allow')], [goto('pass')]],
     log_allow: [logAllow(rates)],
     pass: [[is(IIF, '@taps'), goto('up')], [goto('down')]],
@@ -130,7 +132,7 @@ export function filterSets(): NftCommand[] {
   return [
     { add: { table: { family: 'inet', name: TABLE } } },
     addSet({ ...inet('taps'), type: 'ifname' }),
-    addSet({ ...inet('silent'), type: 'ifname' }),
+    ...['silent', 'excepted', 'owndns'].map((name) => addSet({ ...inet(name), type: 'ifname' })),
     addSet({ ...inet('self'), type: ['ifname', 'ipv4_addr'] }),
     addSet({ ...inet('dnsok'), type: ['ifname', 'ipv4_addr'] }),
     addSet({ ...inet('nat'), type: 'ipv4_addr' }),
@@ -145,14 +147,17 @@ export function filterSets(): NftCommand[] {
     }),
     addSet({ ...inet('denied'), type: ['ifname', 'mark'], ...dynamic }),
     addSet({ ...inet('logged'), type: 'ifname', ...dynamic }),
-    // A count of connections cannot be kept in a set with timeouts.
-    addSet({ ...inet('dnsconns'), type: 'ifname', size: dynamic.size }),
-    ...['logq', 'allowq', 'rejectq', 'pingq'].map((name) =>
+    // Counts of connections cannot be kept in a set with timeouts.
+    ...['conns', 'dnsconns'].map((name) =>
+      addSet({ ...inet(name), type: 'ifname', size: dynamic.size }),
+    ),
+    ...['logq', 'allowq', 'rejectq', 'pingq', 'newq', 'dnsq'].map((name) =>
       addSet({ ...inet(name), type: 'ifname', ...budget }),
     ),
     ...VM_LIMITS.map((kind) => addMap({ ...inet(mapOfLimit(kind)), type: 'ifname', map: 'limit' })),
     addMap({ ...inet('inward'), type: ['ifname', 'inet_proto', 'inet_service'], map: 'mark' }),
-    addMap({ ...inet('policy'), type: 'ifname', map: 'verdict' }),
+    addMap({ ...inet('ownlimits'), type: 'ifname', map: 'verdict' }),
+    addMap({ ...inet('policies'), type: 'ifname', map: 'verdict' }),
   ];
 }
 
@@ -195,9 +200,36 @@ function fromVmRules(): Statement[][] {
     [is(DIRECTION, 'reply'), goto('deny_cut')],
     [hasAny(ct('status'), 'dnat'), goto('deny_dnat')],
     [hasAny(STATE, 'new'), is(L4, 'tcp'), isNot(flags, 'syn'), goto('deny_state')],
-    [{ vmap: { key: IIF, data: '@policy' } }],
+    [isNot(IIF, '@excepted'), toReserved(), goto('deny_reserved')],
+    // The VM's own rules set the connection's mark and come back.
+    [{ vmap: { key: IIF, data: '@policies' } }],
+    [is(concat(IIF, CT_MARK), '@live'), goto('new')],
+    [hasAny(STATE, 'established'), goto('deny_cut')],
     [goto('deny_policy')],
   ];
+}
+
+/** By the connection's first packet: so the same rules fit replies too. */
+const toReserved = (): Statement => is(ct('ip daddr', 'original'), '@reserved');
+
+/** What a new connection has to pass that a rule lets through. */
+function newRules(): Statement[][] {
+  const { newConnectionsPerSecond: rate, newConnectionsBurst: burst, connections } = DEFAULT_LIMITS;
+  const count = { 'ct count': { val: connections, inv: true } } as const;
+  return [
+    // Under another rule than before; it has been let in already.
+    [hasAny(STATE, 'established'), goto('pass')],
+    [{ vmap: { key: IIF, data: '@ownlimits' } }],
+    [over('newq', IIF, rate, burst), goto('deny_rate')],
+    [{ set: { op: 'add', elem: IIF, set: '@conns', stmt: [count] } }, goto('deny_connections')],
+    [goto('admitted')],
+  ];
+}
+
+/** More often than so many times a second, counted for each interface. */
+function over(set: string, elem: typeof IIF, rate: number, burst = rate): Statement {
+  const limit = { rate, per: 'second', burst, inv: true } as const;
+  return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
 }
 
 /** An ICMP error may quote only a connection in which the VM itself takes part, and that is allowed. */
@@ -212,29 +244,30 @@ function relatedRules(): Statement[][] {
 
 function toVmRules(): Statement[][] {
   const toPort = concat(OIF, L4, field('th', 'dport'));
-  const fromOutside = [is(DIRECTION, 'original'), hasAny(ct('status'), 'dnat')];
-  const answer = [hasAny(STATE, 'established'), is(DIRECTION, 'reply')];
+  const published = [
+    is(DIRECTION, 'original'),
+    hasAny(ct('status'), 'dnat'),
+    put(CT_MARK, { map: { key: toPort, data: '@inward' } }),
+  ];
+  const own = is(concat(OIF, ct('ip saddr', 'original')), '@self');
   return [
     [is(meta('nfproto'), 'ipv6'), goto('deny_inward')],
-    // After a change of the policy a connection may be another rule's; the remote end may be the first to speak.
-    [
-      ...answer,
-      is(concat(OIF, ct('ip saddr', 'original')), '@self'),
-      { vmap: { key: OIF, data: '@policy' } },
-    ],
-    [
-      ...fromOutside,
-      hasAny(STATE, 'new'),
-      put(CT_MARK, { map: { key: toPort, data: '@inward' } }),
-      goto('admitted'),
-    ],
-    [
-      ...fromOutside,
-      hasAny(STATE, 'established'),
-      put(CT_MARK, { map: { key: toPort, data: '@inward' } }),
-      goto('down'),
-    ],
+    [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), own, jump('reply')],
+    [hasAny(STATE, 'new'), ...published, goto('admitted')],
+    [hasAny(STATE, 'established'), ...published, goto('down')],
     [goto('deny_inward')],
+  ];
+}
+
+/**
+ * A reply in a connection whose rule is gone: after a change of the policy it may be another rule's, and the remote
+ * end may be the first to speak.
+ */
+function replyRules(): Statement[][] {
+  return [
+    [isNot(OIF, '@excepted'), toReserved(), goto('deny_inward')],
+    [{ vmap: { key: OIF, data: '@policies' } }],
+    [is(concat(OIF, CT_MARK), '@live'), goto('down')],
   ];
 }
 
@@ -283,16 +316,6 @@ function toHostRules(): Statement[][] {
 
 function toGatewayRules(): Statement[][] {
   const dnsByTcp = is(field('tcp', 'dport'), 53);
-  const tooManyPings: Statement = {
-    set: {
-      op: 'update',
-      elem: IIF,
-      set: '@pingq',
-      stmt: [
-        { limit: { rate: PINGS_PER_SECOND, per: 'second', burst: PINGS_PER_SECOND, inv: true } },
-      ],
-    },
-  };
   const tooManyConnections: Statement = {
     set: {
       op: 'add',
@@ -301,17 +324,20 @@ function toGatewayRules(): Statement[][] {
       stmt: [{ 'ct count': { val: DNS_CONNECTIONS, inv: true } }],
     },
   };
+  const dnsByUdp = is(field('udp', 'dport'), 53);
+  const rate = DEFAULT_LIMITS.dnsQueriesPerSecond;
   return [
-    [
-      is(field('udp', 'dport'), 53),
-      { limit: { map: { key: IIF, data: `@${mapOfLimit('dns')}` } } },
-      goto('deny_dns'),
-    ],
-    [is(field('udp', 'dport'), 53), ACCEPT],
+    [dnsByUdp, isNot(IIF, '@owndns'), over('dnsq', IIF, rate, rate * 2), goto('deny_dns')],
+    [dnsByUdp, { limit: { map: { key: IIF, data: `@${mapOfLimit('dns')}` } } }, goto('deny_dns')],
+    [dnsByUdp, ACCEPT],
     [dnsByTcp, hasAny(STATE, 'invalid', 'untracked', 'related'), goto('deny_state')],
     [dnsByTcp, hasAny(STATE, 'new'), tooManyConnections, goto('deny_connections')],
     [dnsByTcp, ACCEPT],
-    [is(field('icmp', 'type'), 'echo-request'), tooManyPings, goto('deny_rate')],
+    [
+      is(field('icmp', 'type'), 'echo-request'),
+      over('pingq', IIF, PINGS_PER_SECOND),
+      goto('deny_rate'),
+    ],
     [is(field('icmp', 'type'), 'echo-request'), ACCEPT],
   ];
 }
@@ -324,7 +350,7 @@ const countDenied = (key: typeof IIF): Statement => ({
 const LOGGED_CAUSES = FILTER_CAUSES.filter((cause) => cause !== 'upload' && cause !== 'download');
 
 /** Causes whose chain is reached by packets to a VM as well, where the policy is asked about a reply. */
-const ALSO_INWARD: readonly DenialCause[] = ['policy', 'reserved', 'isolated', 'cut', 'rule'];
+const ALSO_INWARD: readonly DenialCause[] = ['isolated', 'rule'];
 
 function causeRules(cause: DenialCause, rates: LogRates): Statement[][] {
   if (cause === 'inward') return inwardRules(rates);
@@ -346,24 +372,18 @@ function inwardRules(rates: LogRates): Statement[][] {
     ],
     logDenied('inward', OIF, rates),
     [countDenied(OIF)],
-    [hasAny(STATE, 'established'), is(L4, 'tcp'), overRejects(OIF), DROP],
+    [hasAny(STATE, 'established'), is(L4, 'tcp'), over('rejectq', OIF, REJECTS_PER_SECOND), DROP],
     [hasAny(STATE, 'established'), is(L4, 'tcp'), { reject: { type: 'tcp reset' } }],
     [DROP],
   ];
 }
-
-const overRejects = (elem: typeof IIF): Statement => {
-  const rate = REJECTS_PER_SECOND;
-  const limit = { rate, per: 'second', burst: rate, inv: true } as const;
-  return { set: { op: 'update', elem, set: '@rejectq', stmt: [{ limit }] } };
-};
 
 /** Fails at once and says so, rather than looking like a broken network. */
 function denyRules(): Statement[][] {
   return [
     [countDenied(IIF)],
     [is(IIF, '@silent'), DROP],
-    [overRejects(IIF), DROP],
+    [over('rejectq', IIF, REJECTS_PER_SECOND), DROP],
     [is(L4, 'tcp'), { reject: { type: 'tcp reset' } }],
     [{ reject: { type: 'icmpx', expr: 'admin-prohibited' } }],
   ];

@@ -6,7 +6,7 @@
  */
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
 export { checkPolicy, checkVm } from './check.ts';
-export { NftClient } from './client.ts';
+export { type CounterGroup, NftClient } from './client.ts';
 export type { NftTransaction } from './json.ts';
 export {
   DENIAL_CAUSES,

@@ -28,6 +28,7 @@ export type Expression =
 export type Verdict =
   | { readonly accept: null }
   | { readonly drop: null }
+  | { readonly return: null }
   | { readonly goto: { readonly target: string } }
   | { readonly jump: { readonly target: string } };
 
@@ -170,6 +171,7 @@ export const goto = (target: string): Verdict => ({ goto: { target } });
 export const jump = (target: string): Verdict => ({ jump: { target } });
 export const ACCEPT: Verdict = { accept: null };
 export const DROP: Verdict = { drop: null };
+export const RETURN: Verdict = { return: null };
 /** Sets a mark of the packet or of its connection. */
 export const put = (key: Expression, value: Expression): Statement => ({ mangle: { key, value } });
 

@@ -27,8 +27,8 @@ import {
   dynamicRuleIds,
   dynamicSet,
   type Elements,
+  hasNamedLimit,
   identity,
-  LIMIT_FIELDS,
   policyElements,
 } from './vm-parts.ts';
 
@@ -53,7 +53,7 @@ export function remainsOf(vm: VmNetwork): VmRemains {
     tap,
     elements: [...identity(vm), ...policyElements(vm), ...counted(tap, denied)],
     dynamicRuleIds: dynamicRuleIds(policy.rules),
-    limits: VM_LIMITS.filter((kind) => policy.limits[LIMIT_FIELDS[kind]] !== undefined),
+    limits: VM_LIMITS.filter((kind) => hasNamedLimit(policy.limits, kind)),
   };
 }
 
@@ -63,6 +63,7 @@ function counted(tap: string, marks: readonly number[]): Elements[] {
   return [
     { set: inet('denied'), elem: keys(marks) },
     { set: inet('logged'), elem: [tap] },
+    { set: inet('conns'), elem: [tap] },
     { set: inet('dnsconns'), elem: [tap] },
     { set: netdev('denied'), elem: keys(GUARD_CAUSES.map(causeMark)) },
     { set: netdev('logged'), elem: [tap] },

@@ -10,6 +10,11 @@ export interface NftReply {
   readonly nftables: readonly Readonly<Record<string, unknown>>[];
 }
 
+/** nft writes nothing at all where a list is empty. */
+export function parseReply(output: string): NftReply {
+  return output.trim() === '' ? { nftables: [] } : (JSON.parse(output) as NftReply);
+}
+
 /** Packets, and bytes of their IP headers and all behind. */
 export interface Count {
   readonly packets: number;
@@ -175,10 +180,12 @@ function note(counters: MutableCounters, set: string, mark: number, count: Count
 
 /** Sets and maps whose keys begin with the tap's name; budgets that time out by themselves are not among them. */
 const KEYED_BY_TAP = new Set([
-  ...['taps', 'silent', 'self', 'dnsok', 'live', 'sent', 'received', 'denied', 'logged'].map(
+  ...['taps', 'silent', 'excepted', 'owndns', 'self', 'dnsok', 'live', 'sent', 'received'].map(
     (name) => `inet ${name}`,
   ),
-  ...['dnsconns', 'inward', 'policy'].map((name) => `inet ${name}`),
+  ...['denied', 'logged', 'conns', 'dnsconns', 'inward', 'ownlimits', 'policies'].map(
+    (name) => `inet ${name}`,
+  ),
   ...['id4', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
 ]);
 

@@ -8,11 +8,13 @@ import {
   hasAny,
   is,
   isNot,
+  jump,
   L4,
   MARK,
   type Named,
   type NftCommand,
   put,
+  RETURN,
   type SetObject,
   type Statement,
   STATE,
@@ -31,7 +33,13 @@ import {
   type VmLimit,
 } from './names.ts';
 import { addSet, cidrElements, ruleIn } from './parts.ts';
-import type { EgressRule, NetworkLimits, PublishedPort, VmNetwork } from './policy.ts';
+import {
+  DEFAULT_LIMITS,
+  type EgressRule,
+  type NetworkLimits,
+  type PublishedPort,
+  type VmNetwork,
+} from './policy.ts';
 
 /** Most addresses that a dynamic rule holds at a time. */
 export const MAX_DYNAMIC_ADDRESSES = 4096;
@@ -73,7 +81,7 @@ export function identity({ tap, mac, guestAddress, gatewayAddress }: VmNetwork):
     { set: inet('taps'), elem: [tap] },
     { set: inet('sent'), elem: [tap] },
     { set: inet('received'), elem: [tap] },
-    { set: inet('policy'), elem: [[tap, goto(chainOfPolicy(tap))]] },
+    { set: inet('policies'), elem: [[tap, jump(chainOfPolicy(tap))]] },
   ];
 }
 
@@ -81,10 +89,14 @@ export function identity({ tap, mac, guestAddress, gatewayAddress }: VmNetwork):
 export function policyElements(vm: VmNetwork): Elements[] {
   const { tap, guestAddress, gatewayAddress, policy } = vm;
   const open = policy.mode === 'nat-filtered';
+  const ownDns = policy.limits.dnsQueriesPerSecond !== DEFAULT_LIMITS.dnsQueriesPerSecond;
   return [
     { set: inet('dnsok'), elem: open ? [{ concat: [tap, gatewayAddress] }] : [] },
     { set: inet('nat'), elem: open ? [guestAddress] : [] },
     { set: inet('silent'), elem: policy.denial === 'drop' ? [tap] : [] },
+    { set: inet('excepted'), elem: policy.exceptions.length > 0 ? [tap] : [] },
+    { set: inet('owndns'), elem: ownDns ? [tap] : [] },
+    { set: inet('ownlimits'), elem: hasOwnLimits(vm) ? [[tap, goto(chainOfNew(tap))]] : [] },
     { set: inet('live'), elem: liveMarks(vm).map((mark) => ({ concat: [tap, mark] })) },
     { set: inet('inward'), elem: policy.published.map((port) => inwardElement(vm, port)) },
   ];
@@ -116,25 +128,25 @@ export function dynamicRuleIds(rules: readonly EgressRule[]): number[] {
   return rules.filter(({ destination }) => destination.kind === 'dynamic').map(({ id }) => id);
 }
 
-/** Rules of the chain that decides about the VM's packets, and about replies to it after a change. */
+/**
+ * Rules that say under which rule of the policy a connection is, by its mark; also for replies, after a change. A
+ * connection that fits none keeps the mark it had, which is of no rule that is.
+ */
 export function policyRules(vm: VmNetwork): NftCommand[] {
-  const { generation, policy } = vm;
-  const chain = chainOfPolicy(vm.tap);
+  const { tap, generation, policy } = vm;
+  const chain = chainOfPolicy(tap);
   const rule = ruleIn('inet');
-  const ofGeneration = { '&': [CT_MARK, GENERATION_MASK] } as const;
   if (policy.mode === 'isolated') return [rule(chain, goto('deny_isolated'))];
-  const toReserved = [is(originalAddress, '@reserved'), ...exceptExceptions(policy.exceptions)];
+  const ofGeneration = { '&': [CT_MARK, GENERATION_MASK] } as const;
+  const toReserved: Statement[] = [
+    is(originalAddress, '@reserved'),
+    isNot(originalAddress, { set: cidrElements(policy.exceptions) }),
+  ];
   return [
-    rule(
-      chain,
-      hasAny(STATE, 'established'),
-      isNot(ofGeneration, ruleMark(generation, 0)),
-      goto('deny_cut'),
-    ),
-    rule(chain, ...toReserved, goto('deny_reserved')),
-    ...policy.rules.map((egress): NftCommand => egressRule(vm, egress)),
-    rule(chain, hasAny(STATE, 'established'), goto('deny_cut')),
-    rule(chain, goto('deny_policy')),
+    rule(chain, hasAny(STATE, 'established'), isNot(ofGeneration, ruleMark(generation, 0)), RETURN),
+    // Without exceptions it is the same for all, and was looked at already.
+    ...(policy.exceptions.length === 0 ? [] : [rule(chain, ...toReserved, goto('deny_reserved'))]),
+    ...policy.rules.flatMap((egress) => egressRules(vm, egress)),
   ];
 }
 
@@ -142,38 +154,56 @@ export function policyRules(vm: VmNetwork): NftCommand[] {
 const originalAddress = ct('ip daddr', 'original');
 const originalPort = ct('proto-dst', 'original');
 
-function exceptExceptions(exceptions: readonly string[]): Statement[] {
-  return exceptions.length === 0 ? [] : [isNot(originalAddress, { set: cidrElements(exceptions) })];
-}
+/**
+ * Some ports and addresses become a rule each, more of them a set. A set in a rule is one more thing of each VM's that
+ * nft lists whenever it is called, and a rule is not.
+ */
+const MAX_SPELT_OUT = 8;
 
-function egressRule(vm: VmNetwork, rule: EgressRule): NftCommand {
+function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
   const mark = ruleMark(vm.generation, rule.id);
   const end: Statement[] =
-    rule.action === 'allow'
-      ? [put(CT_MARK, mark), goto(chainOfNew(vm.tap))]
-      : [put(MARK, mark), goto('deny_rule')];
-  return {
-    add: {
-      rule: {
-        family: 'inet',
-        table: TABLE,
-        chain: chainOfPolicy(vm.tap),
-        expr: [...protocolMatch(rule), ...destinationMatch(vm, rule), ...end],
-        comment: rule.title,
+    rule.action === 'allow' ? [put(CT_MARK, mark), RETURN] : [put(MARK, mark), goto('deny_rule')];
+  const { ports, addresses } = spellOut(
+    mergedPorts(rule.ports).map(([first, last]) =>
+      first === last ? first : { range: [first, last] },
+    ),
+    rule.destination.kind === 'addresses' ? cidrElements(rule.destination.cidrs) : [],
+  );
+  const protocol: Statement =
+    rule.protocol === 'icmp' ? is(field('icmp', 'type'), 'echo-request') : is(L4, rule.protocol);
+  return ports.flatMap((port) =>
+    addresses.map((address): NftCommand => ({
+      add: {
+        rule: {
+          family: 'inet',
+          table: TABLE,
+          chain: chainOfPolicy(vm.tap),
+          expr: [
+            protocol,
+            ...(port === undefined ? [] : [is(originalPort, port)]),
+            ...(address === undefined ? [] : [is(originalAddress, address)]),
+            ...destinationMatch(vm, rule),
+            ...end,
+          ],
+          comment: rule.title,
+        },
       },
-    },
-  };
+    })),
+  );
 }
 
-function protocolMatch({ protocol, ports }: EgressRule): Statement[] {
-  if (protocol === 'icmp') return [is(field('icmp', 'type'), 'echo-request')];
-  const match = is(L4, protocol);
-  if (ports.length === 0) return [match];
-  const elements = mergedPorts(ports).map(([first, last]): Expression =>
-    first === last ? first : { range: [first, last] },
-  );
-  const one = elements.length === 1 ? elements[0]! : { set: elements };
-  return [match, is(originalPort, one)];
+/** Each combination on its own, or one set for each; undefined: any. */
+function spellOut(
+  ports: readonly Expression[],
+  addresses: readonly Expression[],
+): Record<'ports' | 'addresses', readonly (Expression | undefined)[]> {
+  const combinations = Math.max(ports.length, 1) * Math.max(addresses.length, 1);
+  const parts = (some: readonly Expression[]) => {
+    if (some.length === 0) return [undefined];
+    return combinations > MAX_SPELT_OUT && some.length > 1 ? [{ set: some }] : some;
+  };
+  return { ports: parts(ports), addresses: parts(addresses) };
 }
 
 /** Ports in order, without overlaps: nft 1.0.6 refuses those in a set. */
@@ -184,7 +214,7 @@ function mergedPorts(ports: EgressRule['ports']): [number, number][] {
   const merged: [number, number][] = [];
   for (const range of ranges) {
     const last = merged.at(-1);
-    if (last !== undefined && range[0] <= last[1] + 1) last[1] = Math.max(last[1], range[1]);
+    if (last !== undefined && range[0] <= last[1]) last[1] = Math.max(last[1], range[1]);
     else merged.push(range);
   }
   return merged;
@@ -193,25 +223,39 @@ function mergedPorts(ports: EgressRule['ports']): [number, number][] {
 function destinationMatch({ tap, policy }: VmNetwork, rule: EgressRule): Statement[] {
   switch (rule.destination.kind) {
     case 'public':
-      // What is an exception is for rules that name it. Without exceptions none gets this far.
+      // What is an exception is for rules that name it. Without exceptions no reserved address gets this far.
       return rule.action === 'allow' && policy.exceptions.length > 0
         ? [isNot(originalAddress, '@reserved')]
         : [];
     case 'addresses':
-      return [is(originalAddress, { set: cidrElements(rule.destination.cidrs) })];
+      return [];
     case 'dynamic':
       return [is(originalAddress, `@${setOfRule(tap, rule.id)}`)];
   }
 }
 
-/** Rules that a new connection has to pass which a rule of the policy lets through. */
-export function newConnectionRules({ tap, policy: { limits } }: VmNetwork): NftCommand[] {
-  const chain = chainOfNew(tap);
+/** Whether the VM's bounds on connections are others than those that all VMs have. */
+export function hasOwnLimits({ policy: { limits } }: VmNetwork): boolean {
+  return (
+    limits.newConnectionsPerSecond !== DEFAULT_LIMITS.newConnectionsPerSecond ||
+    burstOf(limits) !== DEFAULT_LIMITS.newConnectionsBurst ||
+    limits.connections !== DEFAULT_LIMITS.connections
+  );
+}
+
+function burstOf(limits: NetworkLimits): number {
+  return limits.newConnectionsBurst ?? (limits.newConnectionsPerSecond ?? 0) * 2;
+}
+
+/** The VM's own rules for new connections, where it has its own bounds. */
+export function ownLimitRules(vm: VmNetwork): NftCommand[] {
+  if (!hasOwnLimits(vm)) return [];
+  const { limits } = vm.policy;
+  const chain = chainOfNew(vm.tap);
   const rule = ruleIn('inet');
   const { newConnectionsPerSecond: rate, connections } = limits;
-  const burst = limits.newConnectionsBurst ?? (rate ?? 0) * 2;
+  const burst = burstOf(limits);
   return [
-    rule(chain, hasAny(STATE, 'established'), goto('pass')),
     ...(rate === undefined
       ? []
       : [rule(chain, { limit: { rate, per: 'second', burst, inv: true } }, goto('deny_rate'))]),
@@ -226,7 +270,7 @@ export function newConnectionRules({ tap, policy: { limits } }: VmNetwork): NftC
 export function namedLimits(tap: string, limits: NetworkLimits): NftCommand[] {
   return (Object.keys(LIMIT_FIELDS) as VmLimit[]).flatMap((kind) => {
     const rate = limits[LIMIT_FIELDS[kind]];
-    if (rate === undefined) return [];
+    if (!hasNamedLimit(limits, kind) || rate === undefined) return [];
     const inBytes = { rate_unit: 'bytes', burst: burstBytes(rate), burst_unit: 'bytes' } as const;
     const unit = kind === 'dns' ? { burst: Math.min(rate * 2, 65535) } : inBytes;
     return [
@@ -234,6 +278,12 @@ export function namedLimits(tap: string, limits: NetworkLimits): NftCommand[] {
       { add: { element: { ...inet(mapOfLimit(kind)), elem: [[tap, limitOf(tap, kind)]] } } },
     ];
   });
+}
+
+/** Whether the VM needs this limit of its own: it has one, and not the one that all share. */
+export function hasNamedLimit(limits: NetworkLimits, kind: VmLimit): boolean {
+  const rate = limits[LIMIT_FIELDS[kind]];
+  return rate !== undefined && !(kind === 'dns' && rate === DEFAULT_LIMITS.dnsQueriesPerSecond);
 }
 
 /** Which field of the limits each named limit is made from. */

@@ -14,17 +14,25 @@ import {
   VM_LIMITS,
   type VmLimit,
 } from './names.ts';
-import { addChain, addElements, deleteElements, discardElements, flushChain } from './parts.ts';
+import {
+  addChain,
+  addElements,
+  deleteChain,
+  deleteElements,
+  discardElements,
+  flushChain,
+} from './parts.ts';
 import type { EgressRule, VmNetwork } from './policy.ts';
 import {
   deviceChain,
   dynamicRuleIds,
   dynamicSets,
+  hasNamedLimit,
   type Elements,
   identity,
   LIMIT_FIELDS,
   namedLimits,
-  newConnectionRules,
+  ownLimitRules,
   policyElements,
   policyRules,
 } from './vm-parts.ts';
@@ -45,10 +53,9 @@ export function addVm(vm: VmNetwork): NftTransaction {
   const { tap, policy } = vm;
   return [
     ...deviceChain(tap),
-    addChain(inet(chainOfNew(tap))),
     addChain(inet(chainOfPolicy(tap))),
     ...dynamicSets(vm),
-    ...newConnectionRules(vm),
+    ...ownLimits(vm),
     ...policyRules(vm),
     ...namedLimits(tap, policy.limits),
     ...[...identity(vm), ...policyElements(vm)].flatMap(added),
@@ -70,6 +77,7 @@ export function changePolicy(before: VmNetwork, after: VmNetwork): NftTransactio
   const kept = new Set(dynamicRuleIds(before.policy.rules));
   const wanted = new Set(dynamicRuleIds(after.policy.rules));
   const sameGeneration = before.generation === after.generation;
+  const [limitsBefore, limitsAfter] = changedOwnLimits(before, after);
   // Of another generation nothing is kept, addresses neither.
   const gone = [...kept].filter((id) => !wanted.has(id));
   const renewed = sameGeneration ? [] : [...kept].filter((id) => wanted.has(id));
@@ -79,9 +87,10 @@ export function changePolicy(before: VmNetwork, after: VmNetwork): NftTransactio
     ...policyRules(after),
     ...gone.map((id): NftCommand => ({ delete: { set: inet(setOfRule(tap, id)) } })),
     ...renewed.map((id): NftCommand => ({ flush: { set: inet(setOfRule(tap, id)) } })),
-    ...changedNewRules(before, after),
+    ...limitsBefore,
     ...changedLimits(before, after),
     ...changedElements(policyElements(before), policyElements(after)),
+    ...limitsAfter,
     ...discardElements(inet('denied'), goneDenyMarks(before, after)),
   ];
 }
@@ -116,11 +125,22 @@ function meaning({ action, protocol, ports, destination }: EgressRule): unknown 
   return { action, protocol, ports, destination };
 }
 
-function changedNewRules(before: VmNetwork, after: VmNetwork): NftCommand[] {
-  const rules = newConnectionRules(after);
+function ownLimits(vm: VmNetwork): NftCommand[] {
+  const rules = ownLimitRules(vm);
+  return rules.length === 0 ? [] : [addChain(inet(chainOfNew(vm.tap))), ...rules];
+}
+
+/** Of the VM's own bounds on connections: what to do before, and after, the elements change. */
+function changedOwnLimits(before: VmNetwork, after: VmNetwork): [NftCommand[], NftCommand[]] {
+  const rules = ownLimitRules(after);
+  const old = ownLimitRules(before);
   // The kernel's count of connections begins anew with the rule, so it stays where it can.
-  if (isDeepStrictEqual(rules, newConnectionRules(before))) return [];
-  return [flushChain(inet(chainOfNew(after.tap))), ...rules];
+  if (isDeepStrictEqual(rules, old)) return [[], []];
+  const chain = inet(chainOfNew(after.tap));
+  const emptied = old.length === 0 ? [] : [flushChain(chain)];
+  return rules.length === 0
+    ? [emptied, [deleteChain(chain)]]
+    : [[...emptied, ...ownLimits(after)], []];
 }
 
 function changedLimits(before: VmNetwork, after: VmNetwork): NftCommand[] {
@@ -133,7 +153,7 @@ function changedLimits(before: VmNetwork, after: VmNetwork): NftCommand[] {
     [LIMIT_FIELDS[kind]]: vm.policy.limits[LIMIT_FIELDS[kind]],
   });
   return changed.flatMap((kind) => [
-    ...(before.policy.limits[LIMIT_FIELDS[kind]] === undefined ? [] : deletedLimit(tap, kind)),
+    ...(hasNamedLimit(before.policy.limits, kind) ? deletedLimit(tap, kind) : []),
     ...namedLimits(tap, only(after, kind)),
   ]);
 }
