@@ -37,6 +37,9 @@
  * │  ├─ PoolMemoryError            ERR_POOL_MEMORY        more promised than the host has
  * │  ├─ PoolLeaseError             ERR_POOL_LEASE         the VM was given back
  * │  └─ PoolUncleanError           ERR_POOL_UNCLEAN       a used VM cannot be made as new
+ * ├─ NetworkError
+ * │  ├─ NetworkPolicyError         ERR_NETWORK_POLICY     a field of a VM's network policy, its value, and what would be right
+ * │  └─ NetworkRulesError          ERR_NETWORK_RULES      nft or the kernel refused; reason and nft's own words
  * └─ CommandExitError              ERR_COMMAND_EXIT       a command's non-zero exit; carries the result
  * ```
  *
@@ -473,6 +476,50 @@ export class PoolLeaseError extends PoolError {
 /** A used VM cannot be made as new, so it is destroyed. In events only: nobody waits for that. */
 export class PoolUncleanError extends PoolError {
   override readonly code = 'ERR_POOL_UNCLEAN';
+}
+
+/** Any failure of a VM's network. */
+export abstract class NetworkError extends QmpAgentError {}
+
+/** A VM's network policy cannot be made into rules. */
+export class NetworkPolicyError extends NetworkError {
+  override readonly code = 'ERR_NETWORK_POLICY';
+  /** The field's path, e.g. `policy.rules[2].ports[0]`. */
+  readonly field: string;
+  readonly value: unknown;
+  constructor(
+    message: string,
+    details: ErrorDetails & { field: string; value: unknown; hint: string },
+  ) {
+    super(message, details);
+    this.field = details.field;
+    this.value = details.value;
+  }
+}
+
+/** Why rules could not be changed or read. */
+export type NetworkRulesReason =
+  | 'missing' // the table, or something in it that the change is about, is not there
+  | 'exists' // something of the same name is there already, and is another
+  | 'in-use' // something still refers to what should go
+  | 'full' // a set has no room
+  | 'schema' // the tables were made by another version
+  | 'refused'; // all else
+
+/** nft, or the kernel, refused to change or read rules. Nothing was changed. */
+export class NetworkRulesError extends NetworkError {
+  override readonly code = 'ERR_NETWORK_RULES';
+  readonly reason: NetworkRulesReason;
+  /** The last lines that nft wrote to stderr. */
+  readonly stderr: string;
+  constructor(
+    message: string,
+    details: ErrorDetails & { reason: NetworkRulesReason; stderr: string; hint: string },
+  ) {
+    super(message, details);
+    this.reason = details.reason;
+    this.stderr = details.stderr;
+  }
 }
 
 /** The part of a command's result that {@link CommandExitError} shows in its message. */

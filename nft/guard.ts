@@ -1,0 +1,132 @@
+/**
+ * Table `netdev qmp_agent`: what a frame must be before the host's IP layer sees it. One base chain for each tap
+ * (nft 1.0.6 loses a chain with a list of devices when one of them goes), and one chain of rules for all.
+ *
+ * `ether type` is compared as it is in the frame: a tagged frame, VID 0 too, is no IPv4 here, while the
+ * kernel's IP layer would take it for such.
+ */
+import {
+  ACCEPT,
+  concat,
+  DROP,
+  field,
+  goto,
+  IIF,
+  is,
+  isNot,
+  L4,
+  MARK,
+  meta,
+  type NftCommand,
+  put,
+  type Statement,
+} from './json.ts';
+import { type DenialCause, GUARD_CAUSES, MARK_BASE } from './marks.ts';
+import { UNROUTABLE_RANGES } from './policy.ts';
+import {
+  addChain,
+  addSet,
+  cidrElements,
+  flushChain,
+  logDenied,
+  type LogRates,
+  ruleIn,
+} from './parts.ts';
+import { netdev, TABLE } from './names.ts';
+
+/** ARP frames of one VM per second that are let through. */
+const ARP_PER_SECOND = 50;
+
+/** Longest that a VM's budget of log lines is remembered without use, seconds. */
+const BUDGET_TIMEOUT_S = 60;
+
+/** The table, with sets and no chains. */
+export function guardSets(): NftCommand[] {
+  const perPacket = { size: 65535, flags: ['timeout'], timeout: BUDGET_TIMEOUT_S } as const;
+  return [
+    { add: { table: { family: 'netdev', name: TABLE } } },
+    addSet({ ...netdev('id4'), type: ['ifname', 'ether_addr', 'ipv4_addr'] }),
+    addSet({ ...netdev('arpok'), type: ['ifname', 'ether_addr', 'ipv4_addr', 'ipv4_addr'] }),
+    addSet({ ...netdev('logq'), type: 'ifname', ...perPacket }),
+    addSet({ ...netdev('arpq'), type: 'ifname', ...perPacket }),
+    addSet({ ...netdev('denied'), type: ['ifname', 'mark'], size: 65535, flags: ['timeout'] }),
+    addSet({ ...netdev('logged'), type: 'ifname', size: 65535, flags: ['timeout'] }),
+  ];
+}
+
+/** The chains that all VMs share, written anew. */
+export function guardChains(rates: LogRates): NftCommand[] {
+  const rule = ruleIn('netdev');
+  return [
+    ...['guard', 'guard_arp', ...GUARD_CAUSES.map((cause) => `deny_${cause}`)].flatMap((name) => [
+      addChain(netdev(name)),
+      flushChain(netdev(name)),
+    ]),
+    ...GUARD_CAUSES.flatMap((cause) => denyChain(cause, rates)),
+    ...guardRules().map((statements) => rule('guard', ...statements)),
+    ...arpRules().map((statements) => rule('guard_arp', ...statements)),
+  ];
+}
+
+function guardRules(): Statement[][] {
+  const etherType = field('ether', 'type');
+  const unroutable = { set: cidrElements(UNROUTABLE_RANGES) };
+  const source = concat(IIF, field('ether', 'saddr'), field('ip', 'saddr'));
+  return [
+    [is(etherType, 'arp'), goto('guard_arp')],
+    [is(etherType, 'ip6'), goto('deny_ipv6')],
+    [isNot(etherType, 'ip'), goto('deny_ethertype')],
+    [isNot(source, '@id4'), goto('deny_spoof')],
+    [isNot(meta('pkttype'), 'host'), goto('deny_broadcast')],
+    [isNot(field('ip', 'hdrlength'), 5), goto('deny_options')],
+    // Offset and "more fragments"; "don't fragment" is the bit above.
+    [isNot({ '&': [field('ip', 'frag-off'), 0x3fff] }, 0), goto('deny_fragment')],
+    // The kernel would answer those itself, before any rule on forwarding could see them.
+    [{ match: { op: '<', left: field('ip', 'ttl'), right: 2 } }, goto('deny_ttl')],
+    [is(field('ip', 'daddr'), unroutable), goto('deny_address')],
+    // The mark says that the guard was there: where it is not, routing can refuse (see docs/network-rules.md).
+    [is(L4, { set: ['icmp', 'tcp', 'udp'] }), put(MARK, MARK_BASE), ACCEPT],
+    [goto('deny_protocol')],
+  ];
+}
+
+/** Only between the VM's own addresses and its gateway's, and no more than a machine needs. */
+function arpRules(): Statement[][] {
+  const arp = (name: string) => field('arp', name);
+  const claim = concat(IIF, arp('saddr ether'), arp('saddr ip'), arp('daddr ip'));
+  return [
+    [isNot(concat(IIF, field('ether', 'saddr'), arp('saddr ip')), '@id4'), goto('deny_arp')],
+    [isNot(claim, '@arpok'), goto('deny_arp')],
+    [isNot(arp('htype'), 1), goto('deny_arp')],
+    [isNot(arp('ptype'), 'ip'), goto('deny_arp')],
+    [isNot(arp('hlen'), 6), goto('deny_arp')],
+    [isNot(arp('plen'), 4), goto('deny_arp')],
+    [isNot(arp('operation'), { set: ['request', 'reply'] }), goto('deny_arp')],
+    [
+      {
+        set: {
+          op: 'update',
+          elem: IIF,
+          set: '@arpq',
+          stmt: [
+            { limit: { rate: ARP_PER_SECOND, per: 'second', burst: ARP_PER_SECOND, inv: true } },
+          ],
+        },
+      },
+      goto('deny_arp'),
+    ],
+    [ACCEPT],
+  ];
+}
+
+/** Silent: whoever forges frames gets no answer, and none could be sent to a forged address. */
+function denyChain(cause: DenialCause, rates: LogRates): NftCommand[] {
+  const rule = ruleIn('netdev');
+  const count: Statement = {
+    set: { op: 'update', elem: concat(IIF, MARK), set: '@denied', stmt: [{ counter: null }] },
+  };
+  return [
+    rule(`deny_${cause}`, ...logDenied(cause, IIF, rates)),
+    rule(`deny_${cause}`, count, DROP),
+  ];
+}

@@ -1,0 +1,42 @@
+/**
+ * A VM's network policy as nftables rules. See docs/network-rules.md.
+ *
+ * Builders (`baseTable`, `addVm`, `changePolicy`, `allowAddress`, `removeVm`) are pure and give a transaction;
+ * {@link NftClient} applies it.
+ */
+export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
+export { checkPolicy, checkVm } from './check.ts';
+export { type CounterGroup, NftClient } from './client.ts';
+export type { NftTransaction } from './json.ts';
+export {
+  DENIAL_CAUSES,
+  type DenialCause,
+  MARK_BASE,
+  MARK_MASK,
+  MAX_GENERATION,
+  type MarkMeaning,
+  readLogPrefix,
+  readMark,
+} from './marks.ts';
+export { LOG_GROUP, TABLE, TAP_GROUP } from './names.ts';
+export { numberRules, type PortDraft, type RuleDraft } from './number-rules.ts';
+export type { LogRates } from './parts.ts';
+export {
+  DEFAULT_LIMITS,
+  DEFAULT_POLICY,
+  DEFAULT_RULES,
+  type EgressDestination,
+  type EgressRule,
+  ISOLATED_POLICY,
+  type NetworkLimits,
+  type NetworkMode,
+  type NetworkPolicy,
+  type PortRange,
+  type PublishedPort,
+  RESERVED_RANGES,
+  type VmNetwork,
+} from './policy.ts';
+export { remainsOf, removeVm, type VmRemains } from './remove.ts';
+export type { Count, VmCounters } from './reply.ts';
+export type { NftCallOptions } from './run.ts';
+export { addVm, allowAddress, changePolicy } from './vm.ts';

@@ -1,0 +1,88 @@
+/** Pieces that several tables and chains are made of. */
+import { withoutNested } from './address.ts';
+import {
+  type ChainObject,
+  type Expression,
+  type Family,
+  MARK,
+  type Named,
+  type NftCommand,
+  put,
+  type SetObject,
+  type Statement,
+} from './json.ts';
+import { causeMark, type DenialCause, denyPrefix } from './marks.ts';
+import { LOG_GROUP, TABLE } from './names.ts';
+
+/** Bytes of a packet that go into a log: all headers, and no more of what was said than that. */
+const LOG_SNAPLEN = 96;
+
+/** How much one VM may log. All is counted; what is not logged is `denied` minus `logged`. */
+export interface LogRates {
+  readonly deniedPerSecond: number;
+  readonly deniedBurst: number;
+  readonly allowedPerSecond: number;
+  readonly allowedBurst: number;
+}
+
+/** Adds rules to chains of one of our tables. */
+export function ruleIn(family: Family): (chain: string, ...expr: Statement[]) => NftCommand {
+  return (chain, ...expr) => ({ add: { rule: { family, table: TABLE, chain, expr } } });
+}
+
+export const addSet = (set: SetObject): NftCommand => ({ add: { set } });
+export const addMap = (map: SetObject & { map: string }): NftCommand => ({ add: { map } });
+export const addChain = (chain: ChainObject): NftCommand => ({ add: { chain } });
+export const flushChain = (chain: Named): NftCommand => ({ flush: { chain } });
+export const deleteChain = (chain: Named): NftCommand => ({ delete: { chain } });
+export const addElements = (set: Named, elem: readonly Expression[]): NftCommand => ({
+  add: { element: { ...set, elem } },
+});
+export const deleteElements = (set: Named, elem: readonly Expression[]): NftCommand => ({
+  delete: { element: { ...set, elem } },
+});
+
+/**
+ * Deletes elements that may not be there. Deleting one that is not aborts a transaction, adding one that is
+ * does not.
+ */
+export const discardElements = (set: Named, elem: readonly Expression[]): NftCommand[] =>
+  elem.length === 0 ? [] : [addElements(set, elem), deleteElements(set, elem)];
+
+/** CIDRs as elements of an interval set. */
+export function cidrElements(cidrs: readonly string[]): Expression[] {
+  return withoutNested(cidrs).map(({ address, length }) =>
+    length === 32 ? address : { prefix: { addr: address, len: length } },
+  );
+}
+
+/** A log statement; the reader takes each packet as it comes. */
+export function logTo(prefix: string): Statement {
+  return { log: { prefix, group: LOG_GROUP, snaplen: LOG_SNAPLEN, 'queue-threshold': 1 } };
+}
+
+/**
+ * Marks the packet with its cause, for the counter behind, and logs it unless its VM has logged enough.
+ * @param key the interface of the VM
+ */
+export function logDenied(cause: DenialCause, key: Expression, rates: LogRates): Statement[] {
+  // With the cause `rule` the mark is the rule's already.
+  const mark = cause === 'rule' ? [] : [put(MARK, causeMark(cause))];
+  return [...mark, ...logBudget(denyPrefix(cause), key, rates)];
+}
+
+function logBudget(prefix: string, key: Expression, rates: LogRates): Statement[] {
+  const { deniedPerSecond: rate, deniedBurst: burst } = rates;
+  return [
+    {
+      set: {
+        op: 'update',
+        elem: key,
+        set: '@logq',
+        stmt: [{ limit: { rate, per: 'second', burst } }],
+      },
+    },
+    logTo(prefix),
+    { set: { op: 'update', elem: key, set: '@logged', stmt: [{ counter: null }] } },
+  ];
+}

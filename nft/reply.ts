@@ -1,0 +1,238 @@
+/** What nft answers, read. Nothing here fails on what it does not know: other versions of nft say more. */
+import type { Expression, Family, Named } from './json.ts';
+import { type DenialCause, readMark } from './marks.ts';
+import { TABLE, VM_LIMITS, limitOf, type VmLimit } from './names.ts';
+import type { VmRemains } from './remove.ts';
+import type { Elements } from './vm-parts.ts';
+
+/** The answer as a whole: one object for each table, chain, set, rule, … */
+export interface NftReply {
+  readonly nftables: readonly Readonly<Record<string, unknown>>[];
+}
+
+/** nft writes nothing at all where a list is empty. */
+export function parseReply(output: string): NftReply {
+  return output.trim() === '' ? { nftables: [] } : (JSON.parse(output) as NftReply);
+}
+
+/** Packets, and bytes of their IP headers and all behind. */
+export interface Count {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/** Of one VM. */
+export interface VmCounters {
+  /** Let through from the VM, DNS to its gateway not included. */
+  readonly sent: Count;
+  /** Let through to the VM, from others than the host. */
+  readonly received: Count;
+  /** By rule id, both ways: what passed as part of a connection after its first packet. */
+  readonly byRule: ReadonlyMap<number, Count>;
+  /** Denied packets by cause; those that a rule denied by its id. */
+  readonly deniedByCause: ReadonlyMap<DenialCause, Count>;
+  readonly deniedByRule: ReadonlyMap<number, Count>;
+  /** All that was denied, and what of it was logged; the difference was not. */
+  readonly denied: Count;
+  readonly logged: Count;
+}
+
+/** An element as it was listed. */
+interface Element {
+  readonly key: Expression;
+  /** Of a map. */
+  readonly value?: Expression;
+  readonly count: Count | undefined;
+  /** Seconds until it times out. */
+  readonly expires: number | undefined;
+}
+
+/** Elements by `family name` of their set or map. */
+type Listed = ReadonlyMap<string, readonly Element[]>;
+
+type Facts = Readonly<Record<string, unknown>>;
+
+function objects(reply: NftReply, kind: string): Facts[] {
+  return reply.nftables.flatMap((object) => (kind in object ? [object[kind] as Facts] : []));
+}
+
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+/** Chains by table. */
+export function chainNames(reply: NftReply): Named[] {
+  return objects(reply, 'chain').map(({ family, table, name }) => ({
+    family: text(family) as Family,
+    table: text(table),
+    name: text(name),
+  }));
+}
+
+/** Elements of all sets and maps of an answer. */
+export function listed(reply: NftReply): Listed {
+  const all = new Map<string, readonly Element[]>();
+  for (const [kind, isMap] of [
+    ['set', false],
+    ['map', true],
+  ] as const) {
+    for (const { family, table, name, elem } of objects(reply, kind)) {
+      if (table !== TABLE || !Array.isArray(elem)) continue;
+      all.set(
+        `${text(family)} ${text(name)}`,
+        elem.map((one: unknown) => readElement(one, isMap)),
+      );
+    }
+  }
+  return all;
+}
+
+/** `key`, `[key, value]`, and either may be wrapped: `{ elem: { val, counter, expires } }`. */
+function readElement(raw: unknown, isMap: boolean): Element {
+  const [outer, value] = isMap && Array.isArray(raw) ? (raw as unknown[]) : [raw];
+  const elem = (outer as { elem?: Facts } | null)?.elem;
+  const key = (elem === undefined ? outer : elem['val']) as Expression;
+  const expires = elem?.['expires'];
+  return {
+    key,
+    ...(value === undefined ? {} : { value: value as Expression }),
+    count: elem === undefined ? undefined : readCount(elem['counter']),
+    expires: typeof expires === 'number' ? expires : undefined,
+  };
+}
+
+function readCount(counter: unknown): Count | undefined {
+  const { packets, bytes } = (counter ?? {}) as Partial<Count>;
+  return packets === undefined || bytes === undefined ? undefined : { packets, bytes };
+}
+
+function keyParts(key: Expression): readonly Expression[] {
+  return isConcat(key) ? key.concat : [key];
+}
+
+function isConcat(key: Expression): key is { readonly concat: readonly Expression[] } {
+  return typeof key === 'object' && Object.hasOwn(key, 'concat');
+}
+
+/** Part of a key as text. */
+export function keyText(key: Expression, part: number): string {
+  const value = keyParts(key)[part];
+  return typeof value === 'string' ? value : '';
+}
+
+const NOTHING: Count = { packets: 0, bytes: 0 };
+const sum = (one: Count, other: Count): Count => ({
+  packets: one.packets + other.packets,
+  bytes: one.bytes + other.bytes,
+});
+
+/** Counters of all taps that occur. */
+export function countersByTap(elements: Listed): Map<string, VmCounters> {
+  const taps = new Map<string, MutableCounters>();
+  for (const [set, list] of elements) {
+    for (const { key, count } of list) {
+      const tap = keyText(key, 0);
+      if (tap === '' || count === undefined) continue;
+      const counters = taps.get(tap) ?? emptyCounters();
+      taps.set(tap, counters);
+      note(counters, set.split(' ')[1]!, Number(keyParts(key)[1]), count);
+    }
+  }
+  return taps;
+}
+
+interface MutableCounters extends VmCounters {
+  sent: Count;
+  received: Count;
+  denied: Count;
+  logged: Count;
+  byRule: Map<number, Count>;
+  deniedByCause: Map<DenialCause, Count>;
+  deniedByRule: Map<number, Count>;
+}
+
+function emptyCounters(): MutableCounters {
+  return {
+    sent: NOTHING,
+    received: NOTHING,
+    denied: NOTHING,
+    logged: NOTHING,
+    byRule: new Map(),
+    deniedByCause: new Map(),
+    deniedByRule: new Map(),
+  };
+}
+
+function note(counters: MutableCounters, set: string, mark: number, count: Count): void {
+  if (set === 'sent' || set === 'received' || set === 'logged') {
+    counters[set] = sum(counters[set], count);
+    return;
+  }
+  const meaning = readMark(mark);
+  if (set === 'denied') counters.denied = sum(counters.denied, count);
+  if (meaning === undefined) return;
+  if (meaning.kind === 'cause') {
+    const { deniedByCause } = counters;
+    deniedByCause.set(meaning.cause, sum(deniedByCause.get(meaning.cause) ?? NOTHING, count));
+    return;
+  }
+  const byRule = set === 'denied' ? counters.deniedByRule : counters.byRule;
+  byRule.set(meaning.ruleId, sum(byRule.get(meaning.ruleId) ?? NOTHING, count));
+}
+
+/** Sets and maps whose keys begin with the tap's name; budgets that time out by themselves are not among them. */
+const KEYED_BY_TAP = new Set([
+  ...['taps', 'silent', 'excepted', 'owndns', 'self', 'dnsok', 'live', 'sent', 'received'].map(
+    (name) => `inet ${name}`,
+  ),
+  ...['denied', 'logged', 'conns', 'dnsconns', 'inward', 'ownlimits', 'policies'].map(
+    (name) => `inet ${name}`,
+  ),
+  ...['id4', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
+]);
+
+/** What there is of each VM in an answer that lists both tables. */
+export function findRemains(reply: NftReply): VmRemains[] {
+  const taps = new Set<string>();
+  const elements = listed(reply);
+  for (const [set, list] of elements) {
+    if (KEYED_BY_TAP.has(set)) list.forEach(({ key }) => taps.add(keyText(key, 0)));
+  }
+  for (const { name } of chainNames(reply)) {
+    const tap = /^(?:out|new|in)_(.+)$/.exec(name)?.[1];
+    if (tap !== undefined) taps.add(tap);
+  }
+  const setNames = objects(reply, 'set').map(({ name }) => text(name));
+  const limitNames = new Set(objects(reply, 'limit').map(({ name }) => text(name)));
+  return [...taps].sort().map((tap) => ({
+    tap,
+    elements: elementsOf(tap, elements),
+    dynamicRuleIds: dynamicRulesOf(tap, setNames),
+    limits: VM_LIMITS.filter((kind: VmLimit) => limitNames.has(limitOf(tap, kind))),
+  }));
+}
+
+function elementsOf(tap: string, all: Listed): Elements[] {
+  const addresses = new Set(
+    (all.get('inet self') ?? [])
+      .filter(({ key }) => keyText(key, 0) === tap)
+      .map(({ key }) => keyText(key, 1)),
+  );
+  const found: Elements[] = [];
+  for (const [set, list] of all) {
+    const isOurs = ({ key }: Element) =>
+      set === 'inet nat' ? addresses.has(keyText(key, 0)) : keyText(key, 0) === tap;
+    if (set !== 'inet nat' && !KEYED_BY_TAP.has(set)) continue;
+    const elem = list
+      .filter(isOurs)
+      .map(({ key, value }): Expression => (value === undefined ? key : [key, value]));
+    const [family, name] = set.split(' ') as [Family, string];
+    if (elem.length > 0) found.push({ set: { family, table: TABLE, name }, elem });
+  }
+  return found;
+}
+
+function dynamicRulesOf(tap: string, setNames: readonly string[]): number[] {
+  const prefix = `to_${tap}_`;
+  return setNames
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
+    .map((name) => Number(name.slice(prefix.length)));
+}
