@@ -481,6 +481,14 @@ export class PoolUncleanError extends PoolError {
 /** Any failure of a VM's network. */
 export abstract class NetworkError extends QmpAgentError {}
 
+/** The host's network is not set up for VMs, or cannot take one more. */
+export class NetworkSetupError extends NetworkError {
+  override readonly code = 'ERR_NETWORK_SETUP';
+  constructor(message: string, details: ErrorDetails & { hint: string }) {
+    super(message, details);
+  }
+}
+
 /** A VM's network policy cannot be made into rules. */
 export class NetworkPolicyError extends NetworkError {
   override readonly code = 'ERR_NETWORK_POLICY';

@@ -23,6 +23,9 @@ export const STEPS = {
   'snapshot.restore': ['reserve', 'stop', 'load', 'wake', 'renew', 'record'],
   suspend: ['keep', 'park', 'stop', 'state', 'memory', 'durable', 'commit', 'end', 'sweep'],
   resume: ['check', 'launch', 'spawned', 'load', 'commit', 'wake', 'renew', 'record'],
+  /** Within a launch: a VM gets its tap. */
+  'network.attach': ['tap', 'rules', 'up'],
+  'network.detach': ['rules', 'tap'],
   /** The end of a VM that belongs to its process; so ends each VM of a pool. */
   discard: ['kill', 'files'],
   /** A used VM of a pool is made as new in place, by way of a `snapshot.restore`. */

@@ -10,7 +10,7 @@ import {
 import { cpioArchive } from '../../firmware/cpio.ts';
 import { cachedNodeKit, type NodeKit } from '../../firmware/node-kit.ts';
 import { AGENT_FILE, type AgentFiles } from '../../guest-agent/bundle.ts';
-import { withLock } from './lock.ts';
+import { withLock } from '../with-lock.ts';
 import type { ImageManifest } from './types.ts';
 
 /** An archive in the cache. */

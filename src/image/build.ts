@@ -19,7 +19,7 @@ import { publishImage, PUBLISH_STEPS } from './publish.ts';
 import { SnapshotNode } from './snapshot-node.ts';
 import type { StepReporter } from './progress.ts';
 import type { Image } from './types.ts';
-import { withLock } from './lock.ts';
+import { withLock } from '../with-lock.ts';
 import type { StorePaths, Workshop } from './workshop.ts';
 
 /** Raised when a build of the same recipe would yield something else. */

@@ -6,7 +6,7 @@ import { BuildLog } from '../../firmware/build-process.ts';
 import { removeTree } from '../../firmware/mmdebstrap.ts';
 import { asDiskFull } from '../disk-full.ts';
 import { HostError, ImageError, StateDirError } from '../errors.ts';
-import { withLock } from './lock.ts';
+import { withLock } from '../with-lock.ts';
 
 /** Paths of a store. */
 export interface StorePaths {

@@ -1,11 +1,11 @@
-/** One builder per image, across processes. */
+/** One at a time, across processes: `flock(2)` on a file. */
 import { mkdir, open } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { libc, LibcError, LOCK_EX, LOCK_NB } from '../../guest-agent/libc.ts';
+import { libc, LibcError, LOCK_EX, LOCK_NB } from '../guest-agent/libc.ts';
 
-/** Pause between two tries. Builds take a minute, so this is short enough. */
-const RETRY_MS = 100;
+/** Pause between two tries: a blocking flock would stop this process's event loop. */
+const RETRY_MS = 10;
 
 /**
  * Waits for the lock and runs `work` under it. The kernel frees the lock when its holder dies, so it

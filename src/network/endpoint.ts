@@ -1,0 +1,91 @@
+/**
+ * Where the tap of a VM is and what its two ends are called: everything follows from one number. Pure.
+ *
+ * Each tap is a network of two addresses (RFC 3021): the even one is the host's, the odd one the guest's. VMs
+ * share no network, so that they meet only in the host's forwarding, which denies it.
+ */
+import { ConfigError } from '../errors.ts';
+
+/** Both ends of a tap. */
+export interface Endpoint {
+  readonly index: number;
+  /** The interface on the host. */
+  readonly tap: string;
+  readonly guestAddress: string;
+  /** The host's address on the tap. */
+  readonly gatewayAddress: string;
+}
+
+/** Addresses for all VMs of a host. */
+export interface AddressPool {
+  readonly cidr: string;
+  /** First address as a number. */
+  readonly first: number;
+  /** How many taps it has room for. */
+  readonly capacity: number;
+}
+
+/** Bits of the network of one tap. */
+export const TAP_PREFIX = 31;
+/** Names of our taps; a number follows. Linux allows 15 characters (IFNAMSIZ). */
+export const TAP_NAME = 'qmpa';
+/** The MAC address of the host's end of every tap: no two of them are in one network. */
+export const GATEWAY_MAC = '02:71:6d:70:61:01';
+/** RFC 1918, and rarely used: docker and Kubernetes take other parts of it. */
+export const DEFAULT_POOL = '10.210.0.0/16';
+
+const CIDR = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/;
+/** A pool has room for 2 taps at least, and 2^15 are more than a host can run. */
+const POOL_PREFIX = { min: 15, max: 29 };
+
+/** @throws ConfigError field `network.pool` */
+export function parsePool(cidr: string): AddressPool {
+  const parts = CIDR.exec(cidr)?.slice(1).map(Number);
+  const [a = 0, b = 0, c = 0, d = 0, prefix = 0] = parts ?? [];
+  const isAddress = parts !== undefined && [a, b, c, d].every((byte) => byte <= 255);
+  const first = ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
+  const size = 2 ** (32 - prefix);
+  const isPrivate =
+    a === 10 ||
+    (a === 172 && b >= 16 && b <= 31) ||
+    (a === 192 && b === 168) ||
+    (a === 100 && b >= 64 && b <= 127);
+  if (
+    isAddress &&
+    isPrivate &&
+    prefix >= POOL_PREFIX.min &&
+    prefix <= POOL_PREFIX.max &&
+    first % size === 0
+  ) {
+    return { cidr, first, capacity: size / 2 };
+  }
+  throw new ConfigError(`${JSON.stringify(cidr)} is no pool of addresses for VMs`, {
+    field: 'network.pool',
+    value: cidr,
+    hint: `Give a private IPv4 network of /${POOL_PREFIX.min} to /${POOL_PREFIX.max} by its first address, e.g. ${DEFAULT_POOL}.`,
+  });
+}
+
+/** The tap with this number. The first is 1: no host likes an address that ends in .0. */
+export function endpointAt(pool: AddressPool, index: number): Endpoint {
+  const gateway = pool.first + 2 * index;
+  return {
+    index,
+    tap: `${TAP_NAME}${index}`,
+    gatewayAddress: dotted(gateway),
+    guestAddress: dotted(gateway + 1),
+  };
+}
+
+/** The lowest number that no interface has; undefined where all are taken. */
+export function firstFree(pool: AddressPool, interfaces: Iterable<string>): number | undefined {
+  const taken = new Set(interfaces);
+  for (let index = 1; index < pool.capacity; index++) {
+    if (!taken.has(`${TAP_NAME}${index}`)) return index;
+  }
+  return undefined;
+}
+
+function dotted(address: number): string {
+  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.');
+}

@@ -1,0 +1,68 @@
+/** The one place that runs `ip` (iproute2). */
+import { execa } from 'execa';
+import { HostError, TimeoutError } from '../errors.ts';
+
+/** A batch of ours takes some ms. */
+const DEFAULT_TIMEOUT_MS = 10_000;
+const MAX_OUTPUT_BYTES = 64 * 2 ** 20;
+
+/** What every call may be given. */
+export interface IpCallOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Default 10 000. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** `ip` failed. */
+export class IpError extends Error {
+  /** What it wrote, e.g. `RTNETLINK answers: File exists`. */
+  readonly stderr: string;
+  constructor(stderr: string) {
+    super(`ip: ${stderr.trim().split('\n')[0] ?? ''}`);
+    this.name = 'IpError';
+    this.stderr = stderr;
+  }
+}
+
+/**
+ * Runs commands in order, up to the first that fails (ip(8), `-batch`). Those before it have been done.
+ * @throws IpError; HostError ERR_HOST_TOOL, ERR_HOST_PERMISSION; TimeoutError; the signal's reason
+ */
+export async function ipBatch(commands: readonly string[], o: IpCallOptions = {}): Promise<void> {
+  await run(['-batch', '-'], `${commands.join('\n')}\n`, o);
+}
+
+/** @returns what `ip -json …` says. @throws as {@link ipBatch} */
+export async function ipJson(args: readonly string[], o: IpCallOptions = {}): Promise<unknown> {
+  const text = await run(['-json', ...args], '', o);
+  return text.trim() === '' ? [] : (JSON.parse(text) as unknown);
+}
+
+async function run(args: readonly string[], input: string, o: IpCallOptions): Promise<string> {
+  o.signal?.throwIfAborted();
+  const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const result = await execa('ip', args, {
+    input,
+    reject: false,
+    timeout: timeoutMs,
+    forceKillAfterDelay: 1000,
+    maxBuffer: MAX_OUTPUT_BYTES,
+    env: { LC_ALL: 'C' },
+    ...(o.signal === undefined ? {} : { cancelSignal: o.signal }),
+  });
+  o.signal?.throwIfAborted();
+  if (result.timedOut) throw new TimeoutError('ip', timeoutMs);
+  if (!result.failed) return result.stdout;
+  if (result.code === 'ENOENT') {
+    throw new HostError('ERR_HOST_TOOL', 'ip is not installed', {
+      hint: 'Install it: apt-get install iproute2.',
+    });
+  }
+  if (/Operation not permitted|Permission denied/.test(result.stderr)) {
+    throw new HostError('ERR_HOST_PERMISSION', 'this process may not change network interfaces', {
+      hint: 'Run as root or with CAP_NET_ADMIN; or take --network isolated, or --network user.',
+      cause: new IpError(result.stderr),
+    });
+  }
+  throw new IpError(result.stderr);
+}

@@ -1,0 +1,130 @@
+/** The tap of a VM: how it is made, step by step, and taken away. */
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { TAP_GROUP } from '../../nft/index.ts';
+import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
+import { ipBatch, IpError, ipJson, type IpCallOptions } from './ip-command.ts';
+
+/** Whose a tap is: written on it, where anybody can read it (`ip link`), and gone with it. */
+export interface TapOwner {
+  /** Which state directory the VM is in, {@link stateKey}. */
+  readonly state: string;
+  readonly vmId: string;
+}
+
+/** A tap that is there. */
+export interface ExistingTap {
+  readonly tap: string;
+  /** Undefined: none of ours, or one in the making. */
+  readonly owner: TapOwner | undefined;
+}
+
+/** First word of what is written on our taps. */
+const ALIAS = 'qmp-agent';
+const ALIAS_TEXT = /^qmp-agent:([0-9a-f]+):([0-9a-f]+)$/;
+const OURS = new RegExp(`^${TAP_NAME}[0-9]+$`);
+
+/**
+ * It is made, says whose it is, and is in the group that the rules drop by; it is down. Pure.
+ *
+ * Persistent, so that it is there before QEMU is, and with it the rules.
+ */
+export function makeCommands({ tap }: Endpoint, owner: TapOwner): string[] {
+  return [
+    `tuntap add dev ${tap} mode tap`,
+    `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC} alias ${ALIAS}:${owner.state}:${owner.vmId}`,
+  ];
+}
+
+/** It goes up, with its address; the guest's is known, so that nobody is asked for it. Pure. */
+export function raiseCommands(
+  { tap, gatewayAddress, guestAddress }: Endpoint,
+  mac: string,
+): string[] {
+  return [
+    `address add ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
+    `link set dev ${tap} up`,
+    `neighbour replace ${guestAddress} lladdr ${mac} dev ${tap} nud permanent`,
+  ];
+}
+
+/**
+ * What the kernel does with packets of the tap beyond the rules: no IPv6, no redirects, no other's
+ * addresses (Documentation/networking/ip-sysctl.rst).
+ */
+export const TAP_SYSCTLS: readonly (readonly [path: string, value: string])[] = [
+  ['ipv6/conf/*/disable_ipv6', '1'],
+  ['ipv4/conf/*/accept_redirects', '0'],
+  ['ipv4/conf/*/send_redirects', '0'],
+  ['ipv4/conf/*/accept_source_route', '0'],
+  ['ipv4/conf/*/rp_filter', '1'],
+  ['ipv4/conf/*/arp_ignore', '1'],
+];
+
+/** Makes it; it is down. @throws IpError it is there already; HostError no permission */
+export async function makeTap(
+  endpoint: Endpoint,
+  owner: TapOwner,
+  o: IpCallOptions = {},
+): Promise<void> {
+  await ipBatch(makeCommands(endpoint, owner), o);
+  await Promise.all(
+    TAP_SYSCTLS.map(([path, value]) =>
+      // A kernel without IPv6 has none of its settings.
+      writeFile(`/proc/sys/net/${path.replace('*', endpoint.tap)}`, value).catch(ignoreMissing),
+    ),
+  );
+}
+
+/** Puts it up. */
+export async function raiseTap(
+  endpoint: Endpoint,
+  mac: string,
+  o: IpCallOptions = {},
+): Promise<void> {
+  await ipBatch(raiseCommands(endpoint, mac), o);
+}
+
+/** Takes it away; no error where it is gone. */
+export async function removeTap(tap: string, o: IpCallOptions = {}): Promise<void> {
+  await ipBatch([`link delete dev ${tap}`], o).catch((error: unknown) => {
+    if (!(error instanceof IpError && /Cannot find device/.test(error.stderr))) throw error;
+  });
+}
+
+/** Names of all interfaces. */
+export function interfaces(): Promise<string[]> {
+  return readdir('/sys/class/net');
+}
+
+/** All of our taps, with their owners. */
+export async function existingTaps(o: IpCallOptions = {}): Promise<ExistingTap[]> {
+  const names = (await interfaces()).filter((name) => OURS.test(name));
+  return Promise.all(names.map(async (tap) => ({ tap, owner: await ownerOf(tap) }))).then(
+    (taps) => {
+      o.signal?.throwIfAborted();
+      return taps;
+    },
+  );
+}
+
+/** Whose a tap is. Undefined: nobody's, or it is gone. */
+export async function ownerOf(tap: string): Promise<TapOwner | undefined> {
+  const alias = await readFile(`/sys/class/net/${tap}/ifalias`, 'utf8').catch(() => '');
+  const [, state, vmId] = ALIAS_TEXT.exec(alias.trim()) ?? [];
+  return state === undefined || vmId === undefined ? undefined : { state, vmId };
+}
+
+/** Whether anything of the host has an address in this network, or a route to it. */
+export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<string[]> {
+  const routes = (await ipJson(['route', 'show', 'table', 'all', 'root', cidr], o)) as {
+    dev?: string;
+    dst?: string;
+  }[];
+  return routes
+    .filter(({ dev = '' }) => !OURS.test(dev))
+    .map(({ dst = '', dev = '' }) => `${dst} dev ${dev}`);
+}
+
+function ignoreMissing(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+}

@@ -1,0 +1,142 @@
+/** Taps and rules of VMs on a host of the tests' own, with the real ip and nft; no VM is needed for them. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { TestHost } from './test-host.ts';
+
+const STATE = 'abcdef012345';
+/** Options of one VM; its number tells it from others. */
+const OPTIONS = `
+  const options = (n, more = {}) => ({ vmId: 'aaaaaaaaaa0' + n, state: '${STATE}', pool: network.DEFAULT_POOL,
+    mac: '02:00:00:00:00:0' + n, policy: nft.DEFAULT_POLICY, ...more });`;
+
+let host: TestHost;
+beforeAll(async () => {
+  host = await TestHost.start();
+});
+afterAll(async () => {
+  await host[Symbol.asyncDispose]();
+});
+
+const taps = async () =>
+  (
+    JSON.parse(await host.run('ip', '-json', '-details', 'address', 'show')) as Record<
+      string,
+      unknown
+    >[]
+  ).filter(({ ifname }) => ifname !== 'lo');
+const ruleset = () => host.run('nft', 'list', 'ruleset');
+
+it('a host that does not forward is refused, and set up by one call', async () => {
+  const [refusal, first, second, undone, again] = await host.module(`${OPTIONS}
+    await network.attachVm(options(1)).catch((e) => say(failure(e)));
+    say(await network.setUpNetwork());
+    say(await network.setUpNetwork());
+    say(await network.undoNetworkSetup());
+    say(await network.setUpNetwork());`);
+  expect(refusal).toMatchObject({
+    code: 'ERR_NETWORK_SETUP',
+    hint: expect.stringContaining('qmp-agent setup network'),
+  });
+  const changed = (steps: unknown) => (steps as { changed: boolean }[]).map((step) => step.changed);
+  expect(changed(first)).toEqual([true, true, true]);
+  expect(changed(second)).toEqual([false, false, false]);
+  expect(changed(undone)).toEqual([true, true, true]);
+  expect(changed(again)).toEqual([true, true, true]);
+  expect(await taps()).toEqual([]);
+});
+
+it('a VM gets a tap that is up, with rules of its own, and gives all of it back', async () => {
+  const before = await ruleset();
+  const [vm] = (await host.module(`${OPTIONS} say(await network.attachVm(options(1)));`)) as [
+    Record<string, unknown>,
+  ];
+  expect(vm).toMatchObject({
+    tap: 'qmpa1',
+    gatewayAddress: '10.210.0.2',
+    guestAddress: '10.210.0.3',
+  });
+  expect(await taps()).toMatchObject([
+    {
+      ifname: 'qmpa1',
+      ifalias: `qmp-agent:${STATE}:aaaaaaaaaa01`,
+      group: '20813',
+      address: '02:71:6d:70:61:01',
+      flags: expect.arrayContaining(['UP']),
+      addr_info: [{ family: 'inet', local: '10.210.0.2', prefixlen: 31 }],
+    },
+  ]);
+  expect(await host.run('ip', 'neighbour', 'show', 'dev', 'qmpa1')).toMatch(
+    /10\.210\.0\.3 lladdr 02:00:00:00:00:01 PERMANENT/,
+  );
+  expect(await ruleset()).toContain('out_qmpa1');
+  const kept = await host.module(`
+    await network.undoNetworkSetup().catch((e) => say(failure(e)));
+    await network.detachVm(${JSON.stringify(vm)}, 'another');
+    say((await new nft.NftClient().taps()));
+    await network.detachVm(${JSON.stringify(vm)}, 'aaaaaaaaaa01');
+    await network.detachVm(${JSON.stringify(vm)}, 'aaaaaaaaaa01');`);
+  expect(kept).toMatchObject([
+    { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('qmpa1') },
+    ['qmpa1'],
+  ]);
+  expect(await taps()).toEqual([]);
+  expect(await ruleset()).toBe(before);
+});
+
+it('processes that add VMs at once get different taps, and rules where somebody flushed them', async () => {
+  await host.run('nft', 'flush', 'ruleset');
+  const groups = [
+    [1, 2, 3],
+    [4, 5, 6],
+    [7, 8, 9],
+  ];
+  const made = (await Promise.all(
+    groups.map((group) =>
+      host.module(`${OPTIONS}
+        await Promise.all(${JSON.stringify(group)}.map(async (n) => say(await network.attachVm(options(n)))));`),
+    ),
+  )) as { tap: string; guestAddress: string; generation: number }[][];
+  const all = made.flat();
+  for (const field of ['tap', 'guestAddress', 'generation'] as const) {
+    expect(new Set(all.map((vm) => vm[field])).size).toBe(9);
+  }
+  const [swept, kept] = await host.module(`
+    say(await network.sweepTaps('another-state', async () => false));
+    const kept = ['aaaaaaaaaa02', 'aaaaaaaaaa07'];
+    await network.sweepTaps('${STATE}', async (id) => kept.includes(id));
+    say(await new nft.NftClient().taps());`);
+  expect(swept).toEqual([]);
+  expect(kept).toHaveLength(2);
+  expect(await taps()).toHaveLength(2);
+  await host.module(`await network.sweepTaps('${STATE}', async () => false);`);
+  expect(await taps()).toEqual([]);
+  expect(await ruleset()).not.toContain('qmpa');
+});
+
+it('rules of a tap that vanished go too', async () => {
+  await host.module(`${OPTIONS} await network.attachVm(options(1));`);
+  await host.run('ip', 'link', 'delete', 'qmpa1');
+  expect(await ruleset()).toContain('out_qmpa1');
+  await host.module(`await network.sweepTaps('${STATE}', async () => true);`);
+  expect(await ruleset()).not.toContain('out_qmpa1');
+});
+
+it('what cannot be is refused by name, and leaves nothing', async () => {
+  const refused = await host.module(`${OPTIONS}
+    const refuse = (o) => network.attachVm(options(1, o)).catch((e) => say(failure(e)));
+    await refuse({ pool: '8.8.0.0/16' });
+    await refuse({ policy: { ...nft.DEFAULT_POLICY, exceptions: ['nonsense'] } });
+    await refuse({ mac: 'nonsense' });
+    await refuse({ signal: AbortSignal.abort(new Error('given up')) });
+    const all = await Promise.allSettled([1, 2, 3, 4].map((n) => network.attachVm(options(n, { pool: '10.210.0.0/29' }))));
+    say(all.filter(({ status }) => status === 'rejected').map(({ reason }) => failure(reason)));
+    await network.sweepTaps('${STATE}', async () => false);`);
+  expect(refused).toMatchObject([
+    { code: 'ERR_CONFIG', message: expect.stringContaining('8.8.0.0/16') },
+    { code: 'ERR_NETWORK_POLICY' },
+    { code: 'ERR_NETWORK_POLICY' },
+    { message: 'given up' },
+    [{ code: 'ERR_NETWORK_SETUP', message: 'all 3 networks of 10.210.0.0/29 are taken' }],
+  ]);
+  expect(await taps()).toEqual([]);
+  expect(await ruleset()).not.toContain('qmpa');
+});
