@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import {
   addVm,
-  checkPolicy,
+  checkVm,
   NftClient,
   remainsOf,
   removeVm,
@@ -46,7 +46,7 @@ export function stateKey(runtimeDir: string): string {
 export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
   const { vmId, signal } = o;
   const pool = parsePool(o.pool);
-  checkPolicy(o.policy);
+  checkVm(networkOf(endpointAt(pool, 1), 0, o)); // before anything is made
   await checkForwarding();
   step('network.attach', 'tap', vmId);
   const made = await withHostNetwork(signal, async () => {
@@ -86,9 +86,12 @@ export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
 export async function detachVm(network: VmNetwork, vmId: string): Promise<void> {
   if ((await ownerOf(network.tap))?.vmId !== vmId) return; // gone, and another VM may have it by now
   step('network.detach', 'rules', vmId);
-  await new NftClient().apply(removeVm(remainsOf(network))).catch(ignoreGone);
-  step('network.detach', 'tap', vmId);
-  await removeTap(network.tap);
+  try {
+    await new NftClient().apply(removeVm(remainsOf(network))).catch(ignoreGone);
+  } finally {
+    step('network.detach', 'tap', vmId);
+    await removeTap(network.tap); // whatever is wrong with the rules: gc takes those without a tap
+  }
 }
 
 /**

@@ -122,6 +122,7 @@ it('rules of a tap that vanished go too', async () => {
 
 it('what cannot be is refused by name, and leaves nothing', async () => {
   const refused = await host.module(`${OPTIONS}
+    await network.setUpNetwork();
     const refuse = (o) => network.attachVm(options(1, o)).catch((e) => say(failure(e)));
     await refuse({ pool: '8.8.0.0/16' });
     await refuse({ policy: { ...nft.DEFAULT_POLICY, exceptions: ['nonsense'] } });
