@@ -1,0 +1,230 @@
+/**
+ * From what a user allows and denies to a VM's rules and to what its resolver answers. Pure.
+ *
+ * Where names are allowed they are all that is: the public addresses are open no more, and what is open are the
+ * addresses that the resolver has handed to this VM.
+ */
+import {
+  DEFAULT_LIMITS,
+  DEFAULT_POLICY,
+  numberRules,
+  RESERVED_RANGES,
+  type EgressDestination,
+  type NetworkLimits,
+  type NetworkPolicy,
+  type PortRange,
+  type RuleDraft,
+} from '../../nft/index.ts';
+import { ConfigError } from '../errors.ts';
+
+/** What a VM may reach. All of it can be changed while it runs. */
+export interface EgressOptions {
+  /**
+   * Names that may be looked up and connected to: `example.org`, `*.example.org` (all below it), each with a
+   * port or not (`example.org:8443`). Where there is one, nothing else is open. Default none.
+   */
+  readonly allowDomains?: readonly string[] | undefined;
+  /** Names that are not looked up. Default none. */
+  readonly denyDomains?: readonly string[] | undefined;
+  /** IPv4 addresses or CIDRs, with a port or not (`10.1.2.3:5432`), private ones too. Default none. */
+  readonly allowCidrs?: readonly string[] | undefined;
+  /** IPv4 addresses or CIDRs that stay shut whatever else is allowed. Default none. */
+  readonly denyCidrs?: readonly string[] | undefined;
+  /** Ports besides those of web, ssh and git: `8080`, `8000-8010`, `443/udp`. Default none. */
+  readonly allowPorts?: readonly string[] | undefined;
+  /** Whether public addresses are open. Default: where no names are allowed. */
+  readonly public?: boolean | undefined;
+  /** How a denial shows: `reject` at once, `drop` never. Default `reject`. */
+  readonly denial?: 'reject' | 'drop' | undefined;
+  readonly limits?: NetworkLimits | undefined;
+}
+
+/** What a VM's policy comes to. */
+export interface VmPolicy {
+  readonly rules: NetworkPolicy;
+  /** The largest id of a rule so far, see `numberRules`. */
+  readonly lastId: number;
+  /** Which names open their addresses to which rule. */
+  readonly names: readonly NamedRule[];
+  /** Undefined: every name. */
+  readonly allowDomains: readonly string[] | undefined;
+  readonly denyDomains: readonly string[];
+}
+
+/** A rule whose addresses the resolver fills in. */
+export interface NamedRule {
+  readonly pattern: string;
+  readonly ruleId: number;
+}
+
+/** Web, ssh and git. */
+const USUAL_PORTS: readonly PortRange[] = [80, 443, 22, 9418];
+const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
+const NAME =
+  /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+const CIDR = /^(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?$/;
+
+/**
+ * @param before the policy that this one takes the place of: its rules keep their ids
+ * @throws ConfigError a field, its value, and what would be right
+ */
+export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
+  const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
+  const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, parseName));
+  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, parseCidr));
+  const denied = (o.denyCidrs ?? []).map((text) => parseCidr('denyCidrs', text));
+  const isPublic = o.public ?? domains.length === 0;
+  const extra = (protocol: 'tcp' | 'udp') =>
+    ports.filter((port) => port.protocol === protocol).map(({ range }) => range);
+  const open = (title: string, destination: EgressDestination, own?: PortRange): RuleDraft[] => {
+    const tcp = own === undefined ? [...USUAL_PORTS, ...extra('tcp')] : [own];
+    const udp = own === undefined ? extra('udp') : [];
+    const rule = { title, action: 'allow', destination } as const;
+    return [
+      { ...rule, protocol: 'tcp', ports: tcp },
+      ...(udp.length === 0 ? [] : [{ ...rule, protocol: 'udp', ports: udp } as const]),
+    ];
+  };
+  const names = domains.map((domain) => ({
+    pattern: domain.value,
+    drafts: open(`--allow-domain ${domain.text}`, { kind: 'dynamic' }, domain.port),
+  }));
+  const drafts = [
+    ...denied.flatMap(denyAll),
+    ...allowed.flatMap(({ text, value, port }) =>
+      open(`--allow-cidr ${text}`, { kind: 'addresses', cidrs: [value] }, port),
+    ),
+    ...names.flatMap((name) => name.drafts),
+    ...(isPublic ? open('public addresses', { kind: 'public' }) : []),
+  ];
+  const known = before?.rules ?? { rules: [], published: [] };
+  const numbered = numberRules(
+    { rules: drafts, published: [] },
+    { before: known, lastId: before?.lastId ?? 0 },
+  );
+  const ids = new Map(drafts.map((draft, index) => [draft, numbered.rules[index]?.id ?? 0]));
+  return {
+    rules: {
+      ...DEFAULT_POLICY,
+      rules: numbered.rules,
+      exceptions: allowed.map(({ value }) => value).filter(isReserved),
+      denial: o.denial ?? DEFAULT_POLICY.denial,
+      limits: { ...DEFAULT_LIMITS, ...o.limits },
+    },
+    lastId: numbered.lastId,
+    names: names.flatMap(({ pattern, drafts: own }) =>
+      own.map((draft) => ({ pattern, ruleId: ids.get(draft) ?? 0 })),
+    ),
+    allowDomains: isPublic ? undefined : domains.map(({ value }) => value),
+    denyDomains: (o.denyDomains ?? []).map((text) => parseName('denyDomains', text)),
+  };
+}
+
+function denyAll(cidr: string): RuleDraft[] {
+  return (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({
+    title: `--deny-cidr ${cidr}`,
+    action: 'deny',
+    protocol,
+    ports: [],
+    destination: { kind: 'addresses', cidrs: [cidr] },
+  }));
+}
+
+interface WithPort {
+  readonly text: string;
+  readonly value: string;
+  readonly port: PortRange | undefined;
+}
+
+function withPorts(
+  field: string,
+  text: string,
+  parse: (field: string, text: string) => string,
+): WithPort {
+  const [value = '', port, ...more] = text.split(':');
+  if (more.length > 0) fail(field, text, 'Give an IPv4 address or a name, and at most one port.');
+  const range = port === undefined ? undefined : parsePort(field, text, port).range;
+  return { text, value: parse(field, value), port: range };
+}
+
+/** @param text what the port is a part of */
+function parsePort(
+  field: string,
+  text: string,
+  port: string,
+): { range: PortRange; protocol: 'tcp' | 'udp' } {
+  const [, first = '', last = first, protocol = 'tcp'] = PORT.exec(port) ?? [];
+  const [from, to] = [Number(first), Number(last)];
+  if (first === '' || from < 1 || to > 65_535 || from > to) {
+    fail(
+      field,
+      text,
+      'Give a port from 1 to 65535, or two with "-" between, e.g. 8080, 8000-8010, 443/udp.',
+    );
+  }
+  return { range: from === to ? from : [from, to], protocol: protocol as 'tcp' | 'udp' };
+}
+
+/** In lower case, and in ASCII where it is international (RFC 5891). */
+function parseName(field: string, text: string): string {
+  const [star, rest] = text.startsWith('*.') ? ['*.', text.slice(2)] : ['', text];
+  const ascii = `${star}${asciiOf(rest)}`;
+  if (NAME.test(ascii) && ascii.length <= 253 && !CIDR.test(rest)) return ascii;
+  return fail(field, text, 'Give a name such as example.org, or *.example.org for all below it.');
+}
+
+function asciiOf(name: string): string {
+  const bare = name.replace(/\.$/, '').toLowerCase();
+  if (/^[\x21-\x7e]*$/.test(bare)) return bare;
+  try {
+    return new URL(`http://${bare}`).hostname;
+  } catch {
+    return '';
+  }
+}
+
+function parseCidr(field: string, text: string): string {
+  const [, address = '', bits = '32'] = CIDR.exec(text) ?? [];
+  const value = numberOf(address);
+  const prefix = Number(bits);
+  if (value === undefined || prefix > 32) {
+    return fail(field, text, 'Give an IPv4 address or CIDR, e.g. 10.1.2.3 or 10.1.0.0/16.');
+  }
+  if (prefix < 32 && value % 2 ** (32 - prefix) !== 0) {
+    return fail(
+      field,
+      text,
+      `The address has bits beyond its first ${prefix}: give the network’s own.`,
+    );
+  }
+  return prefix === 32 ? address : `${address}/${prefix}`;
+}
+
+function numberOf(address: string): number | undefined {
+  const bytes = address.split('.').map(Number);
+  if (bytes.length !== 4 || !bytes.every((byte) => byte <= 255)) return undefined;
+  return bytes.reduce((sum, byte) => sum * 256 + byte, 0);
+}
+
+/** Whether no rule opens it unless it is an exception. */
+function isReserved(cidr: string): boolean {
+  const [first, last] = spanOf(cidr);
+  return RESERVED_RANGES.some((range) => {
+    const [from, to] = spanOf(range);
+    return first <= to && last >= from;
+  });
+}
+
+function spanOf(cidr: string): [first: number, last: number] {
+  const [address = '', bits = '32'] = cidr.split('/');
+  const first = numberOf(address) ?? 0;
+  return [first, first + 2 ** (32 - Number(bits)) - 1];
+}
+
+function fail(field: string, value: string, hint: string): never {
+  throw new ConfigError(`network.${field} has ${JSON.stringify(value)}`, {
+    field: `network.${field}`,
+    value,
+    hint,
+  });
+}

@@ -1,0 +1,95 @@
+/**
+ * Names that a kind of client needs, by one word. All of them are in presets.json: the usual names, and where
+ * a client's own settings on this host say otherwise.
+ */
+import { readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { ConfigError } from '../errors.ts';
+import data from './presets.json' with { type: 'json' };
+
+interface Preset {
+  /** For people. */
+  readonly about: string;
+  /** Where nothing says otherwise. */
+  readonly domains: readonly string[];
+  /** Variables that hold a URL. */
+  readonly environment: readonly string[];
+  /** Files with URLs on lines that match. `~/` is the home directory; one `*` in the last part. */
+  readonly settings: readonly { readonly files: readonly string[]; readonly lines: string }[];
+}
+
+const PRESETS: Readonly<Record<string, Preset>> = data;
+
+/** Largest settings file that is looked at. */
+const MAX_SETTINGS_BYTES = 256 * 1024;
+
+/** All names of presets with what they are for. */
+export function listPresets(): { name: string; about: string }[] {
+  return Object.entries(PRESETS).map(([name, { about }]) => ({ name, about }));
+}
+
+/** Where clients' settings are looked for. */
+export interface PresetSources {
+  readonly home: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+/**
+ * The hosts of a preset: names or IPv4 addresses, each with its port where that is none of the usual ones.
+ * @throws ConfigError field `network.presets`
+ */
+export async function presetHosts(
+  name: string,
+  from: PresetSources = { home: homedir(), env: process.env },
+): Promise<string[]> {
+  const preset = Object.hasOwn(PRESETS, name) ? PRESETS[name] : undefined;
+  if (preset === undefined) {
+    throw new ConfigError(`there is no preset ${JSON.stringify(name)}`, {
+      field: 'network.presets',
+      value: name,
+      hint: `Take one of ${Object.keys(PRESETS).join(', ')}; or name the domains (--allow-domain).`,
+    });
+  }
+  const texts = preset.environment.map((variable) => from.env[variable] ?? '');
+  for (const { files, lines } of preset.settings) {
+    const wanted = new RegExp(lines);
+    for (const path of files) {
+      for (const text of await readAll(path.replace(/^~(?=\/)/, from.home))) {
+        texts.push(...text.split('\n').filter((line) => wanted.test(line)));
+      }
+    }
+  }
+  const own = hostsIn(texts.join('\n'));
+  return own.length > 0 ? own : [...preset.domains];
+}
+
+/** Hosts of the URLs in a text, each once. Pure. */
+export function hostsIn(text: string): string[] {
+  const hosts = new Set<string>();
+  for (const [url] of text.matchAll(/\b(?:https?|git|ssh):\/\/[^\s"',\]]+/g)) {
+    try {
+      const { hostname, port } = new URL(url);
+      if (hostname !== '' && !hostname.startsWith('['))
+        hosts.add(port === '' ? hostname : `${hostname}:${port}`);
+    } catch {
+      // no URL after all
+    }
+  }
+  return [...hosts];
+}
+
+async function readAll(pattern: string): Promise<string[]> {
+  if (!pattern.includes('*')) return readSmall(pattern);
+  const dir = dirname(pattern);
+  const [before = '', after = ''] = basename(pattern).split('*');
+  const names = await readdir(dir).catch(() => []);
+  const fitting = names.filter((name) => name.startsWith(before) && name.endsWith(after));
+  return (await Promise.all(fitting.map((name) => readSmall(join(dir, name))))).flat();
+}
+
+async function readSmall(path: string): Promise<string[]> {
+  const text = await readFile(path, 'utf8').catch(() => '');
+  return text === '' || text.length > MAX_SETTINGS_BYTES ? [] : [text];
+}

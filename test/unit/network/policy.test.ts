@@ -1,0 +1,121 @@
+import { expect, it } from 'vitest';
+import { addVm, DEFAULT_POLICY } from '../../../nft/index.ts';
+import { ConfigError } from '../../../src/errors.ts';
+import { makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
+
+/** That the rules can be built is the proof that the policy is one. */
+const build = (o: EgressOptions) => {
+  const policy = makePolicy(o);
+  const rules = addVm({
+    ...{ tap: 'qmpa1', mac: '02:00:00:00:00:01', generation: 1, policy: policy.rules },
+    ...{ guestAddress: '10.210.0.3', gatewayAddress: '10.210.0.2' },
+  });
+  expect(rules.length).toBeGreaterThan(0);
+  return policy;
+};
+
+it('by default opens web, ssh and git to public addresses, and every name', () => {
+  expect(build({})).toEqual({
+    rules: {
+      ...DEFAULT_POLICY,
+      rules: [
+        {
+          id: 1,
+          title: 'public addresses',
+          action: 'allow',
+          protocol: 'tcp',
+          ports: [80, 443, 22, 9418],
+          destination: { kind: 'public' },
+        },
+      ],
+    },
+    lastId: 1,
+    names: [],
+    allowDomains: undefined,
+    denyDomains: [],
+  });
+});
+
+it('names that are allowed are all that is open', () => {
+  const policy = build({ allowDomains: ['Example.org.', '*.example.org', 'bücher.example:8443'] });
+  expect(policy.rules.rules).toMatchObject([
+    { id: 1, title: '--allow-domain Example.org.', destination: { kind: 'dynamic' } },
+    { id: 2, title: '--allow-domain *.example.org', ports: [80, 443, 22, 9418] },
+    { id: 3, title: '--allow-domain bücher.example:8443', ports: [8443] },
+  ]);
+  expect(policy.names).toEqual([
+    { pattern: 'example.org', ruleId: 1 },
+    { pattern: '*.example.org', ruleId: 2 },
+    { pattern: 'xn--bcher-kva.example', ruleId: 3 },
+  ]);
+  expect(policy.allowDomains).toEqual(['example.org', '*.example.org', 'xn--bcher-kva.example']);
+  expect(build({ allowDomains: ['example.org'], public: true }).allowDomains).toBeUndefined();
+  expect(build({ public: false })).toMatchObject({ allowDomains: [], rules: { rules: [] } });
+});
+
+it('a private address is open where it is named, with its port', () => {
+  const { rules } = build({
+    allowCidrs: ['10.1.2.3:5432', '93.184.0.0/16'],
+    allowPorts: ['443/udp'],
+  });
+  expect(rules.exceptions).toEqual(['10.1.2.3']);
+  expect(rules.rules).toMatchObject([
+    { protocol: 'tcp', ports: [5432], destination: { cidrs: ['10.1.2.3'] } },
+    { protocol: 'tcp', destination: { cidrs: ['93.184.0.0/16'] } },
+    { protocol: 'udp', ports: [443], destination: { cidrs: ['93.184.0.0/16'] } },
+    { protocol: 'tcp', destination: { kind: 'public' } },
+    { protocol: 'udp', ports: [443], destination: { kind: 'public' } },
+  ]);
+});
+
+it('what is denied stands before what is allowed', () => {
+  const { rules, denyDomains } = build({
+    denyCidrs: ['203.0.113.0/24'],
+    denyDomains: ['*.ads.example'],
+    allowPorts: ['8000-8010'],
+    denial: 'drop',
+    limits: { connections: 5 },
+  });
+  expect(rules.rules.map(({ action, protocol }) => `${action} ${protocol}`)).toEqual([
+    'deny tcp',
+    'deny udp',
+    'deny icmp',
+    'allow tcp',
+  ]);
+  expect(rules.rules[3]?.ports).toEqual([80, 443, 22, 9418, [8000, 8010]]);
+  expect(denyDomains).toEqual(['*.ads.example']);
+  expect(rules).toMatchObject({
+    denial: 'drop',
+    limits: { connections: 5, newConnectionsPerSecond: 200 },
+  });
+});
+
+it('a rule keeps its id as long as it is the same, and gives it to no other', () => {
+  const first = makePolicy({ allowDomains: ['a.example', 'b.example'] });
+  const second = makePolicy({ allowDomains: ['b.example', 'c.example'] }, first);
+  expect(second.names).toEqual([
+    { pattern: 'b.example', ruleId: expect.any(Number) },
+    { pattern: 'c.example', ruleId: expect.any(Number) },
+  ]);
+  expect(second.lastId).toBeGreaterThanOrEqual(first.lastId);
+});
+
+it.each<[string, EgressOptions]>([
+  ['network.allowDomains', { allowDomains: ['exa mple.org'] }],
+  ['network.allowDomains', { allowDomains: ['*'] }],
+  ['network.allowDomains', { allowDomains: ['a.*.example'] }],
+  ['network.allowDomains', { allowDomains: ['10.1.2.3'] }],
+  ['network.allowDomains', { allowDomains: ['example.org:0'] }],
+  ['network.allowDomains', { allowDomains: ['https://example.org'] }],
+  ['network.denyDomains', { denyDomains: [''] }],
+  ['network.allowCidrs', { allowCidrs: ['10.1.2.3/33'] }],
+  ['network.allowCidrs', { allowCidrs: ['10.1.2.3/24'] }],
+  ['network.allowCidrs', { allowCidrs: ['fd00::1'] }],
+  ['network.denyCidrs', { denyCidrs: ['example.org'] }],
+  ['network.allowPorts', { allowPorts: ['70000'] }],
+  ['network.allowPorts', { allowPorts: ['20-10'] }],
+  ['network.allowPorts', { allowPorts: ['80/sctp'] }],
+])('refuses %s: %j', (field, o) => {
+  expect(() => makePolicy(o)).toThrow(ConfigError);
+  expect(() => makePolicy(o)).toThrow(field);
+});
