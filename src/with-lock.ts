@@ -1,11 +1,26 @@
 /** One at a time, across processes: `flock(2)` on a file. */
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir, open, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { libc, LibcError, LOCK_EX, LOCK_NB } from '../guest-agent/libc.ts';
 
 /** Pause between two tries: a blocking flock would stop this process's event loop. */
 const RETRY_MS = 10;
+
+/** A lock that is held until {@link FileHandle.close}. Undefined: another process holds it. */
+export async function tryLock(file: string): Promise<FileHandle | undefined> {
+  const calls = await libc();
+  // Never unlinked: an unlinked lock file would let two holders in.
+  const handle = await open(file, 'a', 0o600);
+  try {
+    calls.flock(handle.fd, LOCK_EX | LOCK_NB);
+    return handle;
+  } catch (error) {
+    await handle.close();
+    if (error instanceof LibcError && error.code === 'EWOULDBLOCK') return undefined;
+    throw error;
+  }
+}
 
 /**
  * Waits for the lock and runs `work` under it. The kernel frees the lock when its holder dies, so it
@@ -17,22 +32,16 @@ export async function withLock<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   await mkdir(path.dirname(file), { recursive: true });
-  const calls = await libc();
-  // Never unlinked: an unlinked lock file would let two holders in.
-  const handle = await open(file, 'a', 0o600);
-  try {
-    for (;;) {
-      signal?.throwIfAborted();
+  for (;;) {
+    signal?.throwIfAborted();
+    const lock = await tryLock(file);
+    if (lock !== undefined) {
       try {
-        calls.flock(handle.fd, LOCK_EX | LOCK_NB);
-        break;
-      } catch (error) {
-        if (!(error instanceof LibcError) || error.code !== 'EWOULDBLOCK') throw error;
+        return await work();
+      } finally {
+        await lock.close(); // frees it
       }
-      await delay(RETRY_MS, undefined, signal === undefined ? {} : { signal });
     }
-    return await work();
-  } finally {
-    await handle.close(); // frees the lock
+    await delay(RETRY_MS, undefined, signal === undefined ? {} : { signal });
   }
 }

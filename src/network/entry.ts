@@ -1,0 +1,72 @@
+/**
+ * What is written down of each VM that has a tap, for whoever has to know: the service that answers its names,
+ * `qmp-agent net`, and gc. One small file per VM in the runtime directory, gone with the next boot as taps are.
+ */
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { randomBytes } from 'node:crypto';
+import type { VmNetwork } from '../../nft/index.ts';
+import type { EgressOptions, VmPolicy } from './policy.ts';
+
+const SCHEMA = 1;
+/** A policy with some thousand names. */
+const MAX_ENTRY_BYTES = 4 * 2 ** 20;
+const ENTRY = /^([0-9a-f]+)\.json$/;
+
+/** One VM on the network. */
+export interface NetworkEntry {
+  readonly vmId: string;
+  readonly network: VmNetwork;
+  readonly policy: VmPolicy;
+  /** What the policy was made from. */
+  readonly egress: EgressOptions;
+  /** Where what it does is recorded. */
+  readonly logPath: string;
+}
+
+/** Directory of the entries, and of the service's socket. */
+export function networkDir(runtimeDir: string): string {
+  return join(runtimeDir, 'network');
+}
+
+/** Written whole and renamed into place. */
+export async function writeEntry(dir: string, entry: NetworkEntry): Promise<void> {
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const temporary = join(dir, `${entry.vmId}.${randomBytes(4).toString('hex')}.tmp`);
+  try {
+    await writeFile(temporary, JSON.stringify({ schema: SCHEMA, ...entry }), { mode: 0o600 });
+    await rename(temporary, pathOf(dir, entry.vmId));
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+/** Undefined: there is none, or none that this version reads. */
+export async function readEntry(dir: string, vmId: string): Promise<NetworkEntry | undefined> {
+  try {
+    const text = await readFile(pathOf(dir, vmId), 'utf8');
+    if (text.length > MAX_ENTRY_BYTES) return undefined;
+    const entry = JSON.parse(text) as NetworkEntry & { schema: unknown };
+    return entry.schema === SCHEMA && entry.vmId === vmId ? entry : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** No error where it is gone. */
+export async function removeEntry(dir: string, vmId: string): Promise<void> {
+  await rm(pathOf(dir, vmId), { force: true });
+}
+
+/** All of them. */
+export async function readEntries(dir: string): Promise<NetworkEntry[]> {
+  const names = await readdir(dir).catch(() => []);
+  const ids = names.flatMap((name) => ENTRY.exec(name)?.[1] ?? []);
+  const entries = await Promise.all(ids.map((id) => readEntry(dir, id)));
+  return entries.filter((entry) => entry !== undefined);
+}
+
+function pathOf(dir: string, vmId: string): string {
+  return join(dir, `${vmId}.json`);
+}

@@ -1,0 +1,16 @@
+/** Entry point of the network service; see service.ts. Started by start.ts. */
+import { NetworkService } from './service.ts';
+
+const [, , dir = ''] = process.argv;
+const say = (text: string): void =>
+  void process.stdout.write(`${new Date().toISOString()} ${text}\n`);
+
+const service = await NetworkService.start({ dir, say });
+if (service !== undefined) {
+  const ended = new Promise<void>((resolve) => {
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve());
+  });
+  await Promise.race([service.idle, ended]);
+  await service[Symbol.asyncDispose]();
+}
+process.exit(0);

@@ -1,0 +1,212 @@
+/**
+ * The one process of a state directory that VMs with a tap need alive: it answers their names, and opens to each
+ * the addresses that it has just told it. Everything it knows is in the entries on disk, so that it can die and
+ * be started anew at any time; without it VMs have no names, and everything else goes on.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { allowAddress, NftClient } from '../../../nft/index.ts';
+import { readEntries, type NetworkEntry } from '../entry.ts';
+import {
+  Resolver,
+  type AddressAnswer,
+  type ResolverClient,
+  type ResolverPolicy,
+} from '../resolver/index.ts';
+import { EventStream } from '../../events.ts';
+import { tryLock } from '../../with-lock.ts';
+import { LogCapture } from '../traffic/capture.ts';
+import { TrafficLogs } from '../traffic/logs.ts';
+import { serviceSocket } from './start.ts';
+
+/** It ends after so long without a VM. */
+const IDLE_MS = 5_000;
+/** It looks at the entries at least this often, should nobody tell of a change. */
+const LOOK_MS = 2_000;
+const MAX_REQUEST_CHARS = 128;
+const REQUEST_TIMEOUT_MS = 10_000;
+
+/** How one is to be. */
+export interface ServiceOptions {
+  /** Directory of the entries, of its lock and its socket. */
+  readonly dir: string;
+  /** For what goes wrong. */
+  readonly say: (text: string) => void;
+}
+
+/** See above. */
+export class NetworkService implements AsyncDisposable {
+  readonly #o: ServiceOptions;
+  readonly #resolver: Resolver;
+  readonly #lock: AsyncDisposable;
+  readonly #nft = new NftClient();
+  readonly #logs: TrafficLogs;
+  readonly #capture: LogCapture;
+  readonly #served = new Map<string, NetworkEntry>();
+  readonly #failures = new Map<string, string>();
+  readonly #server: Server;
+  #syncing: Promise<void> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  #neededAt = performance.now();
+  #end: () => void = () => undefined;
+  /** Resolves when no VM has needed it for a while. */
+  readonly idle: Promise<void>;
+
+  /** @returns undefined where another one serves this directory */
+  static async start(o: ServiceOptions): Promise<NetworkService | undefined> {
+    const lock = await tryLock(join(o.dir, 'service.lock'));
+    if (lock === undefined) return undefined;
+    let service: NetworkService | undefined;
+    try {
+      const events = new EventStream(); // of this process alone: what it tells goes to the VMs' logs
+      const resolver = await Resolver.create({
+        events,
+        onAddresses: async (client, answer, signal) => {
+          await service?.openAddresses(client, answer, signal);
+        },
+      });
+      const made = new NetworkService(o, resolver, lock);
+      service = made;
+      events.on('dns.query', (query) => made.#logs.addQuery(query));
+      await service.#sync();
+      await service.#listen();
+      return service;
+    } catch (error) {
+      await (service?.[Symbol.asyncDispose]() ?? lock.close());
+      throw error;
+    }
+  }
+
+  private constructor(o: ServiceOptions, resolver: Resolver, lock: AsyncDisposable) {
+    this.#o = o;
+    this.#resolver = resolver;
+    this.#lock = lock;
+    this.#logs = new TrafficLogs();
+    this.#capture = new LogCapture({
+      onPacket: (packet) => this.#logs.addPacket(packet),
+      say: o.say,
+    });
+    this.#server = createServer((socket) => this.#receive(socket));
+    this.idle = new Promise((resolve) => (this.#end = resolve));
+  }
+
+  /** Opens to a VM what it is about to be told. */
+  async openAddresses(
+    { id }: ResolverClient,
+    { name, addresses, ttlSeconds }: AddressAnswer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const entry = this.#served.get(id);
+    if (entry === undefined) return;
+    const transaction = entry.policy.names
+      .filter(({ pattern }) => matches(pattern, name))
+      .flatMap(({ ruleId }) =>
+        allowAddress({ tap: entry.network.tap, ruleId, addresses, ttlS: Math.ceil(ttlSeconds) }),
+      );
+    await this.#nft.applyTimed(transaction, { signal });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#server.close();
+    await rm(serviceSocket(this.#o.dir), { force: true });
+    await this.#syncing;
+    await this.#resolver[Symbol.asyncDispose]();
+    await this.#capture[Symbol.asyncDispose]();
+    await this.#logs.settle();
+    await this.#lock[Symbol.asyncDispose]();
+  }
+
+  async #listen(): Promise<void> {
+    const path = serviceSocket(this.#o.dir);
+    await rm(path, { force: true }); // of one that died: we hold its lock
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(path, resolve);
+    });
+    this.#capture.start();
+    this.#look();
+  }
+
+  #look(): void {
+    this.#timer = setTimeout(() => {
+      void this.#sync().then(() => {
+        if (this.#served.size > 0) this.#neededAt = performance.now();
+        if (performance.now() - this.#neededAt > IDLE_MS) this.#end();
+        else this.#look();
+      });
+    }, LOOK_MS);
+  }
+
+  /** Serves those that there are, as they are now. Never rejects. */
+  #sync(): Promise<void> {
+    this.#syncing = this.#syncing.then(() => this.#compare());
+    return this.#syncing;
+  }
+
+  async #compare(): Promise<void> {
+    const wanted = new Map((await readEntries(this.#o.dir)).map((entry) => [entry.vmId, entry]));
+    for (const [id, { network }] of this.#served) {
+      const now = wanted.get(id)?.network;
+      if (now?.tap === network.tap && now.gatewayAddress === network.gatewayAddress) continue;
+      await this.#resolver.remove(id);
+      this.#logs.remove(id);
+      this.#served.delete(id);
+      this.#failures.delete(id);
+    }
+    for (const entry of wanted.values()) await this.#serve(entry);
+  }
+
+  async #serve(entry: NetworkEntry): Promise<void> {
+    const { vmId } = entry;
+    const known = this.#served.get(vmId);
+    if (isDeepStrictEqual(known, entry)) return;
+    try {
+      if (known === undefined) await this.#resolver.add(clientOf(entry));
+      else this.#resolver.change(vmId, policyOf(entry));
+      this.#served.set(vmId, entry);
+      await this.#logs.set(entry);
+      this.#failures.delete(vmId);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      if (this.#failures.get(vmId) !== message) this.#o.say(`VM ${vmId}: ${message}`);
+      this.#failures.set(vmId, message);
+    }
+  }
+
+  #receive(socket: Socket): void {
+    let text = '';
+    socket.setEncoding('utf8');
+    socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy());
+    socket.on('error', () => undefined);
+    socket.on('data', (chunk: string) => {
+      text += chunk;
+      if (text.length > MAX_REQUEST_CHARS) socket.destroy();
+      if (!text.endsWith('\n')) return;
+      const [, vmId = ''] = text.trim().split(' ');
+      text = '';
+      void this.#sync().then(() => socket.end(`${this.#failures.get(vmId) ?? 'ok'}\n`));
+    });
+  }
+}
+
+/** `example.org`, or `*.example.org` for all below it. */
+function matches(pattern: string, name: string): boolean {
+  return pattern.startsWith('*.') ? name.endsWith(pattern.slice(1)) : name === pattern;
+}
+
+function clientOf(entry: NetworkEntry): ResolverClient {
+  const { gatewayAddress, guestAddress } = entry.network;
+  return { id: entry.vmId, listenAddress: gatewayAddress, guestAddress, policy: policyOf(entry) };
+}
+
+function policyOf({ policy }: NetworkEntry): ResolverPolicy {
+  return {
+    allowDomains: policy.allowDomains,
+    denyDomains: policy.denyDomains,
+    allowAddresses: policy.rules.exceptions,
+    denial: policy.rules.denial === 'drop' ? 'drop' : 'refuse',
+  };
+}

@@ -1,0 +1,75 @@
+/**
+ * Reads what our rules log: tcpdump on their nflog group. There is one reader per group and network namespace:
+ * the kernel gives the group to the first.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { LOG_GROUP } from '../../../nft/index.ts';
+import { parseNflog, PcapReader, type LoggedPacket } from './nflog.ts';
+
+/** From its end to the next start. */
+const RESTART_MS = 2_000;
+const MAX_STDERR_CHARS = 2_000;
+
+/** Runs for as long as it is not disposed of, whatever becomes of tcpdump. */
+export class LogCapture implements AsyncDisposable {
+  readonly #onPacket: (packet: LoggedPacket) => void;
+  readonly #say: (text: string) => void;
+  #child: ChildProcess | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #isOver = false;
+  #said = '';
+
+  constructor(o: { onPacket: (packet: LoggedPacket) => void; say: (text: string) => void }) {
+    this.#onPacket = o.onPacket;
+    this.#say = o.say;
+  }
+
+  /** Begins. */
+  start(): this {
+    const reader = new PcapReader();
+    let stderr = '';
+    const argv = ['-i', `nflog:${LOG_GROUP}`, '-n', '-U', '--immediate-mode', '-w', '-'];
+    const child = spawn('tcpdump', argv, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
+    this.#child = child;
+    child.stdout.on('data', (chunk: Buffer) => {
+      try {
+        for (const { data, timeMs } of reader.push(chunk)) {
+          const packet = parseNflog(data, timeMs);
+          if (packet) this.#onPacket(packet);
+        }
+      } catch (error) {
+        stderr += String(error);
+        child.kill('SIGKILL');
+      }
+    });
+    child.stderr.setEncoding('utf8');
+    child.stderr.on('data', (text: string) => {
+      stderr = (stderr + text).slice(-MAX_STDERR_CHARS);
+    });
+    child.on('error', (error) => {
+      stderr += error.message;
+    });
+    child.on('close', () => this.#ended(stderr));
+    return this;
+  }
+
+  /** It is told once why it does not run: the tool is missing, or another one reads the group. */
+  #ended(why: string): void {
+    if (this.#isOver) return;
+    const text = `the log of traffic stands still: tcpdump ended: ${why.trim().split('\n').at(-1) ?? ''}`;
+    if (text !== this.#said) this.#say(text);
+    this.#said = text;
+    this.#timer = setTimeout(() => this.start(), RESTART_MS);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    const child = this.#child;
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'close');
+    child.kill('SIGTERM');
+    await gone;
+  }
+}

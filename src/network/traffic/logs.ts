@@ -1,0 +1,79 @@
+/** The network logs of all VMs that a service serves: what is logged finds its VM by its interface. */
+import { readFile } from 'node:fs/promises';
+import type { EventOf } from '../../events.ts';
+import type { NetworkEntry } from '../entry.ts';
+import { TrafficLog } from './log-file.ts';
+import type { LoggedPacket } from './nflog.ts';
+import { recordOf } from './record.ts';
+
+/** Addresses whose names are remembered per VM. */
+const MAX_NAMES = 4_096;
+
+interface VmLog {
+  readonly entry: NetworkEntry;
+  readonly ifindex: number;
+  readonly log: TrafficLog;
+  /** By address; the latest last. */
+  readonly names: Map<string, string>;
+}
+
+/** See above. */
+export class TrafficLogs {
+  readonly #byId = new Map<string, VmLog>();
+  readonly #byIfindex = new Map<number, VmLog>();
+
+  /** A VM is there, or has changed. */
+  async set(entry: NetworkEntry): Promise<void> {
+    const known = this.#byId.get(entry.vmId);
+    const vm: VmLog = {
+      entry,
+      ifindex: await ifindexOf(entry.network.tap),
+      log: known?.log ?? new TrafficLog(entry.logPath),
+      names: known?.names ?? new Map<string, string>(),
+    };
+    this.remove(entry.vmId);
+    this.#byId.set(entry.vmId, vm);
+    this.#byIfindex.set(vm.ifindex, vm);
+  }
+
+  remove(vmId: string): void {
+    const vm = this.#byId.get(vmId);
+    if (vm === undefined) return;
+    this.#byId.delete(vmId);
+    if (this.#byIfindex.get(vm.ifindex) === vm) this.#byIfindex.delete(vm.ifindex);
+  }
+
+  /** Out of a VM or, where another sent it, into one. */
+  addPacket(packet: LoggedPacket): void {
+    const vm = this.#byIfindex.get(packet.inDevice) ?? this.#byIfindex.get(packet.outDevice);
+    if (vm === undefined) return;
+    const record = recordOf(packet, vm.entry, (address) => vm.names.get(address));
+    if (record !== undefined) vm.log.add(record);
+  }
+
+  addQuery({ vmId, type: _, ...query }: EventOf<'dns.query'>): void {
+    const vm = vmId === undefined ? undefined : this.#byId.get(vmId);
+    if (vm === undefined) return;
+    for (const address of query.addresses ?? []) {
+      vm.names.delete(address);
+      vm.names.set(address, query.name);
+    }
+    for (const oldest of vm.names.keys()) {
+      if (vm.names.size <= MAX_NAMES) break;
+      vm.names.delete(oldest);
+    }
+    const isClosed = query.verdict === 'refused' && vm.entry.policy.allowDomains !== undefined;
+    const remedy = isClosed ? `--allow-domain ${query.name}` : undefined;
+    vm.log.add({ kind: 'dns', ...query, remedy });
+  }
+
+  /** Resolves when all of it has been written. */
+  async settle(): Promise<void> {
+    await Promise.all([...this.#byId.values()].map(({ log }) => log.settle()));
+  }
+}
+
+/** 0: it is gone. */
+async function ifindexOf(tap: string): Promise<number> {
+  return Number(await readFile(`/sys/class/net/${tap}/ifindex`, 'utf8').catch(() => '0'));
+}
