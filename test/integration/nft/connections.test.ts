@@ -229,7 +229,7 @@ describe.skipIf(skip !== undefined)('bounds', () => {
     const before = (await net.client.counters()).get('tvm1')!;
     await net.client.apply(baseTable({ ...rates, present: ['inet', 'netdev'] }));
     // A budget that is remembered keeps its size; this VM begins a new one.
-    net.run('host', 'nft', 'flush', 'set', 'inet', 'qmp_agent', 'logq');
+    net.nft('flush', 'set', 'inet', 'qmp_agent', 'logq');
     await guest().do('udp_many', { to: SITE, port: 123, count: 40 });
     const after = (await net.client.counters()).get('tvm1')!;
     const denied = after.denied.packets - before.denied.packets;
@@ -239,7 +239,7 @@ describe.skipIf(skip !== undefined)('bounds', () => {
     expect(await net.logs()).toHaveLength(logged);
     const generous = { deniedPerSecond: 50_000, deniedBurst: 50_000, allowedPerSecond: 50_000 };
     await net.client.apply(baseTable({ ...generous, present: ['inet', 'netdev'] }));
-    net.run('host', 'nft', 'flush', 'set', 'inet', 'qmp_agent', 'logq');
+    net.nft('flush', 'set', 'inet', 'qmp_agent', 'logq');
   });
 });
 
@@ -247,30 +247,18 @@ describe.skipIf(skip !== undefined)('inwards', () => {
   const published = [{ id: 60, protocol: 'tcp', port: 80 }] as const;
   beforeAll(() => {
     // What publishes ports on a host: docker's way.
-    net.run(
-      'host',
-      'nft',
+    net.nft(
       'add table ip publish; add chain ip publish pre { type nat hook prerouting priority dstnat; }',
     );
-    net.run(
-      'host',
-      'nft',
-      `add rule ip publish pre ip daddr ${HOST} tcp dport 8000 dnat to ${GUEST}:80`,
-    );
-    net.run(
-      'host',
-      'nft',
-      `add rule ip publish pre ip daddr ${HOST} tcp dport 8001 dnat to ${GUEST}:8080`,
-    );
-    net.run(
-      'host',
-      'nft',
+    net.nft(`add rule ip publish pre ip daddr ${HOST} tcp dport 8000 dnat to ${GUEST}:80`);
+    net.nft(`add rule ip publish pre ip daddr ${HOST} tcp dport 8001 dnat to ${GUEST}:8080`);
+    net.nft(
       `add rule ip publish pre ip daddr ${SITE} tcp dport 443 iifname tvm2 dnat to 10.1.2.3:443`,
     );
     net.run('up', 'ip', 'route', 'add', '10.210.0.0/24', 'via', HOST);
   });
   afterAll(() => {
-    net.run('host', 'nft', 'delete', 'table', 'ip', 'publish');
+    net.nft('delete', 'table', 'ip', 'publish');
     net.run('up', 'ip', 'route', 'delete', '10.210.0.0/24');
   });
   const fromOutside = (port: number, id?: string, to = HOST) =>

@@ -127,6 +127,11 @@ export class TestNetwork {
     return execFileSync('ip', all, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
   }
 
+  /** nft on the host, as a person or another program would call it. */
+  nft(...argv: string[]): string {
+    return this.run('host', NFT, ...argv);
+  }
+
   /** How to call nft on the host of this network. */
   get nftCommand(): string[] {
     return ['ip', 'netns', 'exec', `${this.#prefix}-host`, NFT];
