@@ -41,7 +41,10 @@ export interface VmRemains {
   readonly limits: readonly VmLimit[];
 }
 
-/** What `addVm` put into the tables for this VM, and what its packets added. */
+/**
+ * What `addVm` put into the tables for this VM, and what its packets added. The VM as it is now: where a change may
+ * have been missed (a crash), read with `NftClient.remains` what there is.
+ */
 export function remainsOf(vm: VmNetwork): VmRemains {
   const { tap, generation, policy } = vm;
   const denying = policy.rules.filter(({ action }) => action === 'deny');

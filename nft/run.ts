@@ -64,11 +64,19 @@ async function nameless(content: string): Promise<{ handle: FileHandle } & Async
   const handle = await open(MEMORY_DIR, O_TMPFILE | constants.O_RDWR, 0o600).catch(openUnlinked);
   const dispose = { handle, [Symbol.asyncDispose]: () => handle.close() };
   try {
-    await handle.writeFile(content);
+    await writeAtStart(handle, Buffer.from(content));
     return dispose;
   } catch (error) {
     await handle.close();
     throw error;
+  }
+}
+
+/** Leaves the descriptor's position, which nft shares, where it is: 1.1.3 reads from there. */
+async function writeAtStart(handle: FileHandle, content: Buffer): Promise<void> {
+  for (let at = 0; at < content.length;) {
+    const { bytesWritten } = await handle.write(content, at, content.length - at, at);
+    at += bytesWritten;
   }
 }
 

@@ -1,0 +1,64 @@
+import { describe, expect, test } from 'vitest';
+import { baseTable, type NftTransaction, removeBase } from '../../../nft/index.ts';
+import { addVm } from '../../../nft/vm.ts';
+import { VM } from './sample.ts';
+
+const objects = (transaction: NftTransaction, kind: string) =>
+  transaction.flatMap((command) => {
+    const object = 'add' in command ? (command.add as Record<string, unknown>) : {};
+    return kind in object ? [object[kind] as { family: string; name: string; expr?: unknown }] : [];
+  });
+
+const names = (transaction: NftTransaction, ...kinds: string[]) =>
+  new Set(kinds.flatMap((kind) => objects(transaction, kind).map((o) => `${o.family} ${o.name}`)));
+
+describe('the base', () => {
+  const base = baseTable();
+  const all = [...base, ...addVm(VM)];
+
+  test('has every chain and set that a rule names', () => {
+    const chains = names(all, 'chain');
+    const sets = names(all, 'set', 'map');
+    for (const { family, expr } of objects(all, 'rule')) {
+      const text = JSON.stringify(expr);
+      for (const [, target] of text.matchAll(/"target":"([^"]+)"/g)) {
+        expect(chains).toContain(`${family} ${target}`);
+      }
+      for (const [, set] of text.matchAll(/"@([^"]+)"/g))
+        expect(sets).toContain(`${family} ${set}`);
+    }
+  });
+
+  test('names every chain that it has, but for those with a hook, and those of other policies', () => {
+    const text = JSON.stringify(all);
+    const unnamed = objects(base, 'chain')
+      .filter((chain) => !('hook' in chain) && !text.includes(`"target":"${chain.name}"`))
+      .map(({ name }) => name);
+    expect(unnamed).toEqual(['schema_1', 'deny_isolated', 'deny_rule']);
+  });
+
+  test('leaves the sets of a table that is there alone', () => {
+    expect(names(baseTable({ present: ['inet', 'netdev'] }), 'set', 'map', 'table')).toEqual(
+      new Set(),
+    );
+    expect([...names(baseTable({ present: ['inet'] }), 'table')]).toEqual(['netdev qmp_agent']);
+  });
+
+  test('uses nothing that nft 1.0.6 does not read', () => {
+    expect(JSON.stringify(all)).not.toMatch(/"destroy"|"dynamic"/);
+  });
+
+  test('takes rates of logs', () => {
+    expect(JSON.stringify(baseTable({ deniedPerSecond: 77 }))).toContain('"rate":77');
+    expect(() => baseTable({ deniedPerSecond: 0 })).toThrow(/^deniedPerSecond: 0/);
+  });
+
+  test('goes with both tables, there or not', () => {
+    expect(removeBase().map((command) => Object.keys(command)[0])).toEqual([
+      'add',
+      'delete',
+      'add',
+      'delete',
+    ]);
+  });
+});
