@@ -83,6 +83,7 @@ async function soak(o: SoakArguments): Promise<void> {
       all.push(await measured(part));
     }
   });
+  if (o.resets + o.restores > 0) await withVm(() => Promise.resolve()); // as for the clones
   if (o.resets > 0) all.push(await measured(() => resets(o.resets)));
   if (o.restores > 0) all.push(await measured(() => restores(o.restores, o.streams)));
   for (const fault of all.flatMap(({ faults }) => faults))

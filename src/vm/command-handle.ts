@@ -1,5 +1,5 @@
 /** A command that runs in a VM: reads its output, waits for its end. */
-import { Readable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
@@ -100,7 +100,18 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       return;
     }
     // A command that has ended, or closed its stdin, loses what is sent, as a pipe's reader does.
-    await within(writeAndWait(exec.stdin, data), `stdin of command ${this.pid}`, vm.id, o);
+    const sent = this.#sendOrLose(exec.stdin, data);
+    await within(sent, `stdin of command ${this.pid}`, vm.id, o);
+  }
+
+  /** What is lost with the session is not the command's doing, and its sender hears of it. */
+  async #sendOrLose(stdin: Writable, data: string | Uint8Array): Promise<void> {
+    const { exec, vm } = this.#parts;
+    await writeAndWait(stdin, data);
+    if (!stdin.destroyed) return;
+    await exec.exit.catch(async (error: unknown) => {
+      throw this.#disconnected ? this.#notListening() : await vm.explain(error);
+    });
   }
 
   async closeStdin(o: WaitOptions = {}): Promise<void> {

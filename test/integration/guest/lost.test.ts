@@ -9,6 +9,8 @@ import { LocalAgent } from './local-agent.ts';
 
 /** A wait that nobody ends. */
 const LATE_MS = 10_000 * SCALE;
+/** More than any pipe and window between here and a command that reads nothing. */
+const UNREAD_BYTES = 8 * 2 ** 20;
 let agent: LocalAgent;
 beforeAll(async () => {
   agent = await LocalAgent.start();
@@ -42,6 +44,18 @@ describe('a session that is lost', () => {
     await expect(handle.wait({ timeoutMs: LATE_MS })).rejects.toMatchObject({
       code: 'ERR_VM_RESTORED',
     });
+  });
+
+  it('ends the wait of who sends more than is read, and of who sends afterwards', async () => {
+    await using session = await agent.connect();
+    const handle = await commandsOn(session).run(['sleep', '99'], {
+      ...{ background: true, timeoutMs: 0, stdin: true },
+    });
+    const sending = handle.sendStdin('x'.repeat(UNREAD_BYTES), { timeoutMs: LATE_MS });
+    sending.catch(() => undefined);
+    session.restored();
+    for (const sent of [sending, handle.sendStdin('more', { timeoutMs: LATE_MS })])
+      await expect(sent).rejects.toMatchObject({ code: 'ERR_VM_RESTORED' });
   });
 
   it('is told as whoever knows better has it, where there is one', async () => {
