@@ -48,21 +48,25 @@ export function snapshotEntries(snapshot: AgentSnapshot, node: 'image' | 'bundle
 /**
  * Makes the snapshot of an agent's script by a kit's Node, in a directory of its own below `workDir`.
  * Needs to change the root directory, as root or in a user namespace.
- * @throws Error what the host or Node refuses
+ * @throws Error what the host or Node refuses; the signal's reason
  */
 export async function makeAgentSnapshot(
   kit: NodeKit,
   script: Buffer,
   workDir: string,
+  signal?: AbortSignal,
 ): Promise<AgentSnapshot> {
   await mkdir(workDir, { recursive: true });
   const root = await mkdtemp(path.join(workDir, '.tmp-'));
   try {
-    await run(['tar', '--extract', '--file', kit.tarPath, '--directory', root, '--no-same-owner']);
+    await run(
+      ['tar', '--extract', '--file', kit.tarPath, '--directory', root, '--no-same-owner'],
+      signal,
+    );
     await mkdir(path.join(root, 'usr/share'), { recursive: true });
     await symlink('../../share', path.join(root, 'usr/share/nodejs'));
     await writeFile(path.join(root, 'entry.cjs'), snapshotScript(script.toString('utf8')));
-    await run([...chrootWords(root), ...NODE_WORDS, '/entry.cjs']);
+    await run([...chrootWords(root), ...NODE_WORDS, '/entry.cjs'], signal);
     return {
       blob: asDefaultSnapshot(await readFile(path.join(root, 'blob'))),
       libraryHead: await readHead(path.join(root, 'lib', LIBNODE)),
@@ -83,10 +87,20 @@ const NODE_WORDS: readonly string[] = [
   ...['--no-warnings', '--snapshot-blob', '/blob', '--build-snapshot'],
 ];
 
-async function run([program = '', ...args]: readonly string[]): Promise<void> {
+async function run(
+  [program = '', ...args]: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  signal?.throwIfAborted();
   const env = { PATH: BUILD_PATH, LC_ALL: 'C.UTF-8' };
   const options = { cwd: '/', env, extendEnv: false, timeout: TIMEOUT_MS } as const;
-  await execa(program, args, { ...options, stdin: 'ignore', killSignal: 'SIGKILL' });
+  const cancel = signal === undefined ? {} : { cancelSignal: signal };
+  try {
+    await execa(program, args, { ...options, ...cancel, stdin: 'ignore', killSignal: 'SIGKILL' });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
 }
 
 async function readHead(libraryPath: string): Promise<Buffer> {

@@ -1,20 +1,24 @@
-/** Clones made and thrown away, one after the other: none is the twin of another. */
+/** Clones made and thrown away, some at once: none is the twin of another. */
 import type { StatePaths } from '../../src/vm/api.ts';
 import { Vm } from '../../src/vm/index.ts';
+import { manyTimes, type SoakOptions } from './at-once.ts';
 
-/** What a clone says of itself; of all but the clock no two may say the same. */
-interface Drawn {
-  readonly unixMs: number;
-  readonly [what: string]: string | number;
-}
+/** What a clone says of itself; no two may say the same. */
+type Drawn = Readonly<Record<string, string>>;
 
 /** A clock may be off by this much, ms: how long the answer took is not counted. */
 const CLOCK_MS = 1_000;
 
+/** What each clone has to tell; a MAC beside it, where the VM has a network. */
+export const TOLD: readonly string[] = [
+  ...['getrandom', 'urandom', 'uuid4', 'kernel uuid', 'TLS client random'],
+  ...['boot_id', 'machine-id', 'hostname'],
+];
+
 /** A fresh process draws from the kernel and from OpenSSL, whose client random stands in its hello. */
 const DRAW = `
-import json, os, ssl, time, uuid
-said = {'unixMs': time.time() * 1000}
+import json, os, ssl, uuid
+said = {}
 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 try:
     ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname='example.org').do_handshake()
@@ -40,6 +44,8 @@ print(json.dumps(said))
 /** What a run of clones has shown. */
 export interface CloneReport {
   readonly clones: number;
+  /** Names of what was compared. */
+  readonly compared: readonly string[];
   /** Nothing, where all is well. */
   readonly faults: readonly string[];
 }
@@ -47,26 +53,38 @@ export interface CloneReport {
 /** @throws whatever `Vm.fromTemplate` and `vm.commands.run` throw */
 export async function soakClones(
   template: string,
-  o: { paths: StatePaths; count: number; signal?: AbortSignal; onClone?: (done: number) => void },
+  o: SoakOptions & { paths: StatePaths },
 ): Promise<CloneReport> {
   const seen = new Map<string, number>();
+  const compared = new Set(['clock']);
   const faults: string[] = [];
-  for (let clone = 1; clone <= o.count; clone += 1) {
+  await manyTimes(o, async (clone) => {
     const { paths, signal } = o;
     await using vm = await Vm.fromTemplate(template, { paths, signal });
-    const asked = Date.now();
+    const offMs = await clockOffMs(vm, signal);
+    if (offMs > CLOCK_MS)
+      faults.push(`clone ${clone}: its clock is off by ${Math.round(offMs)} ms`);
     const { stdout } = await vm.commands.run(['python3', '-c', DRAW], { signal });
-    const answered = Date.now();
-    const { unixMs, ...names } = JSON.parse(stdout) as Drawn;
-    if (unixMs < asked - CLOCK_MS || unixMs > answered + CLOCK_MS)
-      faults.push(`clone ${clone}: its clock is off by ${Math.round(unixMs - answered)} ms`);
-    for (const [what, value] of Object.entries(names)) {
+    const drawn = JSON.parse(stdout) as Drawn;
+    for (const what of TOLD) {
+      if ((drawn[what] ?? '') === '') faults.push(`clone ${clone} says nothing of its ${what}`);
+    }
+    for (const [what, value] of Object.entries(drawn)) {
       const key = `${what} ${value}`;
       const twin = seen.get(key);
       if (twin !== undefined) faults.push(`clones ${twin} and ${clone} have the same ${what}`);
       seen.set(key, clone);
+      compared.add(what);
     }
-    o.onClone?.(clone);
-  }
-  return { clones: o.count, faults };
+  });
+  return { clones: o.count, compared: [...compared], faults };
+}
+
+/** How far the wall clock is off for certain; how long the answer was on its way is not counted. */
+async function clockOffMs(vm: Vm, signal: AbortSignal | undefined): Promise<number> {
+  const asked = Date.now();
+  const { stdout } = await vm.commands.run(['date', '+%s%3N'], { signal });
+  const answered = Date.now();
+  const said = Number(stdout);
+  return Number.isNaN(said) ? Infinity : Math.max(asked - said, said - answered, 0);
 }

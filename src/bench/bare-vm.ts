@@ -55,7 +55,8 @@ export class BareVm implements AsyncDisposable {
 
   /** Starts QEMU; waits for nothing. */
   static async start(options: BareVmOptions): Promise<BareVm> {
-    const boot = await options.store.bootFiles(options.image, options.program);
+    const { program: agent, signal } = options;
+    const boot = await options.store.bootFiles(options.image, { agent, signal });
     const dir = await mkdtemp(join(tmpdir(), 'qmp-agent-bare-'));
     const target: ChannelTarget =
       options.channel === 'vsock'

@@ -7,6 +7,7 @@ import type { Log } from '../log/index.ts';
 import { collectFlags } from './config-flags.ts';
 import { EXIT } from './exit-codes.ts';
 import { Interrupts } from './interrupts.ts';
+import { safeJson } from './safe-json.ts';
 import { createStyle, wantsColor, type Style } from './style.ts';
 
 /** One invocation of the program. */
@@ -77,7 +78,7 @@ export class CliContext {
 
   /** Writes a value to stdout: indented for a terminal's reader, one line for a pipe. */
   printJson(value: unknown): void {
-    this.print(JSON.stringify(value, undefined, this.stdout.isTTY ? 2 : undefined));
+    this.print(safeJson(value, this.stdout.isTTY ? 2 : undefined));
   }
 
   /** Writes a line for people to stderr; nothing with `--json`. */

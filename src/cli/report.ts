@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { QmpAgentError } from '../errors.ts';
 import type { CliContext } from './context.ts';
 import { EXIT, signalExitCode } from './exit-codes.ts';
+import { safeJson } from './safe-json.ts';
 
 /** Lines of QEMU's stderr or the guest's console that are shown with an error. */
 const SHOWN_LINES = 10;
@@ -32,7 +33,7 @@ export function reportError(error: unknown, context: CliContext, usage?: string)
   // Somebody asked us to end: no news to them, and the abort's own text would only confuse.
   if (received !== undefined && signal.aborted && isAbort(error)) return signalExitCode(received);
   const told = describeError(error, usage);
-  if (context.json) context.stderr.write(`${JSON.stringify({ error: told })}\n`);
+  if (context.json) context.stderr.write(`${safeJson({ error: told })}\n`);
   else context.stderr.write(formatError(error, told, context));
   return error instanceof CommanderError ? context.usageCode : context.failureCode;
 }

@@ -48,6 +48,15 @@ const PORT_OPENED = 0x0a;
 const MAX_PREAMBLES = 600;
 /** Stale bytes before the answer: more than QEMU, the port's ring and the sockets can hold. */
 export const MAX_STALE_BYTES = 16 * 1024 * 1024;
+/**
+ * An agent that does not answer on a wire that stands is dialed anew after this long, ms; then after twice as
+ * long, and so on: it may just be slow. Hanging up is what QEMU needs where a host did so while the vCPUs
+ * stood still: it does not notice then (`virtio_console_enable_backend` in hw/char/virtio-console.c), lets the
+ * guest write to nobody, and from the first such write on holds the guest's output back, until it sees a
+ * host hang up (`virtio_serial_close` in hw/char/virtio-serial-bus.c resets `throttled`; nothing else does).
+ */
+const FIRST_PATIENCE_MS = 2_000;
+const MAX_PATIENCE_MS = 30_000;
 /** One attempt to connect over vsock. */
 const VSOCK_ATTEMPT_MS = 1_000;
 
@@ -66,6 +75,11 @@ export interface DialOptions {
    * nobody else remembers, so that is broken first. Default false.
    */
   readonly restored?: boolean | undefined;
+  /**
+   * Somebody may have hung up while the vCPUs stood still, so that QEMU and the guest do not know of it: the
+   * wire is hung up once more before it is used. Default false.
+   */
+  readonly hangUpFirst?: boolean | undefined;
 }
 
 /**
@@ -76,17 +90,22 @@ export async function dial(target: ChannelTarget, o: DialOptions): Promise<Diale
   // It takes whole milliseconds only.
   const timeout = AbortSignal.timeout(Math.ceil(o.timeoutMs));
   const signal = o.signal ? AbortSignal.any([o.signal, timeout]) : timeout;
+  const isWire = target.kind === 'unix' && o.booting !== true;
   let last: unknown;
   try {
-    for (;;) {
+    if (isWire && o.hangUpFirst === true) await hangUp(target, signal);
+    for (let patienceMs = FIRST_PATIENCE_MS; ;) {
       signal.throwIfAborted();
       const socket = await connectOnce(target, signal).catch((error: unknown) => {
         last = error;
         if (isFinal(error)) throw connectFailure(target, error, o.vmId);
       });
       if (socket) {
-        const dialed = await shakeHands(socket, o, signal);
+        const startedAt = performance.now();
+        const dialed = await shakeHands(socket, isWire ? { ...o, patienceMs } : o, signal);
         if (dialed) return dialed;
+        const isTried = performance.now() - startedAt >= patienceMs;
+        if (isTried) patienceMs = Math.min(2 * patienceMs, MAX_PATIENCE_MS);
         last = new Error('the connection was closed before the agent answered');
       }
       await delay(REDIAL_MS, undefined, { signal });
@@ -115,6 +134,12 @@ export async function openChannel(target: ChannelTarget, signal: AbortSignal): P
     if (socket) return socket;
     await delay(REDIAL_MS, undefined, { signal });
   }
+}
+
+/** Connects and hangs up. */
+async function hangUp(target: ChannelTarget, signal: AbortSignal): Promise<void> {
+  const socket = await connectOnce(target, signal).catch(() => undefined); // the next attempt says why
+  socket?.destroy();
 }
 
 async function connectOnce(target: ChannelTarget, signal: AbortSignal): Promise<Socket> {
@@ -162,10 +187,10 @@ function connectFailure(target: ChannelTarget, cause: unknown, vmId: string): Er
   });
 }
 
-/** The connection, once the agent answered; undefined where it was closed before. */
+/** The connection, once the agent answered; undefined where it was closed before, or patience is over. */
 async function shakeHands(
   socket: Socket,
-  { vmId, booting = false, restored = false }: DialOptions,
+  { vmId, booting = false, restored = false, patienceMs }: DialOptions & { patienceMs?: number },
   signal: AbortSignal,
 ): Promise<Dialed | undefined> {
   let sent = 0;
@@ -178,6 +203,7 @@ async function shakeHands(
     socket.write(hostPreamble(nonce));
   };
   const resend = setInterval(send, RESEND_MS);
+  const giveUp = patienceMs && setTimeout(() => socket.destroy(), patienceMs);
   try {
     const answer = readAnswer(socket, { nonce, vmId, signal, onOpened: send });
     send();
@@ -191,6 +217,7 @@ async function shakeHands(
     throw error;
   } finally {
     clearInterval(resend);
+    clearTimeout(giveUp);
   }
 }
 

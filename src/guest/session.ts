@@ -33,7 +33,7 @@ import {
   type RequestContext,
 } from './request.ts';
 import { specText, traceAgent } from './transcript.ts';
-import { Wire } from './wire.ts';
+import { Wire, type WhyLost } from './wire.ts';
 
 /** How a session is opened. `timeoutMs` is until the agent must have answered, boot time included. */
 export interface ConnectOptions extends DialOptions {
@@ -46,6 +46,8 @@ export interface ConnectOptions extends DialOptions {
   readonly isPaused?: (() => boolean) | undefined;
   /** The guest is a copy, and this makes it a machine of its own; asked for when the agent is reached. */
   readonly renew?: (() => RenewSpec) | undefined;
+  /** Asked when the session was lost. */
+  readonly whyLost?: WhyLost | undefined;
 }
 
 /** Default of {@link ConnectOptions.keepAliveMs}. */
@@ -69,7 +71,7 @@ export class GuestSession implements AsyncDisposable {
   static async connect(target: ChannelTarget, o: ConnectOptions): Promise<GuestSession> {
     const deadline = performance.now() + o.timeoutMs;
     const dialed = await dial(target, o);
-    const wire = new Wire(dialed, o.vmId);
+    const wire = new Wire(dialed, o.vmId, o.whyLost);
     try {
       const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const bounds = { signal: o.signal, timeoutMs };
@@ -250,9 +252,7 @@ export class GuestSession implements AsyncDisposable {
 
   /** Ends the session because the guest is put back to a snapshot; what waits is told. */
   restored(): void {
-    const { vmId } = this.#wire;
-    const hint = 'Start it anew: what it was about is no longer there, or is at an earlier point.';
-    this.#wire.fail(new VmRestoredError(`VM ${vmId} was put back to a snapshot`, { vmId, hint }));
+    this.#wire.fail(restoredError(this.#wire.vmId));
   }
 
   /** Ends the session; execs go by their `onDisconnect`. */
@@ -317,6 +317,12 @@ export class GuestSession implements AsyncDisposable {
       this.#pinging = false;
     }
   }
+}
+
+/** What waits for a guest is told when that is put back to a snapshot. */
+export function restoredError(vmId: string): VmRestoredError {
+  const hint = 'Start it anew: what it was about is no longer there, or is at an earlier point.';
+  return new VmRestoredError(`VM ${vmId} was put back to a snapshot`, { vmId, hint });
 }
 
 /** As bytes: seeds do not belong into transcripts. */

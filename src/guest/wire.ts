@@ -14,6 +14,9 @@ import { http2ErrorName } from './http2-errors.ts';
 import { protocolError, type RequestContext } from './request.ts';
 import { TrafficBudget } from './traffic-budget.ts';
 
+/** Why a wire ended that nobody here has closed, where that is known; it must not take long. */
+export type WhyLost = () => Promise<GuestError | undefined>;
+
 /** The HTTP/2 connection and the reason of its end. */
 export class Wire implements RequestContext {
   readonly http2: ClientHttp2Session;
@@ -27,7 +30,8 @@ export class Wire implements RequestContext {
   #byUs = false;
   #streams = 0;
 
-  constructor({ socket }: Dialed, vmId: string) {
+  /** @param whyLost what may know better than the wire why it ended */
+  constructor({ socket }: Dialed, vmId: string, whyLost?: WhyLost) {
     this.vmId = vmId;
     this.budget = new TrafficBudget(() => {
       this.fail(protocolError(this, 'it floods the channel with what nobody asked for'));
@@ -52,11 +56,15 @@ export class Wire implements RequestContext {
       this.fail(protocolError(this, `it said goodbye (${http2ErrorName(code)})`)),
     );
     this.http2.on('stream', (stream) => stream.close()); // pushed: never asked for
-    this.closed = new Promise((resolve) => {
+    this.closed = new Promise<void>((resolve) => {
       this.http2.once('close', () => {
         this.#channel.destroy();
-        resolve(this.#byUs ? undefined : this.lostError());
+        resolve();
       });
+    }).then(async () => {
+      if (this.#byUs) return undefined;
+      this.#reason = (await whyLost?.().catch(() => undefined)) ?? this.lostError();
+      return this.#reason;
     });
   }
 

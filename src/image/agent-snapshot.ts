@@ -32,11 +32,13 @@ const PACKAGE = 'nodejs ';
  * The snapshot that an image's Node can take, made where it is not in the cache (half a second).
  * @returns undefined where none can be had: no Node kit of the image's version in the cache, or a host that
  * lets nobody change a root directory. A guest comes up without one, too, just later.
+ * @throws the signal's reason
  */
 export async function agentSnapshotPart(
   manifest: ImageManifest,
   cacheDir: string,
   agent: AgentFiles,
+  signal?: AbortSignal,
 ): Promise<SnapshotPart | undefined> {
   const version = nodeVersion(manifest);
   if (manifest.node === 'image' && version === undefined) return undefined;
@@ -50,14 +52,15 @@ export async function agentSnapshotPart(
   const present = await presentPart(part);
   if (present !== undefined || (await hasFailed(part))) return present;
   try {
-    return await withLock(path.join(cacheDir, 'locks', 'agent-snapshot'), undefined, async () => {
+    return await withLock(path.join(cacheDir, 'locks', 'agent-snapshot'), signal, async () => {
       const made = await presentPart(part); // by the one that we waited for
       if (made !== undefined || (await hasFailed(part))) return made;
       await removeUnused(dir);
-      await make(part, kit, manifest.node, script);
+      await make(part, { kit, node: manifest.node, script, signal });
       return presentPart(part);
     });
   } catch {
+    signal?.throwIfAborted();
     return undefined; // a cache that cannot be written; who has to write to it will say so
   }
 }
@@ -92,19 +95,24 @@ async function hasFailed(part: Pick<SnapshotPart, 'path'>): Promise<boolean> {
 
 async function make(
   part: Pick<SnapshotPart, 'path'>,
-  kit: NodeKit,
-  node: ImageManifest['node'],
-  script: Buffer,
+  o: {
+    kit: NodeKit;
+    node: ImageManifest['node'];
+    script: Buffer;
+    signal: AbortSignal | undefined;
+  },
 ): Promise<void> {
+  const { kit, node, script, signal } = o;
   const dir = path.dirname(part.path);
   const temporary = `${part.path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
-    const snapshot = await makeAgentSnapshot(kit, script, dir);
+    const snapshot = await makeAgentSnapshot(kit, script, dir, signal);
     await writeFile(temporary, cpioArchive(snapshotEntries(snapshot, node)), { mode: 0o444 });
     await rename(temporary, part.path);
     await rm(failureOf(part), { force: true });
   } catch (error) {
     await rm(temporary, { force: true });
+    signal?.throwIfAborted(); // it has not failed: whoever comes next makes it
     await mkdir(dir, { recursive: true });
     await writeFile(failureOf(part), `${error instanceof Error ? error.message : String(error)}\n`);
   }

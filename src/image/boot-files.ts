@@ -25,22 +25,29 @@ import { asHostError } from './workshop.ts';
 /** An initramfs that nobody has booted for so long is removed. */
 const UNUSED_MS = 14 * 24 * 3600 * 1000;
 
+/** What {@link makeBootFiles} may be told. */
+export interface BootFilesOptions {
+  /** Default: the agent of this package. */
+  readonly agent?: AgentFiles | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Kernel and initramfs for an image; the initramfs is made where this agent's is not in the cache
  * (some 20 ms), atomically, so two processes may do it at once.
- * @param agent default: the agent of this package
  * @throws {HostError} ERR_HOST_DISK_FULL
  * @throws {StateDirError} the cache cannot be written
+ * @throws the signal's reason
  */
 export async function makeBootFiles(
   image: Image,
   cacheDir: string,
-  agent?: AgentFiles,
+  { agent, signal }: BootFilesOptions = {},
 ): Promise<BootFiles> {
   const { hash, files } = agent ?? (await agentFiles());
   const snapshot =
     agent === undefined
-      ? await agentSnapshotPart(image.manifest, cacheDir, { hash, files })
+      ? await agentSnapshotPart(image.manifest, cacheDir, { hash, files }, signal)
       : undefined;
   const init = await readFile(assetPath('init/init'));
   const part = cpioArchive(agentEntries({ init, agent: files }));

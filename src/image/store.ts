@@ -3,10 +3,9 @@ import { readdir, realpath, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { detectBuildMode } from '../../firmware/mmdebstrap.ts';
 import { IMAGE_NAME, parseRecipe, type Recipe, type RecipeInput } from '../../firmware/recipe.ts';
-import type { AgentFiles } from '../../guest-agent/bundle.ts';
 import { ConfigError, ImageError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
-import { makeBootFiles } from './boot-files.ts';
+import { makeBootFiles, type BootFilesOptions } from './boot-files.ts';
 import { buildImage, buildSteps, planBuild, type BuildContext } from './build.ts';
 import { importImage, IMPORT_STEPS } from './import/import-image.ts';
 import { corrupt, openImage, verifyImage } from './manifest.ts';
@@ -215,8 +214,8 @@ export class ImageStore {
    * Kernel and initramfs to boot this image with. The initramfs carries the agent, and is made where
    * the cache does not have it.
    */
-  async bootFiles(image: Image, agent?: AgentFiles): Promise<BootFiles> {
-    return makeBootFiles(image, this.#paths.cacheDir, agent);
+  async bootFiles(image: Image, o?: BootFilesOptions): Promise<BootFiles> {
+    return makeBootFiles(image, this.#paths.cacheDir, o);
   }
 
   /**

@@ -24,9 +24,13 @@ const CONSOLE_LINES = 12;
 const CONSOLE_BYTES = 4 * 1024;
 
 /** Kernel and initramfs of the very image that a VM's disk stands on. @throws ImageError it is gone */
-export async function bootFilesOf(paths: StatePaths, config: VmConfig): Promise<BootFiles> {
+export async function bootFilesOf(
+  paths: StatePaths,
+  config: VmConfig,
+  signal: AbortSignal | undefined,
+): Promise<BootFiles> {
   const image = await openImage(config.image, dirname(config.rootfsPath));
-  return openImageStore(paths).bootFiles(image);
+  return openImageStore(paths).bootFiles(image, { signal });
 }
 
 /** What {@link awaitReady} needs to know. */

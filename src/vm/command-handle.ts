@@ -1,5 +1,5 @@
 /** A command that runs in a VM: reads its output, waits for its end. */
-import { Readable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecExit } from '../../guest-agent/protocol.ts';
 import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
@@ -19,6 +19,8 @@ import type {
 
 /** The guest kills a command whose time is over; one that has not said so after this long never will. */
 const EXIT_REPORT_MS = 10_000;
+/** What has come of a command whose session is lost, its listener gets within this time, ms. */
+const LISTENER_MS = 1_000;
 /** How exactly the time is known for which a VM was paused. */
 const OVERDUE_STEP_MS = 1_000;
 
@@ -98,7 +100,18 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       return;
     }
     // A command that has ended, or closed its stdin, loses what is sent, as a pipe's reader does.
-    await within(writeAndWait(exec.stdin, data), `stdin of command ${this.pid}`, vm.id, o);
+    const sent = this.#sendOrLose(exec.stdin, data);
+    await within(sent, `stdin of command ${this.pid}`, vm.id, o);
+  }
+
+  /** What is lost with the session is not the command's doing, and its sender hears of it. */
+  async #sendOrLose(stdin: Writable, data: string | Uint8Array): Promise<void> {
+    const { exec, vm } = this.#parts;
+    await writeAndWait(stdin, data);
+    if (!stdin.destroyed) return;
+    await exec.exit.catch(async (error: unknown) => {
+      throw this.#disconnected ? this.#notListening() : await vm.explain(error);
+    });
   }
 
   async closeStdin(o: WaitOptions = {}): Promise<void> {
@@ -157,6 +170,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
     try {
       await Promise.race([
         this.#read(),
+        this.#lost(over.signal),
         rejectOnAbort(vm.fault, over.signal),
         rejectOnAbort(this.#stdinBroken.signal, over.signal),
         ...(timeoutMs === undefined ? [] : [this.#overdue(timeoutMs, over.signal)]),
@@ -190,6 +204,17 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       else await (piece.stream === 'stdout' ? stdout : stderr).push(piece.data);
     }
     await Promise.all([stdout.end(), stderr.end()]);
+  }
+
+  /** Rejects when the session is lost, also where a listener is never through with what it was told. */
+  async #lost(over: AbortSignal): Promise<never> {
+    try {
+      await this.#parts.exec.exit;
+    } catch (error) {
+      await delay(LISTENER_MS, undefined, { signal: over });
+      throw error;
+    }
+    return new Promise(() => undefined); // it has ended; the rest is the reader's
   }
 
   /** Rejects when the guest ought to have killed the command long ago. Its time stops with its vCPUs. */

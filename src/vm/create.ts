@@ -52,7 +52,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
     o.onProgress?.('disk');
     const files = vmPaths(paths, id);
     const [boot, overlay] = await Promise.all([
-      store.bootFiles(image),
+      store.bootFiles(image, { signal: o.signal }),
       createOverlay({
         path: files.diskPath,
         backing: config.rootfsPath,

@@ -9,10 +9,10 @@
 import { stat, truncate } from 'node:fs/promises';
 import type { QmpClient } from '../../qmp/index.ts';
 import { formatBytes } from '../config/units.ts';
-import { ConfigError } from '../errors.ts';
+import { ConfigError, QmpCommandError } from '../errors.ts';
 import { extendTo, usedBytes } from '../storage/index.ts';
 import { BOUND_NODE, DISK_FILE_NODE } from './argv.ts';
-import type { DiskBounds } from './disk-quota.ts';
+import type { DiskBounds, DiskLayers } from './disk-quota.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 const RESERVE_BYTES = 64 * 2 ** 30;
@@ -22,7 +22,7 @@ const LENT_BYTES = 128 * 1024;
 const NEARLY_FULL_BYTES = 16 * 2 ** 20;
 
 /** A disk with a quota. */
-type Bounded = DiskBounds & { readonly quotaBytes: number };
+type Bounded = DiskLayers & { readonly quotaBytes: number };
 
 /**
  * Prepares a disk's file for QEMU's start.
@@ -42,11 +42,10 @@ async function lengthen(path: string, quotaBytes: number): Promise<number> {
 /**
  * Lets a disk that is full, or nearly, grow a little past its quota, for what the host does with it; as
  * often as the reserve allows. The guest's writes are not what asks for it.
- * @param o.noFlush as the disk's other layers have it
  */
 export async function lendRoom(
   client: QmpClient,
-  { path, quotaBytes, noFlush }: DiskBounds & { noFlush: boolean },
+  { path, quotaBytes, noFlush }: DiskLayers,
   o: WaitOptions,
 ): Promise<void> {
   if (quotaBytes === undefined) return;
@@ -62,14 +61,18 @@ export async function lendRoom(
  * Has QEMU let a disk grow to a larger quota.
  * @throws ConfigError it is beyond what QEMU knows of the file
  */
-export async function raiseBound(
-  client: QmpClient,
-  disk: Bounded & { noFlush: boolean },
-  o: WaitOptions,
-): Promise<void> {
+export async function raiseBound(client: QmpClient, disk: Bounded, o: WaitOptions): Promise<void> {
   await requireSeen(client, disk, o);
+  const { size } = await stat(disk.path);
   const bytes = await lengthen(disk.path, disk.quotaBytes);
-  await setBound(client, { bytes, noFlush: disk.noFlush }, o);
+  try {
+    await setBound(client, { bytes, noFlush: disk.noFlush }, o);
+  } catch (error) {
+    // Only where QEMU has refused: of one that does not answer nobody knows, and it may write up to the new
+    // bound. The file stays longer then, as whoever starts the VM next must not set a lower one.
+    if (error instanceof QmpCommandError) await truncate(disk.path, size).catch(() => undefined);
+    throw error;
+  }
 }
 
 /** @throws ConfigError */

@@ -9,10 +9,7 @@ import { statfsSync } from 'node:fs';
 import { formatBytes } from '../config/units.ts';
 import { DiskQuotaError } from '../errors.ts';
 import { usedBytes } from '../storage/index.ts';
-import { heldBytes } from './snapshot-space.ts';
-
-/** With less than this left, a write that failed did so for want of space there. */
-const NEARLY_FULL_BYTES = 1024 * 1024;
+import { heldBytes, NEARLY_FULL_BYTES } from './snapshot-space.ts';
 
 /** What bounds a VM's disk. */
 export interface DiskBounds {
@@ -21,6 +18,12 @@ export interface DiskBounds {
   readonly path: string;
   /** Undefined: the host's disk alone. */
   readonly quotaBytes: number | undefined;
+}
+
+/** With what else QEMU was told of its layers, and has to be told again with each change of one. */
+export interface DiskLayers extends DiskBounds {
+  /** The guest's flushes go no further than to the host's memory. */
+  readonly noFlush: boolean;
 }
 
 /** Why a write to a VM's disk found no space: its quota, or (undefined) the host's disk. */

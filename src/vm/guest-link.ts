@@ -55,7 +55,8 @@ export class GuestLink {
   readonly #vmId: string;
   readonly #paths: VmPaths;
   readonly #target: LinkTarget;
-  readonly #isPaused: () => boolean;
+  readonly #isPaused: ConnectOptions['isPaused'];
+  readonly #whyLost: ConnectOptions['whyLost'];
   #session: GuestSession | undefined;
   #lease: Lease | undefined;
   /** The channel is kept between two sessions. */
@@ -65,6 +66,8 @@ export class GuestLink {
    * put back to a snapshot.
    */
   #stale: Stale | undefined;
+  /** Until the guest is reached: it was put back, its vCPUs stopped, while there was a session. */
+  #wasPutBack = false;
   #opening: Promise<GuestSession> | undefined;
   /** A channel is being taken: by one at a time, else the second one's would take the place of the first. */
   #taking: Promise<void> | undefined;
@@ -76,12 +79,18 @@ export class GuestLink {
   #released: Promise<void> = Promise.resolve();
   readonly #over = new AbortController();
 
-  constructor(vmId: string, paths: VmPaths, target: LinkTarget, isPaused: () => boolean) {
+  constructor(
+    vmId: string,
+    paths: VmPaths,
+    target: LinkTarget,
+    { isPaused, whyLost }: Pick<ConnectOptions, 'isPaused' | 'whyLost'> = {},
+  ) {
     this.#vmId = vmId;
     this.#paths = paths;
     this.#target = target;
     if (target.kind === 'virtio-serial' && target.busy) this.#stale = { channels: target.busy };
     this.#isPaused = isPaused;
+    this.#whyLost = whyLost;
   }
 
   /** The session that is open now. */
@@ -122,7 +131,7 @@ export class GuestLink {
         return await withDeadline(this.#opening, { ...wait, timeoutMs: leftMs }, () => undefined);
       } catch (error) {
         const over = this.#over.signal.aborted || signal?.aborted === true;
-        if (over || performance.now() >= deadline) throw error;
+        if (over || performance.now() > deadline - 1) throw error; // timers are exact to a millisecond
       }
     }
   }
@@ -162,6 +171,7 @@ export class GuestLink {
 
   async #startOver(busy: readonly number[] | undefined): Promise<void> {
     this.#stale = { channels: busy ?? this.#stale?.channels };
+    this.#wasPutBack = true;
     this.#session?.restored();
     // One that was dialling would go on with what it knew of the channels.
     this.#attempt?.cut.abort();
@@ -228,10 +238,15 @@ export class GuestLink {
         booting: o.booting,
         renew: o.renew,
         restored: isStale(stale, lease.index),
+        hangUpFirst: this.#wasPutBack,
         isPaused: this.#isPaused,
+        whyLost: this.#whyLost,
       });
       this.#session = session;
-      if (this.#stale === stale) this.#stale = undefined; // else it was put back meanwhile
+      if (this.#stale === stale) {
+        this.#stale = undefined;
+        this.#wasPutBack = false;
+      } // else it was put back meanwhile
       this.#released = session.closed.then(async () => {
         this.#session = undefined;
         if (!this.#isReserved) await this.#giveBack();

@@ -3,8 +3,9 @@ import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { QmpClient } from '../../qmp/index.ts';
-import { HostError, LaunchError, VmDiedError } from '../errors.ts';
+import { HostError, LaunchError, VmDiedError, type VmRestoredError } from '../errors.ts';
 import { events } from '../events.ts';
+import { restoredError } from '../guest/index.ts';
 import { eitherSignal } from './abort.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
@@ -62,6 +63,7 @@ export class LiveVm {
   onPaused: ((paused: boolean) => void) | undefined;
   /** Snapshots loaded when the session with the guest was opened; see {@link VmRun.restores}. */
   restores: number;
+  readonly #id: string;
   readonly #paths: VmPaths;
   #poll: NodeJS.Timeout | undefined;
   #isPaused = false;
@@ -78,6 +80,7 @@ export class LiveVm {
     this.process = o.process;
     this.run = o.run;
     this.restores = o.run.restores ?? 0;
+    this.#id = o.id;
     this.#paths = o.paths;
     this.watch = o.watch;
     this.qmp = o.qmp;
@@ -88,7 +91,7 @@ export class LiveVm {
       cid === undefined
         ? { kind: 'virtio-serial', ports, busy: o.busyChannels }
         : { kind: 'vsock', cid },
-      () => this.#isPaused,
+      { isPaused: () => this.#isPaused, whyLost: () => this.#whyLost() },
     );
     const { held } = o.qmp;
     if (held) void this.#followEvents(held);
@@ -256,11 +259,25 @@ export class LiveVm {
    * session is over then.
    */
   async noticeRestore(): Promise<void> {
-    const record = await readRecord(this.#paths);
-    const { restores = 0 } = record?.run ?? {};
-    if (record === undefined || restores <= this.restores) return;
+    const restores = await this.#restoresNow();
+    if (restores <= this.restores) return;
     this.restores = restores;
     await this.link.restored();
+  }
+
+  /**
+   * Before that is noticed, the agent of before may say on our wire what belongs to its old session: nothing
+   * that a guest were to be blamed for.
+   */
+  async #whyLost(): Promise<VmRestoredError | undefined> {
+    if ((await this.#restoresNow()) <= this.restores) return undefined;
+    void this.noticeRestore().catch(() => undefined); // it waits for the session's end, which waits for us
+    return restoredError(this.#id);
+  }
+
+  /** Snapshots loaded by now, by whomever. */
+  async #restoresNow(): Promise<number> {
+    return (await readRecord(this.#paths))?.run?.restores ?? 0;
   }
 
   #paused(paused: boolean): void {

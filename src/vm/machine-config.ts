@@ -3,7 +3,7 @@ import { buildCmdline } from '../../firmware/cmdline.ts';
 import type { BootFiles } from '../image/index.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
-import type { DiskBounds } from './disk-quota.ts';
+import type { DiskLayers } from './disk-quota.ts';
 import { isAtLeast } from './launcher.ts';
 import type { VmConfig } from './record.ts';
 import type { FrozenFiles } from './template/state.ts';
@@ -25,9 +25,15 @@ export interface MachineContext {
   readonly from: BootFiles | FrozenFiles;
 }
 
+/** A disk that nobody needs after the host has crashed. */
+function isDisposable({ persistent }: VmConfig): boolean {
+  return !persistent;
+}
+
 /** What bounds a VM's disk. */
-export function boundsOf(vmId: string, { diskPath }: VmPaths, config: VmConfig): DiskBounds {
-  return { vmId, path: diskPath, quotaBytes: config.diskQuotaBytes };
+export function boundsOf(vmId: string, { diskPath }: VmPaths, config: VmConfig): DiskLayers {
+  const noFlush = isDisposable(config);
+  return { vmId, path: diskPath, quotaBytes: config.diskQuotaBytes, noFlush };
 }
 
 /** virtio-serial ports; a clone's machine has to look like the template's. */
@@ -74,7 +80,7 @@ export function machineConfig(
       path: paths.diskPath,
       backingPaths: template?.diskPaths ?? [config.rootfsPath],
       boundBytes: o.boundBytes,
-      disposable: !config.persistent,
+      disposable: isDisposable(config),
     },
     channel:
       cid !== undefined

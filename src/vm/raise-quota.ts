@@ -4,12 +4,10 @@ import { formatBytes } from '../config/units.ts';
 import { ConfigError } from '../errors.ts';
 import type { StateOptions, WaitOptions } from './api.ts';
 import { raiseBound } from './disk-bound.ts';
-import { goneVm } from './find-vm.ts';
-import { lockMachine } from './machine-lock.ts';
+import { downOrAlive } from './down-or-alive.ts';
 import { boundsOf } from './machine-config.ts';
-import { readRecord, writeRecord, type VmRecord } from './record.ts';
+import { writeRecord, type VmRecord } from './record.ts';
 import { quotaBytesOf } from './vm-config.ts';
-import { isDown, observeState } from './vm-info.ts';
 import type { VmInside } from './vm-inside.ts';
 import { Vm } from './vm.ts';
 
@@ -33,24 +31,20 @@ export async function raiseDiskQuota(
 }
 
 async function raise(vm: VmInside, quotaBytes: number, o: WaitOptions): Promise<void> {
-  {
-    await using _lock = await lockMachine(vm.id, vm.files.lockPath, o);
-    const record = await readRecord(vm.files);
-    if (record === undefined) throw goneVm(vm.id);
-    requireLess(record, quotaBytes);
-    if (isDown(observeState(record).state)) {
-      const config = { ...record.config, diskQuotaBytes: quotaBytes };
-      return writeRecord(vm.files, { ...record, config }); // the file is made longer at the next start
-    }
-  }
-  await vm.exclusively(['running', 'paused'], o, async (live) => {
-    const { id, files, record } = vm;
-    requireLess(record, quotaBytes);
-    const config = { ...record.config, diskQuotaBytes: quotaBytes };
-    const disk = { ...boundsOf(id, files, config), quotaBytes, noFlush: !config.persistent };
-    await live.qmp.use((client) => raiseBound(client, disk, o), o);
-    live.watch.raisedQuota(quotaBytes);
-    await vm.write({ state: record.state, detail: record.detail, config });
+  const raised = ({ config }: VmRecord) => ({ ...config, diskQuotaBytes: quotaBytes });
+  await downOrAlive(vm, o, {
+    check: (record) => requireLess(record, quotaBytes),
+    // The file is made longer at the next start.
+    down: (record) => writeRecord(vm.files, { ...record, config: raised(record) }),
+    alive: async (live) => {
+      const { id, files, record } = vm;
+      requireLess(record, quotaBytes); // another may have raised it since
+      const config = raised(record);
+      const disk = { ...boundsOf(id, files, config), quotaBytes };
+      await live.qmp.use((client) => raiseBound(client, disk, o), o);
+      live.watch.raisedQuota(quotaBytes);
+      await vm.write({ state: record.state, detail: record.detail, config });
+    },
   });
 }
 

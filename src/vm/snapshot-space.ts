@@ -7,7 +7,7 @@ import { HostError } from '../errors.ts';
 type Saved = 'snapshot' | 'template' | 'checkpoint';
 
 /** With less than this free, a write that failed did so for want of space. */
-const NEARLY_FULL_BYTES = 1024 * 1024;
+export const NEARLY_FULL_BYTES = 1024 * 1024;
 
 /**
  * Looks before a snapshot is taken: one that fails half-way leaves a disk so full that the guest stops at

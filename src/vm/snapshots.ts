@@ -22,7 +22,7 @@ import {
 } from './snapshot-notes.ts';
 import { lendRoom } from './disk-bound.ts';
 import { boundsOf } from './machine-config.ts';
-import { requireRoom, type DiskBounds } from './disk-quota.ts';
+import { requireRoom, type DiskLayers } from './disk-quota.ts';
 import { requireSpace } from './snapshot-space.ts';
 import type { SnapshotCreateOptions, SnapshotInfo, SnapshotsApi } from './snapshot-types.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -154,10 +154,9 @@ export class Snapshots implements SnapshotsApi {
     await this.#vm.note('paused', { restoring: 'loaded' });
   }
 
-  #disk(): DiskBounds & { noFlush: boolean } {
+  #disk(): DiskLayers {
     const { id, files, record } = this.#vm;
-    const { config } = record; // its quota may have been raised
-    return { ...boundsOf(id, files, config), noFlush: !config.persistent };
+    return boundsOf(id, files, record.config); // its quota may have been raised
   }
 
   async #read(client: QmpClient, o: WaitOptions): Promise<SnapshotInfo[]> {

@@ -201,7 +201,7 @@ export class Vm implements VmInstance {
     if (!record.config.persistent || this.#state !== 'stopped') throw this.#stateError(['stopped']);
     await this.#detach();
     await removeLeftovers(this.inside);
-    const from = await bootFilesOf(this.#paths, record.config);
+    const from = await bootFilesOf(this.#paths, record.config, o.signal);
     this.#setState('starting');
     try {
       const paths = this.#paths;

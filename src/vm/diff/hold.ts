@@ -1,12 +1,9 @@
 /** A VM's disk, as it is at one instant, for as long as it is read. */
 import { eitherSignal } from '../abort.ts';
 import type { WaitOptions } from '../api.ts';
-import { goneVm } from '../find-vm.ts';
+import { downOrAlive } from '../down-or-alive.ts';
 import { goOn } from '../go-on.ts';
 import type { LiveVm } from '../live-vm.ts';
-import { lockMachine } from '../machine-lock.ts';
-import { readRecord } from '../record.ts';
-import { isDown, observeState } from '../vm-info.ts';
 import type { VmInside } from '../vm-inside.ts';
 
 /** What is to be read. */
@@ -26,15 +23,11 @@ export async function holdDisk<T>(
   o: HoldOptions,
   work: () => Promise<T>,
 ): Promise<T> {
-  {
-    await using _lock = await lockMachine(vm.id, vm.files.lockPath, o);
-    const record = await readRecord(vm.files);
-    if (record === undefined) throw goneVm(vm.id);
-    if (isDown(observeState(record).state)) return await work();
-  }
-  return vm.exclusively(['running', 'paused'], o, (live) =>
-    vm.state === 'paused' || o.onlySnapshots === true ? work() : standingStill(vm, live, o, work),
-  );
+  return downOrAlive(vm, o, {
+    down: () => work(),
+    alive: (live) =>
+      vm.state === 'paused' || o.onlySnapshots === true ? work() : standingStill(vm, live, o, work),
+  });
 }
 
 async function standingStill<T>(

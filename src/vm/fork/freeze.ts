@@ -2,6 +2,7 @@
 import { truncate } from 'node:fs/promises';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { StateError, TemplateError } from '../../errors.ts';
+import type { GuestSession } from '../../guest/index.ts';
 import { step } from '../../steps.ts';
 import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
@@ -85,6 +86,7 @@ export async function freezeRunning(
 }
 
 interface ForkStanding extends Standing {
+  readonly session: GuestSession;
   readonly to: ForkTarget;
 }
 

@@ -1,5 +1,7 @@
 /** The way to an agent: who takes which channel, where several ask at once, and where a restore comes between. */
+import { once } from 'node:events';
 import { mkdtemp, mkdir, rm, symlink } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -24,7 +26,7 @@ beforeEach(async () => {
   paths = vmPaths({ dataDir: root, runtimeDir: join(root, 'run'), cacheDir: root }, ID);
   await mkdir(paths.dir, { recursive: true });
   await mkdir(paths.runtimeDir, { recursive: true });
-  link = new GuestLink(ID, paths, { kind: 'virtio-serial', ports: PORTS }, () => false);
+  link = new GuestLink(ID, paths, { kind: 'virtio-serial', ports: PORTS });
 });
 afterEach(async () => {
   await link.close();
@@ -86,4 +88,52 @@ describe('a link to a guest', () => {
     expect(link.channel).toBe(1);
     expect(await taken()).toEqual([1]);
   });
+
+  it('hangs up on a wire that stays silent, and dials anew', async () => {
+    await using agent = await LocalAgent.start();
+    await using wire = await wireTo(agent, { silent: 1 });
+    await link.open(o);
+    expect(wire.dials).toBe(2);
+  });
+
+  it('hangs up once, after the guest was put back, before it uses a wire', async () => {
+    await using agent = await LocalAgent.start();
+    await using wire = await wireTo(agent, { silent: 0 });
+    await link.open(o);
+    expect(wire.dials).toBe(1);
+    await using _channel = await link.reserve(o);
+    await link.restored([1]);
+    const session = await link.open(o);
+    expect(await session.ping()).toBeGreaterThan(0);
+    expect([wire.dials, link.channel]).toEqual([3, 0]);
+  });
 });
+
+/** The first channel, as QEMU has it: between us and the agent. */
+async function wireTo(
+  agent: LocalAgent,
+  { silent }: { silent: number },
+): Promise<AsyncDisposable & { readonly dials: number }> {
+  await (await agent.connect()).close(); // it listens
+  let dials = 0;
+  const server = createServer((socket) => {
+    dials += 1;
+    socket.on('error', () => undefined);
+    if (dials <= silent) return void socket.resume();
+    const onward = connect(agent.target.path).on('error', () => undefined);
+    socket.pipe(onward).pipe(socket);
+    socket.once('close', () => onward.destroy());
+  });
+  server.listen(paths.channelSocketPath(0));
+  await once(server, 'listening');
+  return {
+    get dials() {
+      return dials;
+    },
+    [Symbol.asyncDispose]: async () => {
+      await link.close();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
