@@ -38,6 +38,15 @@ module.exports = {
       to: { path: '^src/(vm|cli|bench|server|pool|executor|monitor)/' },
     },
     {
+      name: 'network-below-vm',
+      comment: 'the network knows addresses, names and rules, and no VMs',
+      severity: 'error',
+      from: { path: '^src/network/' },
+      to: {
+        path: '^src/(vm|cli|bench|server|pool|executor|monitor|storage|image|guest|log|doctor)/',
+      },
+    },
+    {
       name: 'vm-below-front',
       severity: 'error',
       from: { path: '^src/vm/' },
@@ -58,6 +67,7 @@ module.exports = {
     single('ffi-rs', '^guest-agent/libc\\.ts$'),
     single('zod', '^src/config/schema\\.ts$'),
     single('pino', '^src/log/'),
+    single('dns-packet', '^src/network/resolver/packet\\.ts$'),
   ],
   options: {
     tsPreCompilationDeps: true,

@@ -88,6 +88,20 @@ export interface EventPayloads {
    * `readyMs`: from the call until all children were machines of their own.
    */
   'vm.forked': { children: readonly string[]; pausedMs: number; readyMs: number };
+  /**
+   * A VM looked up a name. `rule`: what decided; `addresses`: what it was told; `lost`: how many such
+   * events of this VM were left out before this one, because there were too many.
+   */
+  'dns.query': {
+    name: string;
+    recordType: string;
+    verdict: 'answered' | 'refused' | 'limited' | 'rebinding' | 'failed';
+    rule?: string | undefined;
+    addresses?: readonly string[] | undefined;
+    error?: string | undefined;
+    durationMs: number;
+    lost: number;
+  };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -41,6 +41,7 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'pool.source-recovered': 'info',
   'pool.draining': 'info',
   'pool.closed': 'info',
+  'dns.query': 'debug',
   'guest.connected': 'debug',
   'guest.disconnected': 'debug',
   'fault.guest-protocol': 'error',

@@ -69,7 +69,9 @@ export class NetworkService implements AsyncDisposable {
       });
       const made = new NetworkService(o, resolver, lock);
       service = made;
-      events.on('dns.query', (query) => made.#logs.addQuery(query));
+      events.subscribe((event) => {
+        if (event.type === 'dns.query') made.#logs.addQuery(event);
+      });
       await service.#sync();
       await service.#listen();
       return service;
