@@ -44,7 +44,8 @@ function startOf(
     return { kind: 'clone', memoryPath: from.memoryPath, readOnlyMemory };
   }
   const { machine, hostname, channel } = config;
-  const words = { machine, accel, hostname, channel, modules: ['rng'] as const, tscKhz };
+  const modules: ('rng'|'net')[] = process.env['NIC_MOD'] ? ['rng', 'net'] : ['rng'];
+  const words = { machine, accel, hostname, channel, modules, tscKhz };
   return { kind: 'cold', ...from, cmdline: buildCmdline({ ...words, extra: config.kernelArgs }) };
 }
 
@@ -83,6 +84,7 @@ export function machineConfig(
             kind: 'virtio-serial',
             socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
           },
+    nic: process.env['NIC_NIC'] ? { mac: '02:00:00:00:00:01', netdev: { kind: process.env['NIC_NIC'] as 'none' } } : undefined,
     qmpSocketPath: paths.qmpSocketPath,
     monitorSocketPath: paths.monitorSocketPath,
     consoleSocketPath: paths.consoleSocketPath,
