@@ -15,6 +15,7 @@ import {
   permanentNeighbour,
   type InterfaceAddress,
   type NetlinkMessage,
+  type NetlinkReply,
 } from './netlink.ts';
 import type { NetworkSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
@@ -59,6 +60,8 @@ function theInterface(): string {
 function setIpv6(name: string, isOn: boolean): void {
   if (!existsSync(IPV6_SETTINGS)) return; // the kernel has none
   for (const conf of ['default', name]) {
+    // Of an interface whose packets are too small for IPv6 there are none, until it is of another size.
+    if (!existsSync(`${IPV6_SETTINGS}/${conf}`)) continue;
     writeFileSync(`${IPV6_SETTINGS}/${conf}/disable_ipv6`, isOn ? '0' : '1');
     writeFileSync(`${IPV6_SETTINGS}/${conf}/accept_ra`, isOn ? '1' : '0');
   }
@@ -106,26 +109,20 @@ function stepsTo(
 
 function readAddresses(calls: Libc, fd: number): InterfaceAddress[] {
   calls.send(fd, batch([listAddresses()]));
-  const datagram = Buffer.alloc(DATAGRAM_BYTES);
   const found: InterfaceAddress[] = [];
   for (;;) {
-    for (const reply of parseReplies(datagram.subarray(0, calls.receive(fd, datagram)))) {
+    for (const reply of receive(calls, fd)) {
       if (reply.kind === 'end') return found;
       if (reply.kind === 'ack') throw refused('the addresses cannot be listed', reply.errno);
-      found.push(copyOf(reply.address)); // the next datagram takes its place
+      found.push(reply.address);
     }
   }
 }
 
-function copyOf({ local, address, ...rest }: InterfaceAddress): InterfaceAddress {
-  return { ...rest, local: Buffer.from(local), address: Buffer.from(address) };
-}
-
 function perform(calls: Libc, fd: number, steps: readonly Step[]): void {
   calls.send(fd, batch(steps.map(({ message }) => message)));
-  const datagram = Buffer.alloc(DATAGRAM_BYTES);
   for (;;) {
-    for (const reply of parseReplies(datagram.subarray(0, calls.receive(fd, datagram)))) {
+    for (const reply of receive(calls, fd)) {
       if (reply.kind !== 'ack') continue;
       const step = steps[reply.sequence - 1];
       if (reply.errno !== 0 && step?.done?.includes(nameOf(reply.errno)) !== true)
@@ -133,6 +130,11 @@ function perform(calls: Libc, fd: number, steps: readonly Step[]): void {
       if (reply.sequence === steps.length) return;
     }
   }
+}
+
+function receive(calls: Libc, fd: number): NetlinkReply[] {
+  const datagram = Buffer.allocUnsafe(DATAGRAM_BYTES);
+  return parseReplies(datagram.subarray(0, calls.receive(fd, datagram)));
 }
 
 function nameOf(errno: number): string {

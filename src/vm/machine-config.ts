@@ -1,9 +1,11 @@
 /** From what a VM is configured to be to the machine that QEMU is told to be. Pure. */
 import { buildCmdline } from '../../firmware/cmdline.ts';
+import type { ModuleGroup } from '../../firmware/modules.ts';
 import type { BootFiles } from '../image/index.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
 import type { DiskBounds } from './disk-quota.ts';
+import { networkOf } from './network-of.ts';
 import { isAtLeast } from './launcher.ts';
 import type { VmConfig } from './record.ts';
 import type { FrozenFiles } from './template/state.ts';
@@ -44,7 +46,7 @@ function startOf(
     return { kind: 'clone', memoryPath: from.memoryPath, readOnlyMemory };
   }
   const { machine, hostname, channel } = config;
-  const modules: ('rng'|'net')[] = process.env['NIC_MOD'] ? ['rng', 'net'] : ['rng'];
+  const modules: ModuleGroup[] = config.network === undefined ? ['rng'] : ['rng', 'net'];
   const words = { machine, accel, hostname, channel, modules, tscKhz };
   return { kind: 'cold', ...from, cmdline: buildCmdline({ ...words, extra: config.kernelArgs }) };
 }
@@ -84,7 +86,7 @@ export function machineConfig(
             kind: 'virtio-serial',
             socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
           },
-    nic: process.env['NIC_NIC'] ? { mac: '02:00:00:00:00:01', netdev: { kind: process.env['NIC_NIC'] as 'none' } } : undefined,
+    nic: networkOf(id, config)?.nic,
     qmpSocketPath: paths.qmpSocketPath,
     monitorSocketPath: paths.monitorSocketPath,
     consoleSocketPath: paths.consoleSocketPath,
