@@ -22,6 +22,10 @@ const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const CLOEXEC = 0o2000000; // O_CLOEXEC and SOCK_CLOEXEC alike
 const SO_VM_SOCKETS_CONNECT_TIMEOUT = 6; // linux/vm_sockets.h; a struct timeval
+const AF_NETLINK = 16; // linux/netlink.h
+const NETLINK_ROUTE = 0;
+const SOCK_RAW = 3;
+const MSG_DONTWAIT = 0x40;
 const CLOCK_REALTIME = 0;
 const RNDADDENTROPY = 0x4008_5203; // linux/random.h
 const RNDRESEEDCRNG = 0x5207;
@@ -96,6 +100,12 @@ export interface Libc {
   readonly growExt4: (fd: number, blocks: number) => Promise<void>;
   /** Lays one file over another: mount(2) with MS_BIND. */
   readonly bindMount: (source: string, target: string) => void;
+  /** A socket of rtnetlink(7). The kernel answers before `send` returns. */
+  readonly openRtnetlink: () => number;
+  /** Sends a datagram. */
+  readonly send: (fd: number, bytes: Buffer) => void;
+  /** Receives a datagram that is there, and gives its length. @throws LibcError `EWOULDBLOCK` none is */
+  readonly receive: (fd: number, into: Buffer) => number;
   readonly close: (fd: number) => void;
   /**
    * Maps a file into this process, to be written to by `/proc/self/mem`: for files that know no write(2).
@@ -167,6 +177,7 @@ function bindings(ffi: typeof Ffi): Libc {
   };
 
   return {
+    ...datagrams(call),
     flock: (fd, operation) => void call('flock', fd, operation),
     mapShared: (fd, bytes) => mapShared(ffi, call, fd, bytes),
     close: (fd) => void call('close', fd),
@@ -228,14 +239,24 @@ function bindings(ffi: typeof Ffi): Libc {
       timespec.writeBigInt64LE(BigInt(Math.floor((unixMs % 1000) * 1e6)), 8);
       call('clock_settime', CLOCK_REALTIME, timespec);
     },
-    addEntropy(fd, bytes) {
-      const pool = Buffer.alloc(8 + bytes.length); // struct rand_pool_info: bits, bytes, data
-      pool.writeInt32LE(bytes.length * 8, 0);
-      pool.writeInt32LE(bytes.length, 4);
-      pool.set(bytes, 8);
-      call('ioctl', fd, RNDADDENTROPY, pool);
-      call('ioctl', fd, RNDRESEEDCRNG, 0);
-    },
+    addEntropy: (fd, bytes) => addEntropy(call, fd, bytes),
+  };
+}
+
+function addEntropy(call: Calls['call'], fd: number, bytes: Uint8Array): void {
+  const pool = Buffer.alloc(8 + bytes.length); // struct rand_pool_info: bits, bytes, data
+  pool.writeInt32LE(bytes.length * 8, 0);
+  pool.writeInt32LE(bytes.length, 4);
+  pool.set(bytes, 8);
+  call('ioctl', fd, RNDADDENTROPY, pool);
+  call('ioctl', fd, RNDRESEEDCRNG, 0);
+}
+
+function datagrams(call: Calls['call']): Pick<Libc, 'openRtnetlink' | 'send' | 'receive'> {
+  return {
+    openRtnetlink: () => call('socket', AF_NETLINK, SOCK_RAW | CLOEXEC, NETLINK_ROUTE),
+    send: (fd, bytes) => void call('send', fd, bytes, bytes.length, 0),
+    receive: (fd, into) => call('recv', fd, into, into.length, MSG_DONTWAIT),
   };
 }
 

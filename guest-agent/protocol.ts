@@ -22,6 +22,7 @@
  * | POST /clock                  | `{unixMs}`                   | `{stepMs}`                         |
  * | POST /entropy                | raw bytes, 32–4096           | 204                                |
  * | POST /hostname               | `{hostname}`                 | 204                                |
+ * | POST /network                | {@link NetworkSpec}          | 204: as if it had had no other     |
  * | POST /grow                   | –                            | 204: the root fills its disk        |
  * | POST /sync                   | –                            | 204: files are on the disk         |
  * | POST /park                   | –                            | 204: all that execs started stands |
@@ -31,7 +32,7 @@
  */
 
 /** Raised with every change that an older peer would misunderstand. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** AF_VSOCK port on which the agent listens. */
 export const VSOCK_PORT = 10_240;
@@ -143,6 +144,42 @@ export interface RenewSpec {
   bootId: string;
   /** Whether its disk outlives it: all is written there before the answer. */
   durable: boolean;
+  /** As of `POST /network`. Undefined: left as it is. */
+  network?: NetworkSpec;
+}
+
+/** Body of `POST /network`: what becomes of the VM's network device. */
+export type NetworkSpec = NetworkDown | NetworkUp;
+
+/** The interface goes down and has no address. */
+export interface NetworkDown {
+  up: false;
+}
+
+/**
+ * The interface has this and nothing else: addresses, routes and neighbours from before are gone, and with
+ * them the connections.
+ */
+export interface NetworkUp {
+  up: true;
+  /** Default: as it is. */
+  mac?: string;
+  /** IPv4. */
+  address: string;
+  /** Bits of the network, 1–32; 31 is a network of two (RFC 3021). */
+  prefix: number;
+  /** IPv4 of the other end of a point-to-point link; `prefix` is that of the peer then. */
+  peer?: string;
+  /** IPv4 that the default route leads to; it need not be of the network. Default: no such route. */
+  gateway?: string;
+  /** Its MAC address, so that nobody has to be asked, and nobody else can answer. */
+  gatewayMac?: string;
+  /** IPv4 of name servers, at most 3 (resolv.conf(5)). Empty: /etc/resolv.conf is left as it is. */
+  dns: readonly string[];
+  /** Largest packet, bytes. Default: as it is. */
+  mtu?: number;
+  /** Default false: IPv6 is off on the interface, and on those that come later. */
+  ipv6?: boolean;
 }
 
 export interface PingReply {
@@ -198,6 +235,11 @@ export const LIMITS = {
   entropyBytes: 4096,
   /** … and fewest: fewer could be guessed. */
   minEntropyBytes: 32,
+  /** Name servers that the C library asks (MAXNS of resolv.h). */
+  dnsServers: 3,
+  /** What an interface with IPv4 takes at least, and Linux at most, bytes. */
+  minMtuBytes: 68,
+  maxMtuBytes: 65_535,
   /** Latest time that a clock is set to: the year 2200. Beyond it a clock is a mistake. */
   unixMs: 7_258_118_400_000,
   /** Execs running at once in one guest. */

@@ -1,4 +1,5 @@
 /** Checks the body of `POST /renew`. Pure. */
+import { parseNetworkSpec } from './network-spec.ts';
 import { LIMITS, type RenewSpec } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import { parseNumber, parseObject } from './spec.ts';
@@ -19,6 +20,7 @@ export function parseRenewSpec(text: string): RenewSpec {
     minEntropyBytes,
     entropyBytes,
   );
+  const network = body['network'] === undefined ? undefined : objectOf('network', body['network']);
   return {
     entropy,
     unixMs: parseNumber('unixMs', body['unixMs'], 0, LIMITS.unixMs),
@@ -26,7 +28,13 @@ export function parseRenewSpec(text: string): RenewSpec {
     machineId: matching('machineId', body['machineId'], MACHINE_ID),
     bootId: matching('bootId', body['bootId'], UUID),
     durable: parseFlag('durable', body['durable']),
+    ...(network === undefined ? {} : { network: parseNetworkSpec(network) }),
   };
+}
+
+function objectOf(name: string, value: unknown): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+  throw new RequestError('EINVAL', `${name} is not what it should be`);
 }
 
 function parseFlag(name: string, value: unknown): boolean {

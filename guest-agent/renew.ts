@@ -6,6 +6,7 @@ import { execFile } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { libc } from './libc.ts';
+import { setNetwork } from './network.ts';
 import type { RenewSpec } from './protocol.ts';
 import { addEntropy, setClock, setHostname } from './system.ts';
 
@@ -39,6 +40,7 @@ export async function renew(spec: RenewSpec): Promise<void> {
   setHostname(spec.hostname);
   setMachineId(spec.machineId);
   await setBootId(spec.bootId);
+  if (spec.network !== undefined) await setNetwork(spec.network);
   for (const file of SEED_FILES) removeFile(file);
   await renewSshHostKeys();
   if (spec.durable) await flushDisks(); // else a cold start is the twin's again

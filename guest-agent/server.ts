@@ -12,6 +12,8 @@ import { GoawayWatch, NO_ERROR } from './goaway-watch.ts';
 import { receiveExec, sendExecOutput, writeStdin } from './exec-streams.ts';
 import type { Execs } from './execs.ts';
 import { growRoot } from './grow-root.ts';
+import { setNetwork } from './network.ts';
+import { parseNetworkSpec } from './network-spec.ts';
 import {
   BODY_TIMEOUT_MS,
   GUEST_WINDOW_BYTES,
@@ -100,6 +102,9 @@ async function route(
     }
     case 'POST /hostname':
       setHostname((await readObject(stream))['hostname']);
+      return reply(stream);
+    case 'POST /network':
+      await setNetwork(parseNetworkSpec(await readObject(stream)));
       return reply(stream);
     case 'POST /grow':
       await growRoot();

@@ -66,6 +66,7 @@ export function addVmOptions(command: Command): Command {
     )
     .addOption(vm('--disk <size>', "size of the disk (default: the image's own)", 'diskMib'))
     .addOption(diskQuotaOption())
+    .addOption(networkOption('isolated'))
     .addOption(vm('--accel <kind>', 'auto, kvm or tcg (default: auto)', 'accel'))
     .addOption(vm('--machine <type>', 'q35 or microvm', 'machine'));
 }
@@ -76,6 +77,15 @@ export function diskQuotaOption(): ConfigOption {
     '--disk-quota <size>',
     'most that its disk takes on the host, snapshots included (default: no bound)',
     ['vm', 'diskQuotaMib'],
+  );
+}
+
+/** What a VM can reach. */
+export function networkOption(otherwise: string): ConfigOption {
+  return new ConfigOption(
+    '--network <mode>',
+    `isolated, or user, which filters nothing (default: ${otherwise})`,
+    ['vm', 'network'],
   );
 }
 

@@ -48,6 +48,7 @@ export function machineOptions(context: CliContext) {
     accel: vm.accel,
     machine: vm.machine,
     channel: vm.channel,
+    network: vm.network,
     qemuPath: qemu.path,
   };
 }
@@ -55,8 +56,8 @@ export function machineOptions(context: CliContext) {
 /** What a clone is to be, from the configuration; the rest is the template's. */
 export function cloneOptions(context: CliContext, name: string | undefined): VmCloneOptions {
   const { paths, signal, config } = context;
-  const { readyTimeoutMs: timeoutMs, diskQuotaMib } = config.vm;
-  return { paths, signal, timeoutMs, diskQuotaMib, qemuPath: config.qemu.path, name };
+  const { readyTimeoutMs: timeoutMs, diskQuotaMib, network } = config.vm;
+  return { paths, signal, timeoutMs, diskQuotaMib, network, qemuPath: config.qemu.path, name };
 }
 
 /** Takes up a VM by id, prefix or name. @throws NotFoundError */

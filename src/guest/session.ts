@@ -7,6 +7,7 @@ import {
   type ExecInfo,
   type ExecSpec,
   type GuestStatus,
+  type NetworkSpec,
   type PingReply,
   type RenewSpec,
   type ThawReply,
@@ -206,6 +207,11 @@ export class GuestSession implements AsyncDisposable {
 
   async setHostname(hostname: string, o?: CallOptions): Promise<void> {
     await this.#post('/hostname', { hostname }, o);
+  }
+
+  /** Sets the guest's network. @throws GuestRequestError its code is the errno's name (`ENODEV`, …) */
+  async setNetwork(spec: NetworkSpec, o?: CallOptions): Promise<void> {
+    await this.#post('/network', spec, o);
   }
 
   /** Makes the root file system as large as its disk. @throws GuestRequestError it cannot be grown */

@@ -4,11 +4,13 @@
  */
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
+import type { NetworkMode } from '../network/mode.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
+export type { NetworkMode } from '../network/mode.ts';
 export type { WaitOptions } from './wait-options.ts';
 
 /** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
@@ -59,6 +61,11 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   cid?: number | undefined;
   /** `auto` takes vsock where the host has /dev/vhost-vsock. Default `auto`. */
   channel?: 'auto' | 'vsock' | 'virtio-serial' | undefined;
+  /**
+   * What it can reach. `isolated` (default): nothing. `user`: QEMU's user-mode network, which filters
+   * nothing: all that the host can reach, its own loopback included.
+   */
+  network?: NetworkMode | undefined;
   /** Guest hostname. Default: the name, else the id. */
   hostname?: string | undefined;
   /** Extra words for the kernel command line (diagnosis and tests). Default none. */
@@ -86,6 +93,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   persistent?: boolean | undefined;
   /** As `VmCreateOptions.diskQuotaMib`, for what is the clone's own. Default: the template's. */
   diskQuotaMib?: number | undefined;
+  /** As `VmCreateOptions.network`. Default: the template's. */
+  network?: NetworkMode | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
   /**
@@ -149,6 +158,10 @@ export interface VmInfo {
   readonly accel: Accel | undefined;
   readonly machine: MachineType;
   readonly channel: 'vsock' | 'virtio-serial';
+  /** Undefined: it was made when VMs had no network device, and has none. */
+  readonly network: NetworkMode | undefined;
+  /** Of its network device. */
+  readonly mac: string | undefined;
   /** AF_VSOCK context id while it runs on vsock. */
   readonly cid: number | undefined;
   /** QEMU's pid while it runs. */

@@ -7,6 +7,7 @@
  */
 import { machineFacts, type MachineType } from '../../firmware/machine.ts';
 import { VIRTIO_PORT_PREFIX } from '../../guest-agent/protocol.ts';
+import type { NetdevConfig, NicConfig } from '../network/nic.ts';
 import type { Accel } from './api.ts';
 
 /** How host and agent talk: one vsock device, or virtio-serial ports with a socket each. */
@@ -61,6 +62,8 @@ export interface MachineConfig {
     readonly disposable: boolean;
   };
   readonly channel: ChannelConfig;
+  /** Undefined: the VM was made, or its template was, when VMs had no network device. */
+  readonly nic?: NicConfig | undefined;
   /** First QMP server: ours. */
   readonly qmpSocketPath: string;
   /** Second QMP server: for people. */
@@ -77,6 +80,10 @@ export const DISK_FILE_NODE = 'disk-file';
 export const BOUND_NODE = 'disk-bound';
 /** qdev id of the VM's disk; BLOCK_IO_ERROR events carry its path. */
 export const DISK_DEVICE = 'disk0';
+/** qdev id of the VM's network device. */
+export const NIC_DEVICE = 'nic0';
+/** Id of what it is joined to. */
+export const NETDEV = 'net0';
 
 /** Value of `-name`: the word by which a VM's process is found in /proc. */
 export function processName(id: string): string {
@@ -100,6 +107,7 @@ export function buildArgv(config: MachineConfig): string[] {
     ...entropy(config),
     ...channel(config),
     ...panicDevice(config),
+    ...nic(config), // the last, so that the others are where they were before there was one
   ];
 }
 
@@ -316,10 +324,50 @@ function panicDevice(config: MachineConfig): string[] {
   ];
 }
 
+/**
+ * The network device, and what it is joined to. QEMU warns of one that is joined to nothing, in its log;
+ * else there is nothing wrong with it.
+ */
+function nic(config: MachineConfig): string[] {
+  if (config.nic === undefined) return [];
+  const { mac, netdev } = config.nic;
+  const isPci = machineFacts(config.machine).bus === 'pci';
+  const device = virtio('virtio-net', config, {
+    id: NIC_DEVICE,
+    netdev: netdev.kind === 'none' ? undefined : NETDEV,
+    mac,
+    romfile: isPci ? '' : undefined, // nobody boots from a network
+  });
+  return [...netdevArgs(netdev), '-device', device];
+}
+
+function netdevArgs(netdev: NetdevConfig): string[] {
+  switch (netdev.kind) {
+    case 'none':
+      return [];
+    case 'user':
+      return ['-netdev', optionList('user', { id: NETDEV, ipv6: false })];
+    case 'tap':
+      return [
+        '-netdev',
+        optionList('tap', {
+          id: NETDEV,
+          ifname: netdev.ifname,
+          script: 'no',
+          downscript: 'no',
+          vhost: false,
+          // Else the device could do more than one without a tap, and no clone could have the other.
+          // And the host's kernel reads no header that an untrusted guest has made.
+          vnet_hdr: false,
+        }),
+      ];
+  }
+}
+
 function virtio(
   name: string,
   config: MachineConfig,
-  members: Readonly<Record<string, string | number>>,
+  members: Readonly<Record<string, string | number | undefined>>,
 ): string {
   return optionList(`${name}-${machineFacts(config.machine).virtioSuffix}`, members);
 }

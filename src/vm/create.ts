@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { resolvePaths } from '../config/paths.ts';
 import { ConfigError } from '../errors.ts';
 import { events } from '../events.ts';
+import { warnAboutUserMode } from '../network/mode.ts';
 import { createOverlay } from '../storage/index.ts';
 import { DEFAULT_READY_TIMEOUT_MS, type StatePaths, type VmCreateOptions } from './api.ts';
 import { probeKvm } from './accel.ts';
@@ -11,6 +12,7 @@ import { awaitReady, type ReadyOptions } from './boot.ts';
 import { FileLock } from './file-lock.ts';
 import { reapAbandoned, removeVm } from './gc.ts';
 import { growDisk } from './grow-disk.ts';
+import { bringUpNetwork } from './guest-network.ts';
 import { newVmId } from './ids.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
@@ -133,6 +135,7 @@ export async function launchAndBoot(o: {
   const startedAt = performance.now();
   const { operation = 'start' } = o;
   step(operation, 'launch', id);
+  if (config.network === 'user') warnAboutUserMode();
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const live = await LiveVm.launch({
     id,
@@ -152,7 +155,9 @@ export async function launchAndBoot(o: {
     const timeoutMs = o.deadline - performance.now();
     await (o.ready ?? awaitReady)(live, { id, paths: files, timeoutMs, signal: o.signal });
     const isBoot = !('statePath' in o.from);
-    if (isBoot) await growDisk(live, config, { id, signal: o.signal });
+    const { signal } = o;
+    if (isBoot) await growDisk(live, config, { id, signal });
+    if (isBoot) await bringUpNetwork(live, config, { id, signal }); // what goes on from frozen files has it
     step(operation, 'record', id);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);

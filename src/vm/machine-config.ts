@@ -1,9 +1,11 @@
 /** From what a VM is configured to be to the machine that QEMU is told to be. Pure. */
 import { buildCmdline } from '../../firmware/cmdline.ts';
+import type { ModuleGroup } from '../../firmware/modules.ts';
 import type { BootFiles } from '../image/index.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
 import type { DiskLayers } from './disk-quota.ts';
+import { networkOf } from './network-of.ts';
 import { isAtLeast } from './launcher.ts';
 import type { VmConfig } from './record.ts';
 import type { FrozenFiles } from './template/state.ts';
@@ -50,7 +52,8 @@ function startOf(
     return { kind: 'clone', memoryPath: from.memoryPath, readOnlyMemory };
   }
   const { machine, hostname, channel } = config;
-  const words = { machine, accel, hostname, channel, modules: ['rng'] as const, tscKhz };
+  const modules: ModuleGroup[] = config.network === undefined ? ['rng'] : ['rng', 'net'];
+  const words = { machine, accel, hostname, channel, modules, tscKhz };
   return { kind: 'cold', ...from, cmdline: buildCmdline({ ...words, extra: config.kernelArgs }) };
 }
 
@@ -89,6 +92,7 @@ export function machineConfig(
             kind: 'virtio-serial',
             socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
           },
+    nic: networkOf(id, config)?.nic,
     qmpSocketPath: paths.qmpSocketPath,
     monitorSocketPath: paths.monitorSocketPath,
     consoleSocketPath: paths.consoleSocketPath,

@@ -2,6 +2,7 @@
 import { open, readdir } from 'node:fs/promises';
 import type { MachineType } from '../../firmware/machine.ts';
 import { StateDirError } from '../errors.ts';
+import type { NetworkMode } from '../network/mode.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
 import { isSavedName, isVmId } from './ids.ts';
 import { isIdentity, type ProcessIdentity } from './process-identity.ts';
@@ -32,6 +33,8 @@ export interface VmConfig {
   readonly accel: AccelChoice;
   readonly machine: MachineType;
   readonly channel: 'vsock' | 'virtio-serial';
+  /** Undefined: it was made when VMs had no network device, and has none. */
+  readonly network?: NetworkMode | undefined;
   /** Asked for by the caller; undefined: a random one at each start. */
   readonly cid?: number | undefined;
   readonly hostname: string;

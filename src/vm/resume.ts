@@ -1,4 +1,5 @@
 /** Letting vCPUs run again, after a pause, a restore or a suspend. */
+import type { NetworkSpec } from '../../guest-agent/protocol.ts';
 import { GuestConnectError, StateError } from '../errors.ts';
 import { step } from '../steps.ts';
 import { eitherSignal } from './abort.ts';
@@ -7,6 +8,7 @@ import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
 import { endBrokenFork } from './fork/broken.ts';
 import { setClock } from './guest-clock.ts';
+import { guestNetworkOf } from './network-of.ts';
 import type { LiveVm } from './live-vm.ts';
 import type { VmInside } from './vm-inside.ts';
 
@@ -49,7 +51,8 @@ export async function wakeRestored(
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
     step(operation, 'renew', inside.id);
-    await renew(live, { isParked, signal, timeoutMs });
+    const network = guestNetworkOf(inside.id, inside.config);
+    await renew(live, { isParked, network, signal, timeoutMs });
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);
     signal?.throwIfAborted();
@@ -94,7 +97,12 @@ export function requireUnparked(inside: VmInside): void {
 
 async function renew(
   live: LiveVm,
-  o: { isParked: boolean; signal?: AbortSignal | undefined; timeoutMs: number },
+  o: {
+    isParked: boolean;
+    network: NetworkSpec | undefined;
+    signal?: AbortSignal | undefined;
+    timeoutMs: number;
+  },
 ) {
   const deadline = performance.now() + o.timeoutMs;
   const signal = eitherSignal(live.watch.fault, o.signal);
@@ -106,6 +114,7 @@ async function renew(
   await Promise.all([
     session.addEntropy(freshEntropy(), bounds()),
     session.setClock(Date.now(), bounds()),
+    o.network && session.setNetwork(o.network, bounds()),
   ]);
   if (o.isParked) await session.thaw(Date.now(), bounds());
 }

@@ -10,6 +10,7 @@ import {
 } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
+import { NETWORK_MODES, type NetworkMode } from '../network/mode.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
 import { MAX_CHILDREN } from './fork/limits.ts';
@@ -23,6 +24,9 @@ const HOSTNAME = /^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$/;
 const MAX_KERNEL_ARGS_CHARS = 1_024;
 /** AF_VSOCK context ids: 0–2 are reserved, the last means any (linux/vm_sockets.h). */
 const CID = { min: 3, max: 0xffff_fffe } as const;
+
+/** For who says nothing: the least. */
+const DEFAULT_NETWORK: NetworkMode = 'isolated';
 
 /** How errors call an option. */
 const NAMED = { section: 'vm', noun: 'option' };
@@ -39,6 +43,7 @@ export interface CheckedOptions {
   readonly machine: VmConfig['machine'];
   readonly channel: 'auto' | 'vsock' | 'virtio-serial';
   readonly cid: number | undefined;
+  readonly network: NetworkMode;
   readonly hostname: string | undefined;
   readonly kernelArgs: readonly string[];
   readonly qemuPath: string;
@@ -57,6 +62,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   machine: true,
   cid: true,
   channel: true,
+  network: true,
   hostname: true,
   kernelArgs: true,
   persistent: true,
@@ -73,6 +79,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   hostname: true,
   persistent: true,
   diskQuotaMib: true,
+  network: true,
   cid: true,
   paused: true,
   qemuPath: true,
@@ -88,6 +95,7 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
+  if (o.network !== undefined) oneOf('vm.network', o.network, NETWORK_MODES);
   quotaBytesOf(o);
 }
 
@@ -176,6 +184,7 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
     cid: o.cid === undefined ? undefined : wholeNumber('vm.cid', o.cid, CID.min, CID.max),
+    network: oneOf('vm.network', o.network ?? DEFAULT_NETWORK, NETWORK_MODES),
     hostname: o.hostname,
     kernelArgs,
     qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
@@ -204,6 +213,7 @@ export async function resolveConfig(
     machine: o.machine,
     channel: await resolveChannel(o),
     cid: o.cid,
+    network: o.network,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     kernelArgs: o.kernelArgs,
     qemuPath: o.qemuPath,

@@ -2,6 +2,7 @@
 import { DiskQuotaError } from '../errors.ts';
 import { usedBytes } from '../storage/index.ts';
 import type { StatePaths, VmInfo, VmState } from './api.ts';
+import { networkOf } from './network-of.ts';
 import { readArgv } from './launcher.ts';
 import { isAlive, type ProcessIdentity } from './process-identity.ts';
 import type { RecordEntry, VmRecord } from './record.ts';
@@ -83,6 +84,8 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
     accel: run?.accel ?? (config.accel === 'auto' ? undefined : config.accel),
     machine: config.machine,
     channel: config.channel,
+    network: config.network,
+    mac: networkOf(record.id, config)?.nic.mac,
     cid: runs ? run?.cid : undefined,
     pid: runs ? run?.qemu?.pid : undefined,
     ownerPid: record.owner?.pid,
@@ -135,6 +138,8 @@ export function entryInfo(paths: StatePaths, entry: RecordEntry): VmInfo {
     accel: undefined,
     machine: 'q35',
     channel: 'virtio-serial',
+    network: undefined,
+    mac: undefined,
     cid: undefined,
     pid: undefined,
     ownerPid: undefined,

@@ -230,7 +230,11 @@ function describeExit(exit: ProcessExit): string {
   return 'ended';
 }
 
+/** QEMU says so of each VM that is isolated. */
+const NO_PEER = /warning: nic \S+ has no peer$/;
+
 /** The last line that says something. */
 export function lastLine(text: string): string {
-  return text.trimEnd().split('\n').at(-1)?.trim() ?? '';
+  const lines = text.split('\n').map((line) => line.trim());
+  return lines.findLast((line) => line !== '' && !NO_PEER.test(line)) ?? '';
 }

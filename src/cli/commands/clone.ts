@@ -1,6 +1,6 @@
 /** `qmp-agent clone`: a VM that stays, from a template. */
 import type { Command } from 'commander';
-import { addNameOption, diskQuotaOption } from '../config-flags.ts';
+import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
@@ -20,7 +20,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--paused', 'keep it ready: warm, and paused until `qmp-agent resume`')
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
-  addNameOption(command.addOption(diskQuotaOption()));
+  addNameOption(command.addOption(diskQuotaOption()).addOption(networkOption('the template’s')));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {

@@ -44,10 +44,13 @@ export function registerRun(program: Command, context: CliContext): void {
   addExecOptions(addNameOption(addVmOptions(command)));
 }
 
+/** Settings that a clone may have of its own. */
+const CLONES_OWN: readonly string[] = ['diskQuotaMib', 'network'];
+
 /** A flag without effect is worse than an error. @throws ConfigError */
 function refuseMachineFlags(command: Command): void {
   const given = collectFlags(command).find(
-    ({ path: [section, key] }) => section === 'vm' && key !== 'diskQuotaMib',
+    ({ path: [section, key] }) => section === 'vm' && !CLONES_OWN.includes(key),
   );
   if (given === undefined) return;
   throw new ConfigError(`${given.flag} and --template exclude each other`, {

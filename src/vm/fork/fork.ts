@@ -149,11 +149,11 @@ async function bear(
   step('fork', 'disk', id);
   await createOverlay({ path: vmPaths(paths, id).diskPath, backing, signal });
   announceVm(record);
-  const { hostname, persistent } = record.config;
+  const { config } = record;
   const hint = 'Try again; if it stays so, restart the VM that is forked.';
   const born = await launchAndBoot({
     ...{ operation: 'fork', paths, record, from, deadline, signal },
-    ready: (child, o) => becomeOwn(child, o, { hostname, persistent, hint }),
+    ready: (child, o) => becomeOwn(child, o, { config, hint }),
   });
   return { paths, ...born };
 }

@@ -20,7 +20,7 @@ import { step } from '../../steps.ts';
 import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { differenceOf, madeHere } from './fit.ts';
-import { templateFiles } from './manifest.ts';
+import { templateFiles, type TemplateManifest } from './manifest.ts';
 import { requirePagesForClone } from './memory-dir.ts';
 import { becomeOwn } from './own.ts';
 import { TemplateStore, type Template } from './store.ts';
@@ -52,13 +52,13 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     });
     announceVm(first);
     o.onProgress?.('launch');
-    const { hostname, persistent } = first.config;
+    const { config } = first;
     const { live, record } = await launchAndBoot({
       ...{ operation: 'clone', paths, record: first, from: files, deadline, signal: o.signal },
       onProgress: o.onProgress,
       ready: (clone, bounds) =>
         becomeOwn(clone, bounds, {
-          ...{ hostname, persistent },
+          config,
           hint: 'Try again; if it stays so, create the template anew.',
         }),
     });
@@ -91,6 +91,7 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
     ...config,
     accel,
     cid: o.cid,
+    network: cloneNetwork(manifest, o),
     diskQuotaBytes: quotaBytesOf(o) ?? config.diskQuotaBytes,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     qemuPath: o.qemuPath ?? config.qemuPath,
@@ -102,6 +103,16 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
       ports,
     },
   };
+}
+
+/** @throws TemplateError it has no device for it */
+function cloneNetwork({ name, config }: TemplateManifest, o: VmCloneOptions): VmConfig['network'] {
+  if (config.network !== undefined) return o.network ?? config.network;
+  if (o.network === undefined || o.network === 'isolated') return undefined;
+  const what = 'a network device, and was made when VMs had none';
+  throw new TemplateError('ERR_TEMPLATE_MISMATCH', `template ${name} is without ${what}`, {
+    hint: `Create it again: \`qmp-agent template create ${name} --force\`.`,
+  });
 }
 
 async function requireFit({ manifest }: Template, qemuPath: string): Promise<void> {

@@ -1,9 +1,11 @@
 /** Taking a machine's memory, devices and disk at one instant. */
 import { dirname } from 'node:path';
+import type { NetworkSpec } from '../../../guest-agent/protocol.ts';
 import type { QmpClient } from '../../../qmp/index.ts';
 import { eitherSignal } from '../abort.ts';
 import type { Accel, WaitOptions } from '../api.ts';
-import { portOfChannel } from '../argv.ts';
+import { NETDEV, NIC_DEVICE, portOfChannel } from '../argv.ts';
+import { guestNetworkOf, networkOf } from '../network-of.ts';
 import { findQemu } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
 import type { VmConfig } from '../record.ts';
@@ -22,6 +24,10 @@ const FREEZE_MS = 120_000;
 /** From the end of a session to an agent that waits for the next. */
 const HANG_UP_MS = 30_000;
 const MIB = 2 ** 20;
+/** Of a template without: addresses that nobody has (RFC 5737). */
+const ANY_NETWORK: NetworkSpec = {
+  ...{ up: true, address: '192.0.2.1', prefix: 31, gateway: '192.0.2.0', dns: [] },
+};
 
 /** What was frozen. */
 export interface Frozen {
@@ -59,7 +65,7 @@ export async function freezeVm(
     const { accel, ports, memoryPath } = live.run;
     const { pid } = live.process.identity;
     const { template, rootfsPath, memoryMib, qemuPath } = vm.config;
-    await rehearse(live, vm.config.hostname, o);
+    await rehearse(vm, live, o);
     const session = await live.link.open(o);
     await session.park(o);
     const memoryBytes = memoryMib * MIB;
@@ -70,6 +76,7 @@ export async function freezeVm(
       const pausedAt = performance.now();
       await client.execute('stop', {}, o); // flushes the disk, too
       await vm.note('paused');
+      await unplug(client, vm, o);
       await saveState(client, files.statePath, o);
       await allOrNone(o.signal, (signal) => [
         copyMemory(memory, target, { below: memoryPath, signal }),
@@ -93,9 +100,23 @@ export async function freezeVm(
  * so far is on the disk then: a clone that loses its power has what was provisioned, and no clone
  * writes it a second time.
  */
-async function rehearse(live: LiveVm, hostname: string, o: WaitOptions): Promise<void> {
+async function rehearse({ id, config }: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
   const session = await live.link.open(o);
-  await session.renew(ownIdentityOf(hostname, true), o);
+  const { hostname } = config;
+  const network = config.network && (guestNetworkOf(id, config) ?? ANY_NETWORK);
+  await session.renew(ownIdentityOf({ hostname, durable: true, network }), o);
+  if (network !== undefined) await session.setNetwork({ up: false }, o); // a clone may have none
+}
+
+/**
+ * Takes away what the network device is joined to, and makes it look as if it were joined to something: a
+ * clone may be joined to something else, or to nothing, and the user-mode network has a state of its own.
+ */
+async function unplug(client: QmpClient, { id, config }: VmInside, o: WaitOptions): Promise<void> {
+  const plan = networkOf(id, config);
+  if (plan === undefined || plan.nic.netdev.kind === 'none') return;
+  await client.execute('netdev_del', { id: NETDEV }, o);
+  await client.execute('set_link', { name: NIC_DEVICE, up: true }, o);
 }
 
 /** On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */

@@ -1,15 +1,25 @@
 /** Making a copy of a guest a machine of its own: what the host gives for it. */
 import { randomBytes, randomUUID } from 'node:crypto';
-import type { RenewSpec } from '../../../guest-agent/protocol.ts';
+import type { NetworkSpec, RenewSpec } from '../../../guest-agent/protocol.ts';
 import { GuestConnectError, GuestDisconnectedError, GuestRequestError } from '../../errors.ts';
 import { awaitReady, type ReadyOptions } from '../boot.ts';
 import { freshEntropy } from '../entropy.ts';
+import { guestNetworkOf } from '../network-of.ts';
 import type { LiveVm } from '../live-vm.ts';
+import type { VmConfig } from '../record.ts';
 
 const MACHINE_ID_BYTES = 16;
 
+/** What is known of it before. */
+interface OwnIdentity {
+  hostname: string;
+  /** As {@link RenewSpec.durable}. */
+  durable: boolean;
+  network: NetworkSpec | undefined;
+}
+
 /** All that a machine must not share with its copies. */
-export function ownIdentityOf(hostname: string, durable: boolean): RenewSpec {
+export function ownIdentityOf({ hostname, durable, network }: OwnIdentity): RenewSpec {
   return {
     entropy: freshEntropy().toString('base64'),
     unixMs: Date.now(),
@@ -17,6 +27,7 @@ export function ownIdentityOf(hostname: string, durable: boolean): RenewSpec {
     machineId: randomBytes(MACHINE_ID_BYTES).toString('hex'),
     bootId: randomUUID(),
     durable,
+    ...(network === undefined ? {} : { network }),
   };
 }
 
@@ -28,15 +39,19 @@ export async function becomeOwn(
   live: LiveVm,
   ready: ReadyOptions,
   o: {
-    hostname: string;
-    /** It stays, and may be started anew from its disk. */
-    persistent: boolean;
+    config: VmConfig;
     /** What to do where it fails. */
     hint: string;
   },
 ): Promise<void> {
   try {
-    await awaitReady(live, { ...ready, renew: () => ownIdentityOf(o.hostname, o.persistent) });
+    // What stays may be started anew from its disk.
+    const { hostname, persistent: durable } = o.config;
+    const network = guestNetworkOf(ready.id, o.config);
+    await awaitReady(live, {
+      ...ready,
+      renew: () => ownIdentityOf({ hostname, durable, network }),
+    });
   } catch (cause) {
     ready.signal?.throwIfAborted();
     live.watch.fault.throwIfAborted();

@@ -84,9 +84,21 @@ export class TemplateStore {
   async #describe(name: string, standing: readonly Standing[]): Promise<TemplateInfo> {
     const { manifest, dir } = await this.get(name);
     const { config, id, createdAt, accel, qemuVersion, cpu } = manifest;
-    const { image, vcpus, memoryMib, diskBytes, machine, channel } = config;
+    const { image, vcpus, memoryMib, diskBytes, machine, channel, network } = config;
     return {
-      ...{ name, id, createdAt, image, vcpus, memoryMib, diskBytes, machine, accel, channel },
+      ...{
+        name,
+        id,
+        createdAt,
+        image,
+        vcpus,
+        memoryMib,
+        diskBytes,
+        machine,
+        accel,
+        channel,
+        network,
+      },
       ...{ qemuVersion, cpu, dir },
       ...(await this.#footing(dir, standing)),
     };

@@ -1,6 +1,6 @@
 /** What templates are. Types only. */
 import type { MachineType } from '../../../firmware/machine.ts';
-import type { Accel } from '../api.ts';
+import type { Accel, NetworkMode } from '../api.ts';
 import type { MemoryPlace } from './memory-dir.ts';
 
 export type { MemoryMedium, MemoryPlace } from './memory-dir.ts';
@@ -19,6 +19,8 @@ export interface TemplateInfo {
   readonly machine: MachineType;
   readonly accel: Accel;
   readonly channel: 'vsock' | 'virtio-serial';
+  /** Of clones for which nothing else is asked. Undefined: they have no network device. */
+  readonly network: NetworkMode | undefined;
   /** Only this version of QEMU can load it. */
   readonly qemuVersion: string;
   /** The guest's processor: only the same can go on with it. */

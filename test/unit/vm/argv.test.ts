@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { NetdevConfig } from '../../../src/network/nic.ts';
 import { buildArgv, escapeValue, optionList, type MachineConfig } from '../../../src/vm/argv.ts';
 
 const config: MachineConfig = {
@@ -92,6 +93,42 @@ describe('buildArgv', () => {
       '-device',
       'vmgenid,guid=auto',
     ]);
+  });
+
+  describe('the network device', () => {
+    const mac = '02:23:45:67:89:ab';
+    const lastOf = (machine: 'q35' | 'microvm', netdev: NetdevConfig) => {
+      const argv = buildArgv({ ...config, machine, nic: { mac, netdev } });
+      return argv.slice(argv.lastIndexOf(machine === 'q35' ? 'vmgenid,guid=auto' : '-device') - 2);
+    };
+
+    it('is the last, joined to nothing', () => {
+      expect(lastOf('q35', { kind: 'none' })).toEqual([
+        'pvpanic-pci',
+        '-device',
+        'vmgenid,guid=auto',
+        '-device',
+        `virtio-net-pci,id=nic0,mac=${mac},romfile=`,
+      ]);
+    });
+
+    it('is joined to the user-mode network, without IPv6', () => {
+      expect(lastOf('q35', { kind: 'user' }).slice(3)).toEqual([
+        '-netdev',
+        'user,id=net0,ipv6=off',
+        '-device',
+        `virtio-net-pci,id=nic0,netdev=net0,mac=${mac},romfile=`,
+      ]);
+    });
+
+    it('is joined to a tap, and has no more to offer than without', () => {
+      expect(lastOf('microvm', { kind: 'tap', ifname: 'qa-1,2' })).toEqual([
+        '-netdev',
+        'tap,id=net0,ifname=qa-1,,2,script=no,downscript=no,vhost=off,vnet_hdr=off',
+        '-device',
+        `virtio-net-device,id=nic0,netdev=net0,mac=${mac}`,
+      ]);
+    });
   });
 
   it('has mmio devices, and none that needs PCI, for microvm', () => {

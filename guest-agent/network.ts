@@ -1,0 +1,161 @@
+/** The VM's network device, as the host wants it: one call sets all there is, however often it is made. */
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { getSystemErrorMap } from 'node:util';
+import { ipProgram } from './ip-program.ts';
+import { libc, type Libc } from './libc.ts';
+import {
+  addAddress,
+  batch,
+  defaultRoute,
+  deleteAddress,
+  linkDown,
+  linkUp,
+  listAddresses,
+  parseReplies,
+  permanentNeighbour,
+  type InterfaceAddress,
+  type NetlinkMessage,
+  type NetlinkReply,
+} from './netlink.ts';
+import type { NetworkSpec } from './protocol.ts';
+import { RequestError } from './request-error.ts';
+import { writeResolvConf } from './resolv-conf.ts';
+
+const INTERFACES = '/sys/class/net';
+const IPV6_SETTINGS = '/proc/sys/net/ipv6/conf';
+const RESOLV_CONF = '/etc/resolv.conf';
+/** Longer than any datagram of a dump (NLMSG_GOODSIZE and what the kernel grows it to). */
+const DATAGRAM_BYTES = 64 * 1024;
+/** The request was well-formed, and the guest could not do it. */
+const FAILED = 500;
+
+/** One thing that is asked of the kernel, and how an error calls it. */
+interface Step {
+  readonly what: string;
+  readonly message: NetlinkMessage;
+  /** errnos that mean that it is so already. */
+  readonly done?: readonly string[];
+}
+
+/** @throws RequestError the errno's name as its code, and in words what could not be done */
+export async function setNetwork(spec: NetworkSpec): Promise<void> {
+  const name = theInterface();
+  if (spec.up) attempt('IPv6 cannot be set', () => setIpv6(name, spec.ipv6 === true));
+  const calls = await libc().catch(() => undefined);
+  if (calls === undefined) await ipProgram(name, spec);
+  else setByNetlink(calls, name, spec);
+  if (spec.up && spec.dns.length > 0)
+    attempt(`${RESOLV_CONF} cannot be written`, () => writeResolvConf(RESOLV_CONF, spec.dns));
+}
+
+/** The one with a device below it: others are the guest's own. */
+function theInterface(): string {
+  const name = readdirSync(INTERFACES).find((one) => existsSync(`${INTERFACES}/${one}/device`));
+  if (name !== undefined) return name;
+  const why = 'it was made without, or the kernel has no driver (virtio_net)';
+  throw new RequestError('ENODEV', `the VM has no network device: ${why}`, FAILED);
+}
+
+/** The loopback interface keeps its ::1: programs listen there, and it leads nowhere. */
+function setIpv6(name: string, isOn: boolean): void {
+  if (!existsSync(IPV6_SETTINGS)) return; // the kernel has none
+  for (const conf of ['default', name]) {
+    // Of an interface whose packets are too small for IPv6 there are none, until it is of another size.
+    if (!existsSync(`${IPV6_SETTINGS}/${conf}`)) continue;
+    writeFileSync(`${IPV6_SETTINGS}/${conf}/disable_ipv6`, isOn ? '0' : '1');
+    writeFileSync(`${IPV6_SETTINGS}/${conf}/accept_ra`, isOn ? '1' : '0');
+  }
+}
+
+function setByNetlink(calls: Libc, name: string, spec: NetworkSpec): void {
+  const index = Number(readFileSync(`${INTERFACES}/${name}/ifindex`, 'latin1'));
+  const fd = calls.openRtnetlink();
+  try {
+    const old = readAddresses(calls, fd).filter((address) => address.index === index);
+    perform(calls, fd, stepsTo(spec, { name, index, old }));
+  } finally {
+    calls.close(fd);
+  }
+}
+
+/** Down first, which takes routes and neighbours away; then the addresses; then all that is new. */
+function stepsTo(
+  spec: NetworkSpec,
+  { name, index, old }: { name: string; index: number; old: readonly InterfaceAddress[] },
+): Step[] {
+  const steps: Step[] = [
+    { what: `${name} cannot be taken down`, message: linkDown(index) },
+    ...old.map((address) => ({
+      what: `the address ${address.local.join('.')} cannot be taken away`,
+      message: deleteAddress(address),
+      done: ['EADDRNOTAVAIL'], // it went with the one before it
+    })),
+  ];
+  if (!spec.up) return steps;
+  const { address, prefix, gateway, gatewayMac } = spec;
+  steps.push(
+    { what: `${name} cannot be brought up`, message: linkUp(index, spec) },
+    { what: `the address ${address}/${prefix} cannot be set`, message: addAddress(index, spec) },
+  );
+  if (gateway === undefined) return steps;
+  if (gatewayMac !== undefined) {
+    const message = permanentNeighbour(index, gateway, gatewayMac);
+    steps.push({ what: `the neighbour ${gateway} cannot be set`, message });
+  }
+  const what = `the default route by ${gateway} cannot be set`;
+  steps.push({ what, message: defaultRoute(index, gateway) });
+  return steps;
+}
+
+function readAddresses(calls: Libc, fd: number): InterfaceAddress[] {
+  calls.send(fd, batch([listAddresses()]));
+  const found: InterfaceAddress[] = [];
+  for (;;) {
+    for (const reply of receive(calls, fd)) {
+      if (reply.kind === 'end') return found;
+      if (reply.kind === 'ack') throw refused('the addresses cannot be listed', reply.errno);
+      found.push(reply.address);
+    }
+  }
+}
+
+function perform(calls: Libc, fd: number, steps: readonly Step[]): void {
+  calls.send(fd, batch(steps.map(({ message }) => message)));
+  for (;;) {
+    for (const reply of receive(calls, fd)) {
+      if (reply.kind !== 'ack') continue;
+      const step = steps[reply.sequence - 1];
+      if (reply.errno !== 0 && step?.done?.includes(nameOf(reply.errno)) !== true)
+        throw refused(step?.what ?? 'the network cannot be set', reply.errno);
+      if (reply.sequence === steps.length) return;
+    }
+  }
+}
+
+function receive(calls: Libc, fd: number): NetlinkReply[] {
+  const datagram = Buffer.allocUnsafe(DATAGRAM_BYTES);
+  return parseReplies(datagram.subarray(0, calls.receive(fd, datagram)));
+}
+
+function nameOf(errno: number): string {
+  return getSystemErrorMap().get(-errno)?.[0] ?? `E${errno}`;
+}
+
+function refused(what: string, errno: number): RequestError {
+  const code = nameOf(errno);
+  const text = getSystemErrorMap().get(-errno)?.[1];
+  return new RequestError(
+    code,
+    `${what}: ${code}${text === undefined ? '' : ` (${text})`}`,
+    FAILED,
+  );
+}
+
+function attempt(what: string, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    const { code = 'EIO', message } = error as NodeJS.ErrnoException;
+    throw new RequestError(code, `${what}: ${message}`, FAILED);
+  }
+}
