@@ -108,6 +108,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     register: async (p, c) => (await import('./commands/snapshot.ts')).registerSnapshot(p, c),
   },
   {
+    name: 'net',
+    summary: 'what a VM may reach, and what it did',
+    register: async (p, c) => (await import('./commands/net.ts')).registerNet(p, c),
+  },
+  {
     name: 'template',
     summary: 'freeze machines for clones to go on from',
     register: async (p, c) => (await import('./commands/template.ts')).registerTemplate(p, c),
@@ -151,6 +156,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: 'config',
     summary: 'show the settings and where they come from',
     register: async (p, c) => (await import('./commands/config.ts')).registerConfig(p, c),
+  },
+  {
+    name: 'setup',
+    summary: 'set up this host for networks of VMs',
+    register: async (p, c) => (await import('./commands/setup.ts')).registerSetup(p, c),
   },
   {
     name: 'doctor',

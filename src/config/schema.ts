@@ -65,7 +65,7 @@ const vm = z.strictObject({
   accel: choice('auto', 'kvm', 'tcg').default('auto'),
   channel: choice('auto', 'vsock', 'virtio-serial').default('auto'),
   /** Unset: isolated; of a clone: its template's. */
-  network: choice('isolated', 'user').optional(),
+  network: choice('isolated', 'nat-filtered', 'user').optional(),
   /** From the start of QEMU to the agent's first answer. */
   readyTimeoutMs: ms(100).default(120_000),
   /** What a guest gets to go down by itself before QEMU is told to quit. */

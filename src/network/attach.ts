@@ -17,7 +17,15 @@ import { step } from '../steps.ts';
 import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { isForwarding } from './setup.ts';
-import { existingTaps, interfaces, makeTap, ownerOf, raiseTap, removeTap } from './tap.ts';
+import {
+  existingTaps,
+  interfaces,
+  makeTap,
+  ownerOf,
+  raiseTap,
+  removeTap,
+  type TapOwner,
+} from './tap.ts';
 
 /** What {@link attachVm} is given. */
 export interface AttachOptions {
@@ -108,15 +116,33 @@ export async function sweepTaps(
   const gone: string[] = [];
   for (const { tap, owner } of mine) {
     if (owner === undefined || (await isWanted(owner.vmId))) continue;
-    await withHostNetwork(o.signal, async () => {
-      if ((await ownerOf(tap))?.vmId !== owner.vmId) return; // another VM has it by now
-      await removeLeft(tap);
-      await removeTap(tap, o);
-      gone.push(tap);
-    });
+    if (await takeAway(tap, owner, o)) gone.push(tap);
   }
   await sweepRules();
   return gone;
+}
+
+/** Takes away taps of one VM of which nothing else is known. */
+export async function removeTapsOf(owner: TapOwner): Promise<void> {
+  for (const existing of await existingTaps()) {
+    const { tap } = existing;
+    if (existing.owner?.vmId === owner.vmId && existing.owner.state === owner.state)
+      await takeAway(tap, owner, {});
+  }
+}
+
+/** @returns whether it was there */
+function takeAway(
+  tap: string,
+  { vmId }: TapOwner,
+  o: { signal?: AbortSignal | undefined },
+): Promise<boolean> {
+  return withHostNetwork(o.signal, async () => {
+    if ((await ownerOf(tap))?.vmId !== vmId) return false; // another VM has it by now
+    await removeLeft(tap);
+    await removeTap(tap, o);
+    return true;
+  });
 }
 
 /** Rules of taps that are not there: whose ever they were, they let nothing through any more. */

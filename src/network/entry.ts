@@ -54,6 +54,14 @@ export async function readEntry(dir: string, vmId: string): Promise<NetworkEntry
   }
 }
 
+/** As {@link readEntry}, of the VM of a state directory. */
+export async function readEntryOf(
+  runtimeDir: string,
+  vmId: string,
+): Promise<NetworkEntry | undefined> {
+  return readEntry(networkDir(runtimeDir), vmId);
+}
+
 /** No error where it is gone. */
 export async function removeEntry(dir: string, vmId: string): Promise<void> {
   await rm(pathOf(dir, vmId), { force: true });

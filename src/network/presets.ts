@@ -2,11 +2,12 @@
  * Names that a kind of client needs, by one word. All of them are in presets.json: the usual names, and where
  * a client's own settings on this host say otherwise.
  */
-import { readFile } from 'node:fs/promises';
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
+import { isIPv4 } from 'node:net';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { ConfigError } from '../errors.ts';
+import type { EgressOptions } from './policy.ts';
 import data from './presets.json' with { type: 'json' };
 
 interface Preset {
@@ -63,6 +64,32 @@ export async function presetHosts(
   }
   const own = hostsIn(texts.join('\n'));
   return own.length > 0 ? own : [...preset.domains];
+}
+
+/** What a VM may reach, with presets for what it needs by one word. */
+export interface EgressRequest extends EgressOptions {
+  /** `npm`, `pip`, `git`, …: see `listPresets`. Where there is one, nothing else is open. Default none. */
+  readonly presets?: readonly string[] | undefined;
+}
+
+/**
+ * Puts the hosts of presets in the place of their names, as this host's settings are now.
+ * @throws ConfigError there is no such preset
+ */
+export async function resolveEgress({ presets = [], ...o }: EgressRequest): Promise<EgressOptions> {
+  if (presets.length === 0) return o;
+  const hosts = (await Promise.all(presets.map((name) => presetHosts(name)))).flat();
+  const [cidrs, domains] = [hosts.filter(isAddress), hosts.filter((host) => !isAddress(host))];
+  return {
+    ...o,
+    public: o.public ?? false,
+    allowDomains: [...new Set([...(o.allowDomains ?? []), ...domains])],
+    allowCidrs: [...new Set([...(o.allowCidrs ?? []), ...cidrs])],
+  };
+}
+
+function isAddress(host: string): boolean {
+  return isIPv4(host.split(':')[0] ?? '');
 }
 
 /** Hosts of the URLs in a text, each once. Pure. */

@@ -4,13 +4,17 @@
  */
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
+import type { EgressRequest } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
+import type { NetworkApi } from './network-types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
+export type { EgressOptions, EgressRequest } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
+export type * from './network-types.ts';
 export type { WaitOptions } from './wait-options.ts';
 
 /** Where all state lives. Both can be set; `config/paths.ts` has the defaults. */
@@ -62,10 +66,16 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   /** `auto` takes vsock where the host has /dev/vhost-vsock. Default `auto`. */
   channel?: 'auto' | 'vsock' | 'virtio-serial' | undefined;
   /**
-   * What it can reach. `isolated` (default): nothing. `user`: QEMU's user-mode network, which filters
+   * What it can reach. `isolated` (default): nothing. `nat-filtered`: what {@link VmCreateOptions.egress}
+   * allows, by a tap of its own and the host's address. `user`: QEMU's user-mode network, which filters
    * nothing: all that the host can reach, its own loopback included.
    */
   network?: NetworkMode | undefined;
+  /**
+   * With `nat-filtered`: what it may reach. Default: web, ssh and git (TCP 80, 443, 22, 9418) at public
+   * addresses.
+   */
+  egress?: EgressRequest | undefined;
   /** Guest hostname. Default: the name, else the id. */
   hostname?: string | undefined;
   /** Extra words for the kernel command line (diagnosis and tests). Default none. */
@@ -95,6 +105,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   diskQuotaMib?: number | undefined;
   /** As `VmCreateOptions.network`. Default: the template's. */
   network?: NetworkMode | undefined;
+  /** As `VmCreateOptions.egress`. Default: the template's. */
+  egress?: EgressRequest | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
   /**
@@ -191,9 +203,9 @@ export type LogKind = 'console' | 'qemu';
 
 /** One thing that gc, or a create or list on its way, took away. */
 export interface Reaped {
-  /** `vm` (dead owner), `process` (a QEMU nobody owns), `dir`, `socket`, `temp`. */
-  readonly kind: 'vm' | 'process' | 'dir' | 'socket' | 'temp';
-  /** Path, or `pid N`. */
+  /** `vm` (dead owner), `process` (a QEMU nobody owns), `dir`, `socket`, `temp`, `tap` (with its rules). */
+  readonly kind: 'vm' | 'process' | 'dir' | 'socket' | 'temp' | 'tap';
+  /** Path, or `pid N`, or the tap's name. */
   readonly path: string;
 }
 
@@ -241,6 +253,7 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
   readonly commands: CommandsApi;
   /** Snapshots in place. */
   readonly snapshots: SnapshotsApi;
+  readonly network: NetworkApi;
   readonly name: string | undefined;
   /** State and facts, read from disk and the host now. */
   info(): Promise<VmInfo>;

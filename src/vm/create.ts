@@ -14,6 +14,7 @@ import { reapAbandoned, removeVm } from './gc.ts';
 import { growDisk } from './grow-disk.ts';
 import { bringUpNetwork } from './guest-network.ts';
 import { newVmId } from './ids.ts';
+import { namesAnswered, takePlace } from './network-of.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
 import { LiveVm, type LaunchContext } from './live-vm.ts';
@@ -137,10 +138,15 @@ export async function launchAndBoot(o: {
   step(operation, 'launch', id);
   if (config.network === 'user') warnAboutUserMode();
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
+  const onNetwork = { id, files, config };
+  const place = await takePlace(onNetwork, o.signal);
+  const names = namesAnswered(onNetwork, { signal: o.signal }); // beside the boot
+  names.catch(() => undefined); // told below, where the rest has gone well
   const live = await LiveVm.launch({
     id,
     paths: files,
     config,
+    place,
     from: o.from,
     signal: o.signal,
     onStep: (name) => step(operation as 'clone', name, id),
@@ -157,7 +163,8 @@ export async function launchAndBoot(o: {
     const isBoot = !('statePath' in o.from);
     const { signal } = o;
     if (isBoot) await growDisk(live, config, { id, signal });
-    if (isBoot) await bringUpNetwork(live, config, { id, signal }); // what goes on from frozen files has it
+    if (isBoot) await bringUpNetwork(live, config, { id, files, signal }); // what goes on from frozen files has it
+    await names;
     step(operation, 'record', id);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);

@@ -5,6 +5,7 @@ import { step } from '../steps.ts';
 import type { StatePaths } from './api.ts';
 import { isOnCheckpoint, removeUnusedCheckpoints } from './fork/checkpoint.ts';
 import type { LiveVm } from './live-vm.ts';
+import { givePlaceBack } from './network-of.ts';
 import type { VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
 import { vmPaths } from './vm-paths.ts';
@@ -30,6 +31,7 @@ export async function discardVm(
     await attempt('ending QEMU', () => kill(live));
     await attempt('closing its connections', () => live.release());
   }
+  await attempt('giving its tap back', () => givePlaceBack(vmId, files));
   step('discard', 'files', vmId);
   for (const path of [files.runtimeDir, files.dir]) {
     await attempt(`removing ${path}`, () =>

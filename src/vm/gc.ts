@@ -4,6 +4,7 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { events } from '../events.ts';
+import { sweepNetwork } from '../network/index.ts';
 import type { Reaped, StatePaths, WaitOptions } from './api.ts';
 import { processName } from './argv.ts';
 import { FileLock } from './file-lock.ts';
@@ -23,10 +24,11 @@ import {
   type VmRecord,
   type VmRun,
 } from './record.ts';
+import { givePlaceBack } from './network-of.ts';
 import { stateFault } from './state-dir.ts';
 import { keptRecord, savedInUse, sweepSaved } from './suspend/saved.ts';
 import { TemplateStore } from './template/store.ts';
-import { isAbandoned } from './vm-info.ts';
+import { isAbandoned, isDown, observeState } from './vm-info.ts';
 import { vmPaths, vmsDir } from './vm-paths.ts';
 
 /** What is younger may be a creation under way in another process. */
@@ -81,6 +83,19 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
   reaped.push(...(await removeOrphanRuntimeDirs(paths)));
   reaped.push(...(await killOrphans(paths)));
   reaped.push(...(await removeHalfTemplates(paths)));
+  reaped.push(...(await sweepTapsOf(paths, o)));
+  return reaped;
+}
+
+/** Taps and rules of VMs that do not run: of dead processes, and of VMs that went down by themselves. */
+async function sweepTapsOf(paths: StatePaths, o: WaitOptions): Promise<Reaped[]> {
+  const isWanted = async (id: string): Promise<boolean> => {
+    const record = await readRecord(vmPaths(paths, id)).catch(() => undefined);
+    return record !== undefined && !isDown(observeState(record).state);
+  };
+  const taps = await sweepNetwork(paths.runtimeDir, isWanted, o);
+  const reaped = taps.map((path): Reaped => ({ kind: 'tap', path }));
+  announce(reaped);
   return reaped;
 }
 
@@ -96,6 +111,7 @@ export async function removeVm(
   const known = record?.run?.qemu;
   // Without a pid in the record its writer died in the midst of a start, or it cannot be read.
   const reaped = known !== undefined ? await killAll([known]) : await killStrays(id);
+  await givePlaceBack(id, files);
   for (const dir of [files.runtimeDir, files.dir]) {
     if (
       await stat(dir).then(

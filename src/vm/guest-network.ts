@@ -4,6 +4,7 @@ import { eitherSignal } from './abort.ts';
 import type { LiveVm } from './live-vm.ts';
 import { guestNetworkOf } from './network-of.ts';
 import type { VmConfig } from './record.ts';
+import type { VmPaths } from './vm-paths.ts';
 
 /** A guest that has just booted, on a busy host. */
 const SET_MS = 30_000;
@@ -15,9 +16,9 @@ const SET_MS = 30_000;
 export async function bringUpNetwork(
   live: LiveVm,
   config: VmConfig,
-  { id, signal: given }: { id: string; signal?: AbortSignal | undefined },
+  { id, files, signal: given }: { id: string; files: VmPaths; signal?: AbortSignal | undefined },
 ): Promise<void> {
-  const network = guestNetworkOf(id, config);
+  const network = await guestNetworkOf({ id, files, config });
   if (network === undefined) return;
   const signal = eitherSignal(live.watch.fault, given);
   const session = await live.link.open({ timeoutMs: SET_MS, signal });

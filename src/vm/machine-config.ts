@@ -1,6 +1,7 @@
 /** From what a VM is configured to be to the machine that QEMU is told to be. Pure. */
 import { buildCmdline } from '../../firmware/cmdline.ts';
 import type { ModuleGroup } from '../../firmware/modules.ts';
+import type { VmNetwork } from '../../nft/index.ts';
 import type { BootFiles } from '../image/index.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
@@ -23,6 +24,8 @@ export interface MachineContext {
   readonly id: string;
   readonly paths: VmPaths;
   readonly config: VmConfig;
+  /** Its tap, where it has one. */
+  readonly place?: VmNetwork | undefined;
   /** Kernel and initramfs to boot from, or what a clone goes on from. */
   readonly from: BootFiles | FrozenFiles;
 }
@@ -92,7 +95,7 @@ export function machineConfig(
             kind: 'virtio-serial',
             socketPaths: Array.from({ length: ports }, (_, i) => paths.channelSocketPath(i)),
           },
-    nic: networkOf(id, config)?.nic,
+    nic: networkOf(id, config, context.place)?.nic,
     qmpSocketPath: paths.qmpSocketPath,
     monitorSocketPath: paths.monitorSocketPath,
     consoleSocketPath: paths.consoleSocketPath,

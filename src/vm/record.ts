@@ -2,6 +2,7 @@
 import { open, readdir } from 'node:fs/promises';
 import type { MachineType } from '../../firmware/machine.ts';
 import { StateDirError } from '../errors.ts';
+import type { EgressOptions } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
 import { isSavedName, isVmId } from './ids.ts';
@@ -35,6 +36,8 @@ export interface VmConfig {
   readonly channel: 'vsock' | 'virtio-serial';
   /** Undefined: it was made when VMs had no network device, and has none. */
   readonly network?: NetworkMode | undefined;
+  /** What it may reach with a tap, as it was made; presets are names by now. */
+  readonly egress?: EgressOptions | undefined;
   /** Asked for by the caller; undefined: a random one at each start. */
   readonly cid?: number | undefined;
   readonly hostname: string;

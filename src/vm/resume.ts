@@ -8,7 +8,7 @@ import { freshEntropy } from './entropy.ts';
 import { wrongState } from './find-vm.ts';
 import { endBrokenFork } from './fork/broken.ts';
 import { setClock } from './guest-clock.ts';
-import { guestNetworkOf } from './network-of.ts';
+import { cutConnectionsOf, guestNetworkOf } from './network-of.ts';
 import type { LiveVm } from './live-vm.ts';
 import type { VmInside } from './vm-inside.ts';
 
@@ -48,10 +48,11 @@ export async function wakeRestored(
   step(operation, 'wake', inside.id);
   // An agent that we have no session with may stand in the midst of one that nobody else remembers.
   if (live.link.current === undefined) await live.link.restored();
+  if (operation === 'snapshot.restore') await cutConnectionsOf(inside);
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
     step(operation, 'renew', inside.id);
-    const network = guestNetworkOf(inside.id, inside.config);
+    const network = await guestNetworkOf(inside);
     await renew(live, { isParked, network, signal, timeoutMs });
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);

@@ -10,6 +10,7 @@ import {
 } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
+import { makePolicy, resolveEgress, type EgressRequest } from '../network/index.ts';
 import { NETWORK_MODES, type NetworkMode } from '../network/mode.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
@@ -44,6 +45,7 @@ export interface CheckedOptions {
   readonly channel: 'auto' | 'vsock' | 'virtio-serial';
   readonly cid: number | undefined;
   readonly network: NetworkMode;
+  readonly egress: EgressRequest | undefined;
   readonly hostname: string | undefined;
   readonly kernelArgs: readonly string[];
   readonly qemuPath: string;
@@ -63,6 +65,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   cid: true,
   channel: true,
   network: true,
+  egress: true,
   hostname: true,
   kernelArgs: true,
   persistent: true,
@@ -80,6 +83,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   persistent: true,
   diskQuotaMib: true,
   network: true,
+  egress: true,
   cid: true,
   paused: true,
   qemuPath: true,
@@ -96,6 +100,7 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
   if (o.network !== undefined) oneOf('vm.network', o.network, NETWORK_MODES);
+  checkEgress(o);
   quotaBytesOf(o);
 }
 
@@ -184,7 +189,8 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
     cid: o.cid === undefined ? undefined : wholeNumber('vm.cid', o.cid, CID.min, CID.max),
-    network: oneOf('vm.network', o.network ?? DEFAULT_NETWORK, NETWORK_MODES),
+    network: oneOf('vm.network', o.network ?? defaultNetwork(o), NETWORK_MODES),
+    egress: checkEgress(o),
     hostname: o.hostname,
     kernelArgs,
     qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
@@ -214,6 +220,7 @@ export async function resolveConfig(
     channel: await resolveChannel(o),
     cid: o.cid,
     network: o.network,
+    egress: o.egress && (await resolveEgress(o.egress)),
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     kernelArgs: o.kernelArgs,
     qemuPath: o.qemuPath,
@@ -233,6 +240,26 @@ async function resolveChannel(o: CheckedOptions): Promise<'vsock' | 'virtio-seri
 /** A VM's name has characters that a host name cannot have. */
 export function hostnameFrom(name: string): string {
   return name.replaceAll('_', '-').replace(/[.-]+$/, '');
+}
+
+/** Who says what is to be reached wants a network. */
+function defaultNetwork({ egress }: VmCreateOptions): NetworkMode {
+  return egress === undefined ? DEFAULT_NETWORK : 'nat-filtered';
+}
+
+/** What is asked for makes a policy, and there is something that it rules. @throws ConfigError */
+function checkEgress({
+  network,
+  egress,
+}: Pick<VmCloneOptions, 'network' | 'egress'>): EgressRequest | undefined {
+  if (egress === undefined) return undefined;
+  makePolicy(egress);
+  if (network === undefined || network === 'nat-filtered') return egress;
+  throw new ConfigError(`the network ${network} has no policy`, {
+    field: 'vm.egress',
+    value: egress,
+    hint: 'Take the network nat-filtered, or leave out what it may reach.',
+  });
 }
 
 function oneOf<const T extends string>(field: string, value: T, choices: readonly T[]): T {

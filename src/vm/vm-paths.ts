@@ -15,6 +15,8 @@ export interface VmPaths {
   readonly snapshotsPath: string;
   readonly consoleLogPath: string;
   readonly qemuLogPath: string;
+  /** What it did on the network, where it has a tap. */
+  readonly networkLogPath: string;
   /** Held around changes of state. */
   readonly lockPath: string;
   /** Held by whoever talks to the first QMP server of a detached VM. */
@@ -49,6 +51,7 @@ export function vmPaths(paths: StatePaths, id: string): VmPaths {
     snapshotsPath: join(dir, 'snapshots.json'),
     consoleLogPath: join(dir, 'console.log'),
     qemuLogPath: join(dir, 'qemu.log'),
+    networkLogPath: join(dir, 'network.log'),
     lockPath: join(dir, 'lock'),
     qmpLockPath: join(dir, 'qmp.lock'),
     channelLockPath: (index) => join(dir, `channel-${index}.lock`),

@@ -40,13 +40,12 @@ import { lockMachine } from './machine-lock.ts';
 import { LiveVm } from './live-vm.ts';
 import { clearLogs, logOf } from './logs.ts';
 import { dieWithProcess } from './process-exit.ts';
+import { partsOf } from './parts.ts';
 import { readRecord, writeRecord, type RecordChange, type VmRecord } from './record.ts';
 import { resumeVm } from './resume.ts';
 import { DEFAULT_GRACE_MS, kill, shutDown, wakeUp } from './shutdown.ts';
-import type { SnapshotsApi } from './snapshot-types.ts';
-import { Snapshots } from './snapshots.ts';
 import { giveUpSaved, removeLeftovers } from './suspend/give-up.ts';
-import { sweepSaved } from './suspend/saved.ts';
+import { afterEnd } from './after-end.ts';
 import { suspendVm } from './suspend/suspend.ts';
 import { loadSuspended } from './suspend/wake.ts';
 import { cloneVm } from './template/clone.ts';
@@ -67,7 +66,8 @@ const KILL_LOCK_MS = 1_000;
 export class Vm implements VmInstance {
   readonly id: string;
   readonly commands = new Commands(this);
-  readonly snapshots: SnapshotsApi;
+  readonly snapshots: VmInstance['snapshots'];
+  readonly network: VmInstance['network'];
   readonly #paths: StatePaths;
   readonly #files: VmPaths;
   readonly #owned: boolean;
@@ -137,7 +137,7 @@ export class Vm implements VmInstance {
     this.#files = vmPaths(paths, record.id);
     this.#record = record;
     this.#owned = owned;
-    this.snapshots = new Snapshots(this.inside);
+    ({ snapshots: this.snapshots, network: this.network } = partsOf(this.inside));
     this.#state = observeState(record).state;
     if (live !== undefined) this.#attach(live);
     const { runtimeDir, dir } = this.#files;
@@ -404,7 +404,7 @@ export class Vm implements VmInstance {
   /** As {@link #letGo}, after an end. */
   async #down(): Promise<void> {
     await this.#letGo();
-    await sweepSaved(this.#files.dir, undefined);
+    await afterEnd(this.inside);
     // The owner of an ephemeral VM may have removed it by now.
     if ((await readRecord(this.#files)) !== undefined)
       await this.#write({ state: 'stopped' }).catch(() => undefined);

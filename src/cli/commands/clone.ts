@@ -2,9 +2,10 @@
 import type { Command } from 'commander';
 import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
+import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
-interface CloneFlags {
+interface CloneFlags extends EgressFlags {
   name?: string;
   hostname?: string;
   paused?: boolean;
@@ -20,13 +21,20 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--paused', 'keep it ready: warm, and paused until `qmp-agent resume`')
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
-  addNameOption(command.addOption(diskQuotaOption()).addOption(networkOption('the template’s')));
+  command.addOption(diskQuotaOption()).addOption(networkOption('the template’s'));
+  addEgressOptions(addNameOption(command));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {
   const Vm = await loadVm();
   const { name, hostname, paused } = flags;
-  const options = { ...cloneOptions(context, name), hostname, paused, persistent: true };
+  const options = {
+    ...cloneOptions(context, name),
+    hostname,
+    paused,
+    egress: egressOf(flags),
+    persistent: true,
+  };
   const vm = await Vm.fromTemplate(template, options);
   try {
     if (context.json) context.printJson(await vm.info());

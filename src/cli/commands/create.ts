@@ -2,8 +2,13 @@
 import type { Command } from 'commander';
 import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
+import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { loadVm, vmOptions } from '../vm-access.ts';
+
+interface CreateFlags extends EgressFlags {
+  name?: string;
+}
 
 /** Adds `create`. */
 export function registerCreate(program: Command, context: CliContext): void {
@@ -11,16 +16,18 @@ export function registerCreate(program: Command, context: CliContext): void {
     .command('create')
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
-    .action((flags: { name?: string }) => create(context, flags.name));
-  addNameOption(addVmOptions(command));
+    .action((flags: CreateFlags) => create(context, flags));
+  addEgressOptions(addNameOption(addVmOptions(command)));
 }
 
-async function create(context: CliContext, name: string | undefined): Promise<void> {
+async function create(context: CliContext, flags: CreateFlags): Promise<void> {
   const Vm = await loadVm();
   const spinner = startSpinner(context, 'Starting the VM');
-  const vm = await Vm.create({ ...vmOptions(context, name), persistent: true }).finally(() =>
-    spinner.stop(),
-  );
+  const vm = await Vm.create({
+    ...vmOptions(context, flags.name),
+    egress: egressOf(flags),
+    persistent: true,
+  }).finally(() => spinner.stop());
   try {
     if (context.json) context.printJson(await vm.info());
     else context.print(vm.id);

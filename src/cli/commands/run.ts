@@ -5,12 +5,13 @@ import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
 import { addExecOptions, addNameOption, addVmOptions, collectFlags } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
+import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
 import { cloneOptions, loadVm, vmOptions } from '../vm-access.ts';
 
-interface RunFlags extends ExecFlags {
+interface RunFlags extends ExecFlags, EgressFlags {
   name?: string;
   template?: string;
   keep?: boolean;
@@ -41,7 +42,7 @@ export function registerRun(program: Command, context: CliContext): void {
       if (flags.template !== undefined) refuseMachineFlags(command);
       return run(context, argv, flags);
     });
-  addExecOptions(addNameOption(addVmOptions(command)));
+  addEgressOptions(addExecOptions(addNameOption(addVmOptions(command))));
 }
 
 /** Settings that a clone may have of its own. */
@@ -81,7 +82,8 @@ async function run(context: CliContext, argv: readonly string[], flags: RunFlags
 async function startVm(context: CliContext, flags: RunFlags): Promise<VmInstance> {
   const { name, template, keep: persistent = false } = flags;
   const Vm = await loadVm();
+  const egress = egressOf(flags);
   return template === undefined
-    ? Vm.create({ ...vmOptions(context, name), persistent })
-    : Vm.fromTemplate(template, { ...cloneOptions(context, name), persistent });
+    ? Vm.create({ ...vmOptions(context, name), egress, persistent })
+    : Vm.fromTemplate(template, { ...cloneOptions(context, name), egress, persistent });
 }

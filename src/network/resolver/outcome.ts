@@ -48,7 +48,11 @@ export function rebinding(cidr: string, addresses: readonly string[]): Outcome {
 }
 
 /** Not the guest's fault. */
-export function failed(rule: string | undefined, kind: 'upstream' | 'here', error: string): Outcome {
+export function failed(
+  rule: string | undefined,
+  kind: 'upstream' | 'here',
+  error: string,
+): Outcome {
   const code = kind === 'upstream' ? EDE.noReachableAuthority : EDE.other;
   const text = kind === 'upstream' ? 'qmp-agent: no upstream server answers' : 'qmp-agent: failed';
   return {

@@ -7,6 +7,11 @@ const MAX_FILE_BYTES = 4 * 2 ** 20;
 /** Records that wait for the disk, at most. */
 const MAX_WAITING = 1_000;
 
+/** Where the file before the last rotation is. */
+export function rotatedLogPath(path: string): string {
+  return `${path}.1`;
+}
+
 /** Appends; what a slow disk cannot take is counted, not kept. */
 export class TrafficLog {
   readonly #path: string;
@@ -16,11 +21,6 @@ export class TrafficLog {
 
   constructor(path: string) {
     this.#path = path;
-  }
-
-  /** Where the file before the last rotation is. */
-  static rotatedPath(path: string): string {
-    return `${path}.1`;
   }
 
   add(record: TrafficRecord): void {
@@ -48,7 +48,7 @@ export class TrafficLog {
           ({ size: bytes }) => bytes,
           () => 0,
         );
-        if (size > MAX_FILE_BYTES) await rename(this.#path, TrafficLog.rotatedPath(this.#path));
+        if (size > MAX_FILE_BYTES) await rename(this.#path, rotatedLogPath(this.#path));
         await appendFile(this.#path, lines, { mode: 0o600 });
       } catch {
         this.#lost += 1;

@@ -1,6 +1,7 @@
 /** A new VM that goes on from where a template stands. */
 import { TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
+import { resolveEgress } from '../../network/index.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
 import type { StatePaths, VmCloneOptions } from '../api.ts';
@@ -79,7 +80,10 @@ async function enter(
   const store = new TemplateStore(paths);
   await using _held = await store.lock(options);
   const template = await store.get(name);
-  const config = cloneConfig(template, id, options);
+  const config = {
+    ...cloneConfig(template, id, options),
+    egress: options.egress ? await resolveEgress(options.egress) : template.manifest.config.egress,
+  };
   await requireFit(template, config.qemuPath);
   const record = firstRecord(id, options.name, config);
   return { dir: template.dir, record, held: await enterVm(paths, record) };
@@ -107,8 +111,9 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
 
 /** @throws TemplateError it has no device for it */
 function cloneNetwork({ name, config }: TemplateManifest, o: VmCloneOptions): VmConfig['network'] {
-  if (config.network !== undefined) return o.network ?? config.network;
-  if (o.network === undefined || o.network === 'isolated') return undefined;
+  const wanted = o.network ?? (o.egress === undefined ? undefined : 'nat-filtered');
+  if (config.network !== undefined) return wanted ?? config.network;
+  if (wanted === undefined || wanted === 'isolated') return undefined;
   const what = 'a network device, and was made when VMs had none';
   throw new TemplateError('ERR_TEMPLATE_MISMATCH', `template ${name} is without ${what}`, {
     hint: `Create it again: \`qmp-agent template create ${name} --force\`.`,

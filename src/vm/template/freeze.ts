@@ -5,7 +5,7 @@ import type { QmpClient } from '../../../qmp/index.ts';
 import { eitherSignal } from '../abort.ts';
 import type { Accel, WaitOptions } from '../api.ts';
 import { NETDEV, NIC_DEVICE, portOfChannel } from '../argv.ts';
-import { guestNetworkOf, networkOf } from '../network-of.ts';
+import { guestNetworkOf } from '../network-of.ts';
 import { findQemu } from '../launcher.ts';
 import type { LiveVm } from '../live-vm.ts';
 import type { VmConfig } from '../record.ts';
@@ -100,10 +100,11 @@ export async function freezeVm(
  * so far is on the disk then: a clone that loses its power has what was provisioned, and no clone
  * writes it a second time.
  */
-async function rehearse({ id, config }: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
+async function rehearse(vm: VmInside, live: LiveVm, o: WaitOptions): Promise<void> {
   const session = await live.link.open(o);
+  const { config } = vm;
   const { hostname } = config;
-  const network = config.network && (guestNetworkOf(id, config) ?? ANY_NETWORK);
+  const network = config.network && ((await guestNetworkOf(vm)) ?? ANY_NETWORK);
   await session.renew(ownIdentityOf({ hostname, durable: true, network }), o);
   if (network !== undefined) await session.setNetwork({ up: false }, o); // a clone may have none
 }
@@ -112,9 +113,8 @@ async function rehearse({ id, config }: VmInside, live: LiveVm, o: WaitOptions):
  * Takes away what the network device is joined to, and makes it look as if it were joined to something: a
  * clone may be joined to something else, or to nothing, and the user-mode network has a state of its own.
  */
-async function unplug(client: QmpClient, { id, config }: VmInside, o: WaitOptions): Promise<void> {
-  const plan = networkOf(id, config);
-  if (plan === undefined || plan.nic.netdev.kind === 'none') return;
+async function unplug(client: QmpClient, { config }: VmInside, o: WaitOptions): Promise<void> {
+  if (config.network === undefined || config.network === 'isolated') return;
   await client.execute('netdev_del', { id: NETDEV }, o);
   await client.execute('set_link', { name: NIC_DEVICE, up: true }, o);
 }

@@ -47,7 +47,7 @@ export async function becomeOwn(
   try {
     // What stays may be started anew from its disk.
     const { hostname, persistent: durable } = o.config;
-    const network = guestNetworkOf(ready.id, o.config);
+    const network = await guestNetworkOf({ id: ready.id, files: ready.paths, config: o.config });
     await awaitReady(live, {
       ...ready,
       renew: () => ownIdentityOf({ hostname, durable, network }),

@@ -1,0 +1,164 @@
+/** `qmp-agent net …`: what a VM may reach, and what it did. */
+import type { Command } from 'commander';
+import { formatBytes } from '../../config/units.ts';
+import { ConfigError } from '../../errors.ts';
+import type { TrafficRecord } from '../../network/index.ts';
+import type { NetworkInfo, VmInstance } from '../../vm/api.ts';
+import type { CliContext } from '../context.ts';
+import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { connectVm } from '../vm-access.ts';
+
+interface LogFlags {
+  follow?: boolean;
+  denied?: boolean;
+}
+
+/** Adds `net` with its subcommands. */
+export function registerNet(program: Command, context: CliContext): void {
+  const net = program
+    .command('net')
+    .description("A VM's network: what it may reach, changed while it runs; what it did.");
+  const add = (name: string, description: string) =>
+    net
+      .command(name)
+      .description(description)
+      .argument('<vm>', 'id, unique prefix of an id, or name')
+      .option('--json', 'print JSON');
+  add('show', 'Show its policy, rule by rule, with what each let through.').action((vm: string) =>
+    show(context, vm),
+  );
+  add('stats', 'Show what it sent, received and was denied.').action((vm: string) =>
+    stats(context, vm),
+  );
+  add('log', 'Show its connections, denials and questions for names, oldest first.')
+    .option('-f, --follow', 'go on with what comes, until Ctrl-C')
+    .action((vm: string, flags: LogFlags) => log(context, vm, flags));
+  add('denied', 'Show what it was denied, why, and the flag that would allow it.')
+    .option('-f, --follow', 'go on with what comes, until Ctrl-C')
+    .action((vm: string, flags: LogFlags) => log(context, vm, { ...flags, denied: true }));
+  const change = (name: 'set' | 'allow' | 'deny', description: string) =>
+    addEgressOptions(
+      add(name, description).action((vm: string, flags: EgressFlags) =>
+        alter(context, vm, name, flags),
+      ),
+    );
+  change(
+    'set',
+    'Give it another policy. Connections that it still allows live on, others are cut.',
+  );
+  change('allow', 'Allow more: all that was open stays open.');
+  change('deny', 'Deny names or addresses (--deny-domain, --deny-cidr, --no-public).');
+}
+
+async function show(context: CliContext, idOrName: string): Promise<void> {
+  const info = await on(context, idOrName, (vm) => vm.network.info());
+  if (context.json) return context.printJson(info);
+  printFacts(context, info);
+  if (info.rules === undefined) return;
+  const { printTable } = await import('../table.ts');
+  printTable(
+    context,
+    ['ACTION', 'PROTOCOL', 'PORTS', 'FOR', 'PACKETS', 'BYTES'],
+    info.rules.map(({ action, protocol, ports, title, count }) => [
+      ...[action, protocol, portsText(ports), title],
+      ...[count?.packets, count && formatBytes(count.bytes)],
+    ]),
+  );
+}
+
+function printFacts(context: CliContext, info: NetworkInfo): void {
+  context.print(`network  ${info.mode ?? 'none'}`);
+  if (info.tap === undefined) return;
+  context.print(`tap      ${info.tap}`);
+  context.print(
+    `guest    ${info.guestAddress ?? '-'}, gateway and resolver ${info.gatewayAddress ?? '-'}`,
+  );
+  const { denyDomains = [], denial = 'reject' } = info.egress ?? {};
+  context.print(`denials  ${denial === 'reject' ? 'are told at once' : 'are silent'}`);
+  if (denyDomains.length > 0) context.print(`names    not answered: ${denyDomains.join(', ')}`);
+}
+
+async function stats(context: CliContext, idOrName: string): Promise<void> {
+  const { sent, received, denied } = await on(context, idOrName, (vm) => vm.network.info());
+  if (context.json) return context.printJson({ sent, received, denied });
+  const { printTable } = await import('../table.ts');
+  printTable(
+    context,
+    ['', 'PACKETS', 'BYTES'],
+    Object.entries({ sent, received, denied }).map(([name, count]) => [
+      ...[name, count?.packets, count && formatBytes(count.bytes)],
+    ]),
+  );
+}
+
+async function log(context: CliContext, idOrName: string, flags: LogFlags): Promise<void> {
+  await on(context, idOrName, async (vm) => {
+    const { follow, denied } = flags;
+    for await (const record of vm.network.records({ follow, denied, signal: context.signal })) {
+      context.print(context.json ? JSON.stringify(record) : lineOf(record));
+    }
+  });
+}
+
+async function alter(
+  context: CliContext,
+  idOrName: string,
+  how: 'set' | 'allow' | 'deny',
+  flags: EgressFlags,
+): Promise<void> {
+  const egress = egressOf(flags);
+  if (egress === undefined && how !== 'set') {
+    throw new ConfigError(`nothing to ${how}`, {
+      field: `net ${how}`,
+      value: undefined,
+      hint: `Say what: see qmp-agent net ${how} --help.`,
+    });
+  }
+  const { signal } = context;
+  const after = await on(context, idOrName, (vm) => vm.network[how](egress ?? {}, { signal }));
+  if (context.json) context.printJson(after);
+  else context.print(idOrName);
+}
+
+/** One record for people; a guest chose some of it, so nothing that a terminal obeys gets through. */
+function lineOf(record: TrafficRecord): string {
+  const text =
+    record.kind === 'dns'
+      ? [
+          ...[record.time, 'dns', record.recordType, record.name, record.verdict],
+          ...(record.addresses === undefined ? [] : [record.addresses.join(',')]),
+          ...(record.rule === undefined ? [] : [`(${record.rule})`]),
+        ]
+      : [
+          ...[record.time, record.kind, record.protocol],
+          `${place(record.from, record.fromPort)} -> ${place(record.to, record.toPort)}`,
+          ...(record.name === undefined ? [] : [`[${record.name}]`]),
+          ...(record.reason === undefined ? [] : [`: ${record.reason}`]),
+          ...(record.rule === undefined ? [] : [`(${record.rule})`]),
+        ];
+  const remedy = record.remedy === undefined ? '' : `; to allow it: ${record.remedy}`;
+  return `${text.join(' ')}${remedy}`.replace(/[^\x20-\x7e]/g, '?');
+}
+
+function place(address: string | undefined, port: number | undefined): string {
+  return `${address ?? '?'}${port === undefined ? '' : `:${port}`}`;
+}
+
+function portsText(ports: readonly (number | readonly [number, number])[]): string {
+  return ports.length === 0
+    ? 'all'
+    : ports.map((port) => (typeof port === 'number' ? port : port.join('-'))).join(',');
+}
+
+async function on<T>(
+  context: CliContext,
+  idOrName: string,
+  use: (vm: VmInstance) => Promise<T>,
+): Promise<T> {
+  const vm = await connectVm(context, idOrName);
+  try {
+    return await use(vm);
+  } finally {
+    await vm.close();
+  }
+}

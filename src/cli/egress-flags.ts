@@ -1,0 +1,65 @@
+/** Flags that say what a VM may reach. */
+import type { Command } from 'commander';
+import type { EgressRequest } from '../network/index.ts';
+import { collect } from './config-flags.ts';
+
+/** As commander gives them. */
+export interface EgressFlags {
+  allowDomain?: string[];
+  denyDomain?: string[];
+  allowCidr?: string[];
+  denyCidr?: string[];
+  allowPort?: string[];
+  preset?: string[];
+  /** False: `--no-public`. */
+  public?: boolean;
+  deny?: string;
+}
+
+const GROUP =
+  'Network (each but the last two may be given several times; they imply --network nat-filtered):';
+
+/** Adds them. */
+export function addEgressOptions(command: Command): Command {
+  return command
+    .optionsGroup(GROUP)
+    .option(
+      '--allow-domain <name>',
+      'open this name (*.NAME: all below it), and only what is named',
+      collect,
+    )
+    .option('--deny-domain <name>', 'do not answer this name (*.NAME: all below it)', collect)
+    .option(
+      '--allow-cidr <cidr>',
+      'open this IPv4 address or network, private ones too; :PORT for one port',
+      collect,
+    )
+    .option('--deny-cidr <cidr>', 'keep this IPv4 address or network shut', collect)
+    .option(
+      '--allow-port <port>',
+      'a port besides 80, 443, 22, 9418: 8080, 8000-8010, 443/udp',
+      collect,
+    )
+    .option(
+      '--preset <name>',
+      'open what npm, pip, cargo, apt, git, anthropic, … need, and only what is named',
+      collect,
+    )
+    .option('--no-public', 'keep public addresses shut, whatever is named')
+    .option('--deny <how>', 'reject what is denied at once, or drop it silently (default: reject)');
+}
+
+/** What they ask for; undefined: none was given. */
+export function egressOf(flags: EgressFlags): EgressRequest | undefined {
+  const request: EgressRequest = {
+    allowDomains: flags.allowDomain,
+    denyDomains: flags.denyDomain,
+    allowCidrs: flags.allowCidr,
+    denyCidrs: flags.denyCidr,
+    allowPorts: flags.allowPort,
+    presets: flags.preset,
+    public: flags.public === false ? false : undefined,
+    denial: flags.deny as EgressRequest['denial'],
+  };
+  return Object.values(request).some((value) => value !== undefined) ? request : undefined;
+}

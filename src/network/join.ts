@@ -1,0 +1,151 @@
+/** A VM on the network, from its start to its end: tap, rules, entry and names together. */
+import { changePolicy, NftClient, type VmCounters, type VmNetwork } from '../../nft/index.ts';
+import { NetworkSetupError } from '../errors.ts';
+import { attachVm, detachVm, removeTapsOf, stateKey, sweepTaps } from './attach.ts';
+import {
+  networkDir,
+  readEntries,
+  readEntry,
+  removeEntry,
+  writeEntry,
+  type NetworkEntry,
+} from './entry.ts';
+import { nextGeneration, withHostNetwork } from './host-dir.ts';
+import { makePolicy, type EgressOptions } from './policy.ts';
+import { nudgeService, syncService } from './service/start.ts';
+
+/** What {@link joinNetwork} is given. */
+export interface JoinOptions {
+  readonly runtimeDir: string;
+  readonly vmId: string;
+  readonly mac: string;
+  readonly egress: EgressOptions;
+  /** CIDR that addresses are from. */
+  readonly pool: string;
+  /** Where what the VM does is recorded. */
+  readonly logPath: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Gives a VM that is about to start its tap, with rules. What it had before is given back first, so that no
+ * connection of an earlier life goes on.
+ * @throws what `attachVm` and `makePolicy` throw; nothing is left then
+ */
+export async function joinNetwork(o: JoinOptions): Promise<NetworkEntry> {
+  const { runtimeDir, vmId, egress, logPath } = o;
+  const policy = makePolicy(egress);
+  await leaveNetwork(runtimeDir, vmId);
+  const network = await attachVm({
+    ...{ vmId, mac: o.mac, pool: o.pool, policy: policy.rules, signal: o.signal },
+    state: stateKey(runtimeDir),
+  });
+  const entry = { vmId, network, policy, egress, logPath };
+  try {
+    await writeEntry(networkDir(runtimeDir), entry);
+  } catch (error) {
+    await detachVm(network, vmId).catch(() => undefined); // gc will
+    throw error;
+  }
+  return entry;
+}
+
+/**
+ * Resolves when the VM's names are answered.
+ * @throws NetworkSetupError, TimeoutError, the signal's reason
+ */
+export async function awaitNames(
+  { runtimeDir, vmId }: Pick<JoinOptions, 'runtimeDir' | 'vmId'>,
+  o: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined } = {},
+): Promise<void> {
+  await syncService(networkDir(runtimeDir), { vmId, ...o });
+}
+
+/** Gives back all that a VM has of the network; no error where it has nothing. */
+export async function leaveNetwork(runtimeDir: string, vmId: string): Promise<void> {
+  const dir = networkDir(runtimeDir);
+  const entry = await readEntry(dir, vmId);
+  if (entry === undefined) {
+    await removeTapsOf({ state: stateKey(runtimeDir), vmId }); // of a process that died before it wrote
+    return;
+  }
+  await detachVm(entry.network, vmId);
+  await removeEntry(dir, vmId);
+  nudgeService(dir);
+}
+
+/** The guest goes back to an earlier state: none of its connections is its own any more. */
+export async function cutConnections(runtimeDir: string, vmId: string): Promise<void> {
+  await change(runtimeDir, vmId, async (entry) => {
+    const generation = await withHostNetwork(undefined, nextGeneration);
+    return { ...entry, network: { ...entry.network, generation } };
+  });
+}
+
+/**
+ * Gives a VM another policy at one instant. Connections that it still allows live on, all others are cut.
+ * @throws NetworkSetupError the VM has no tap; ConfigError; NetworkRulesError: the old policy holds then
+ */
+export async function changeEgress(
+  runtimeDir: string,
+  vmId: string,
+  change_: (before: EgressOptions) => EgressOptions,
+): Promise<NetworkEntry> {
+  const entry = await change(runtimeDir, vmId, (before) => {
+    const egress = change_(before.egress);
+    const policy = makePolicy(egress, before.policy);
+    const network = { ...before.network, policy: policy.rules };
+    return Promise.resolve({ ...before, egress, policy, network });
+  });
+  await awaitNames({ runtimeDir, vmId });
+  return entry;
+}
+
+async function change(
+  runtimeDir: string,
+  vmId: string,
+  make: (before: NetworkEntry) => Promise<NetworkEntry>,
+): Promise<NetworkEntry> {
+  const dir = networkDir(runtimeDir);
+  const before = await requireEntry(runtimeDir, vmId);
+  const after = await make(before);
+  await new NftClient().apply(changePolicy(before.network, after.network));
+  await writeEntry(dir, after);
+  nudgeService(dir);
+  return after;
+}
+
+/** What is known of a VM's network. @throws NetworkSetupError it has no tap */
+export async function requireEntry(runtimeDir: string, vmId: string): Promise<NetworkEntry> {
+  const entry = await readEntry(networkDir(runtimeDir), vmId);
+  if (entry !== undefined) return entry;
+  throw new NetworkSetupError(`VM ${vmId} has no tap`, {
+    hint: 'Only VMs with --network nat-filtered have one, from their start on.',
+    vmId,
+  });
+}
+
+/** Its counters since it started. */
+export async function countersOf(network: VmNetwork): Promise<VmCounters | undefined> {
+  return (await new NftClient().counters()).get(network.tap);
+}
+
+/**
+ * Takes away what is left of VMs that are gone, and sees to it that those that are there have names.
+ * @returns names of the taps that were taken away
+ */
+export async function sweepNetwork(
+  runtimeDir: string,
+  isWanted: (vmId: string) => Promise<boolean>,
+  o: { signal?: AbortSignal | undefined } = {},
+): Promise<string[]> {
+  const dir = networkDir(runtimeDir);
+  const gone = await sweepTaps(stateKey(runtimeDir), isWanted, o);
+  for (const { vmId } of await readEntries(dir)) {
+    if (!(await isWanted(vmId))) await removeEntry(dir, vmId);
+  }
+  const [first] = await readEntries(dir);
+  if (first === undefined) nudgeService(dir);
+  else await syncService(dir, { vmId: first.vmId, ...o }).catch(() => undefined); // its log says why
+  return gone;
+}

@@ -1,0 +1,72 @@
+/** What users see of `vm.network`. */
+import type { EgressOptions, EgressRequest, TrafficRecord } from '../network/index.ts';
+import type { NetworkMode } from '../network/mode.ts';
+import type { WaitOptions } from './wait-options.ts';
+
+/** Packets and bytes. */
+export interface TrafficCount {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+/** A rule as it is applied, the first that fits decides. */
+export interface NetworkRuleInfo {
+  /** The flag it comes from. */
+  readonly title: string;
+  readonly action: 'allow' | 'deny';
+  readonly protocol: 'tcp' | 'udp' | 'icmp';
+  /** Single ports, and first and last of ranges. Empty: all. */
+  readonly ports: readonly (number | readonly [number, number])[];
+  /** Both ways, since it was added. */
+  readonly count: TrafficCount | undefined;
+}
+
+/** A VM's network as it is now. */
+export interface NetworkInfo {
+  /** Undefined: the VM has no network device. */
+  readonly mode: NetworkMode | undefined;
+  /** Presets are names by now. */
+  readonly egress: EgressOptions | undefined;
+  /** While it runs with a tap: the interface on the host, and both addresses. */
+  readonly tap?: string | undefined;
+  readonly guestAddress?: string | undefined;
+  readonly gatewayAddress?: string | undefined;
+  /** Of the VM, since it started. */
+  readonly sent?: TrafficCount | undefined;
+  readonly received?: TrafficCount | undefined;
+  readonly denied?: TrafficCount | undefined;
+  readonly rules?: readonly NetworkRuleInfo[] | undefined;
+}
+
+/** Which records. */
+export interface RecordsOptions {
+  /** Only what was denied. Default false. */
+  readonly denied?: boolean | undefined;
+  /** Waits for more until `signal` aborts, whose reason is thrown then. Default false. */
+  readonly follow?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A VM's network. Policies are for VMs with the network `nat-filtered`. */
+export interface NetworkApi {
+  /** @throws NetworkRulesError the rules cannot be read */
+  info(): Promise<NetworkInfo>;
+  /**
+   * Gives it another policy at one instant. Connections that it still allows live on, all others are cut.
+   * @returns what it may reach now
+   * @throws ConfigError; StateError the VM has no policy; NetworkRulesError: the old one holds then
+   */
+  set(egress: EgressRequest, o?: WaitOptions): Promise<EgressOptions>;
+  /** Adds to what is allowed; all that was open stays open. @throws as {@link NetworkApi.set} */
+  allow(more: EgressRequest, o?: WaitOptions): Promise<EgressOptions>;
+  /**
+   * Adds `denyDomains` and `denyCidrs`; `public: false` shuts the public addresses.
+   * @throws as {@link NetworkApi.set}
+   */
+  deny(more: EgressRequest, o?: WaitOptions): Promise<EgressOptions>;
+  /**
+   * What it did, oldest first: connections, denials, questions to the resolver. Some 8 MiB of it are kept;
+   * floods are rate-limited, all of it is counted.
+   */
+  records(o?: RecordsOptions): AsyncIterable<TrafficRecord>;
+}

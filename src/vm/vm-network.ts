@@ -1,0 +1,172 @@
+/** `vm.network`: what a VM may reach, and what it did. */
+import { open, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { StateError } from '../errors.ts';
+import {
+  changeEgress,
+  countersOf,
+  rotatedLogPath,
+  readEntryOf,
+  resolveEgress,
+  type EgressOptions,
+  type EgressRequest,
+  type TrafficRecord,
+} from '../network/index.ts';
+import type { WaitOptions } from './api.ts';
+import { downOrAlive } from './down-or-alive.ts';
+import type { NetworkApi, NetworkInfo, RecordsOptions } from './network-types.ts';
+import { writeRecord, type VmConfig } from './record.ts';
+import type { VmInside } from './vm-inside.ts';
+
+/** Between two looks at a log that grows. */
+const FOLLOW_MS = 200;
+
+/** See {@link NetworkApi}. */
+export class VmNetworkControl implements NetworkApi {
+  readonly #vm: VmInside;
+
+  constructor(vm: VmInside) {
+    this.#vm = vm;
+  }
+
+  async info(): Promise<NetworkInfo> {
+    const { id, config } = this.#vm;
+    const { network: mode, egress = {} } = config;
+    const entry = mode === 'nat-filtered' ? await readEntryOf(this.#runtimeDir, id) : undefined;
+    if (entry === undefined) return { mode, egress: mode === 'nat-filtered' ? egress : undefined };
+    const { tap, guestAddress, gatewayAddress, policy } = entry.network;
+    const counters = await countersOf(entry.network);
+    const byRule = new Map(counters?.byRule);
+    return {
+      ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
+      sent: counters?.sent,
+      received: counters?.received,
+      denied: counters?.denied,
+      rules: policy.rules.map(({ id: ruleId, title, action, protocol, ports }) => ({
+        ...{ title, action, protocol, ports },
+        count: byRule.get(ruleId),
+      })),
+    };
+  }
+
+  async set(egress: EgressRequest, o: WaitOptions = {}): Promise<EgressOptions> {
+    const resolved = await resolveEgress(egress);
+    return this.#change(() => resolved, o);
+  }
+
+  async allow(more: EgressRequest, o: WaitOptions = {}): Promise<EgressOptions> {
+    const { public: isPublic, ...resolved } = await resolveEgress(more);
+    // What was open stays open: a name more does not shut the public addresses.
+    const wanted = more.public ?? isPublic;
+    return this.#change((before) => {
+      const wasPublic = before.public ?? (before.allowDomains ?? []).length === 0;
+      return { ...joined(before, resolved), public: wasPublic || wanted === true };
+    }, o);
+  }
+
+  async deny(more: EgressRequest, o: WaitOptions = {}): Promise<EgressOptions> {
+    return this.#change((before) => {
+      const after = joined(before, { denyDomains: more.denyDomains, denyCidrs: more.denyCidrs });
+      return more.public === false ? { ...after, public: false } : after;
+    }, o);
+  }
+
+  async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {
+    const { networkLogPath: path } = this.#vm.files;
+    for (const line of (await readText(rotatedLogPath(path))).split('\n')) yield* wanted(line, o);
+    let at = 0;
+    let rest = '';
+    do {
+      const { text, next } = await readFrom(path, at);
+      at = next;
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) yield* wanted(line, o);
+      if (o.follow === true) await delay(FOLLOW_MS, undefined, { signal: o.signal });
+    } while (o.follow === true);
+  }
+
+  async #change(
+    make: (before: EgressOptions) => EgressOptions,
+    o: WaitOptions,
+  ): Promise<EgressOptions> {
+    const { id, files } = this.#vm;
+    let after: EgressOptions = {};
+    const changed = (config: VmConfig): VmConfig => {
+      if (config.network !== 'nat-filtered') throw noPolicy(id, config.network);
+      return { ...config, egress: after };
+    };
+    await downOrAlive(this.#vm, o, {
+      check: ({ config }) => void changed(config),
+      down: async (record) => {
+        after = make(record.config.egress ?? {});
+        await writeRecord(files, { ...record, config: changed(record.config) });
+      },
+      alive: async () => {
+        const entry = await changeEgress(this.#runtimeDir, id, make);
+        after = entry.egress;
+        const { record } = this.#vm;
+        const { state, detail } = record;
+        await this.#vm.write({ state, detail, config: changed(record.config) });
+      },
+    });
+    return after;
+  }
+
+  get #runtimeDir(): string {
+    return dirname(this.#vm.files.runtimeDir);
+  }
+}
+
+/** The lists of both, each word once; else what is newer. */
+function joined(before: EgressOptions, more: EgressOptions): EgressOptions {
+  const lists = ['allowDomains', 'denyDomains', 'allowCidrs', 'denyCidrs', 'allowPorts'] as const;
+  const both: Partial<Record<(typeof lists)[number], string[]>> = {};
+  for (const key of lists) both[key] = [...new Set([...(before[key] ?? []), ...(more[key] ?? [])])];
+  return {
+    ...before,
+    ...both,
+    ...(more.denial === undefined ? {} : { denial: more.denial }),
+    ...(more.limits === undefined ? {} : { limits: { ...before.limits, ...more.limits } }),
+  };
+}
+
+function* wanted(line: string, o: RecordsOptions): Generator<TrafficRecord> {
+  if (line === '') return;
+  let record: TrafficRecord;
+  try {
+    record = JSON.parse(line) as TrafficRecord;
+  } catch {
+    return; // cut off by a full disk
+  }
+  const isDenied =
+    record.kind === 'denied' || (record.kind === 'dns' && record.verdict !== 'answered');
+  if (o.denied !== true || isDenied) yield record;
+}
+
+async function readText(path: string): Promise<string> {
+  return readFile(path, 'utf8').catch(() => '');
+}
+
+/** What the log has beyond a place; all of it where it has begun anew. */
+async function readFrom(path: string, at: number): Promise<{ text: string; next: number }> {
+  const file = await open(path, 'r').catch(() => undefined);
+  if (file === undefined) return { text: '', next: 0 };
+  try {
+    const { size } = await file.stat();
+    const from = size < at ? 0 : at;
+    const bytes = Buffer.alloc(size - from);
+    const { bytesRead } = await file.read(bytes, 0, bytes.length, from);
+    return { text: bytes.toString('utf8', 0, bytesRead), next: from + bytesRead };
+  } finally {
+    await file.close();
+  }
+}
+
+function noPolicy(id: string, network: string | undefined): StateError {
+  return new StateError(`VM ${id} has the network ${network ?? 'of none'}, which has no policy`, {
+    ...{ vmId: id, actual: network ?? 'none', required: ['nat-filtered'] },
+    hint: 'Make it with --network nat-filtered.',
+  });
+}
