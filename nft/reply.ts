@@ -3,7 +3,6 @@ import type { Expression, Family, Named } from './json.ts';
 import { type DenialCause, readMark } from './marks.ts';
 import { TABLE, VM_LIMITS, limitOf, type VmLimit } from './names.ts';
 import type { VmRemains } from './remove.ts';
-import type { Elements } from './vm-parts.ts';
 
 /** The answer as a whole: one object for each table, chain, set, rule, … */
 export interface NftReply {
@@ -191,48 +190,50 @@ const KEYED_BY_TAP = new Set([
 
 /** What there is of each VM in an answer that lists both tables. */
 export function findRemains(reply: NftReply): VmRemains[] {
-  const taps = new Set<string>();
-  const elements = listed(reply);
-  for (const [set, list] of elements) {
-    if (KEYED_BY_TAP.has(set)) list.forEach(({ key }) => taps.add(keyText(key, 0)));
+  const sets = listed(reply);
+  const elements = elementsByTap(sets);
+  const dynamic = new Map<string, number[]>();
+  for (const { name } of objects(reply, 'set')) {
+    const [, tap = '', id] = /^to_(.+)_(\d+)$/.exec(text(name)) ?? [];
+    if (id !== undefined) dynamic.set(tap, [...(dynamic.get(tap) ?? []), Number(id)]);
   }
+  const limits = new Set(objects(reply, 'limit').map(({ name }) => text(name)));
+  const taps = new Set([...elements.keys(), ...dynamic.keys()]);
   for (const { name } of chainNames(reply)) {
     const tap = /^(?:out|new|in)_(.+)$/.exec(name)?.[1];
     if (tap !== undefined) taps.add(tap);
   }
-  const setNames = objects(reply, 'set').map(({ name }) => text(name));
-  const limitNames = new Set(objects(reply, 'limit').map(({ name }) => text(name)));
   return [...taps].sort().map((tap) => ({
     tap,
-    elements: elementsOf(tap, elements),
-    dynamicRuleIds: dynamicRulesOf(tap, setNames),
-    limits: VM_LIMITS.filter((kind: VmLimit) => limitNames.has(limitOf(tap, kind))),
+    elements: [...(elements.get(tap) ?? [])].map(([key, elem]) => ({ set: setNamed(key), elem })),
+    dynamicRuleIds: dynamic.get(tap) ?? [],
+    limits: VM_LIMITS.filter((kind: VmLimit) => limits.has(limitOf(tap, kind))),
   }));
 }
 
-function elementsOf(tap: string, all: Listed): Elements[] {
-  const addresses = new Set(
-    (all.get('inet self') ?? [])
-      .filter(({ key }) => keyText(key, 0) === tap)
-      .map(({ key }) => keyText(key, 1)),
-  );
-  const found: Elements[] = [];
-  for (const [set, list] of all) {
-    const isOurs = ({ key }: Element) =>
-      set === 'inet nat' ? addresses.has(keyText(key, 0)) : keyText(key, 0) === tap;
-    if (set !== 'inet nat' && !KEYED_BY_TAP.has(set)) continue;
-    const elem = list
-      .filter(isOurs)
-      .map(({ key, value }): Expression => (value === undefined ? key : [key, value]));
-    const [family, name] = set.split(' ') as [Family, string];
-    if (elem.length > 0) found.push({ set: { family, table: TABLE, name }, elem });
-  }
-  return found;
+function setNamed(key: string): Named {
+  const [family, name] = key.split(' ') as [Family, string];
+  return { family, table: TABLE, name };
 }
 
-function dynamicRulesOf(tap: string, setNames: readonly string[]): number[] {
-  const prefix = `to_${tap}_`;
-  return setNames
-    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
-    .map((name) => Number(name.slice(prefix.length)));
+/** Elements of each tap, by set. */
+function elementsByTap(sets: Listed): Map<string, Map<string, Expression[]>> {
+  const tapOfAddress = new Map(
+    (sets.get('inet self') ?? []).map(({ key }) => [keyText(key, 1), keyText(key, 0)] as const),
+  );
+  const byTap = new Map<string, Map<string, Expression[]>>();
+  for (const [set, list] of sets) {
+    const isNat = set === 'inet nat';
+    if (!isNat && !KEYED_BY_TAP.has(set)) continue;
+    for (const { key, value } of list) {
+      const tap = isNat ? tapOfAddress.get(keyText(key, 0)) : keyText(key, 0);
+      if (tap === undefined) continue;
+      const ofTap = byTap.get(tap) ?? new Map<string, Expression[]>();
+      byTap.set(tap, ofTap);
+      const elem = ofTap.get(set) ?? [];
+      ofTap.set(set, elem);
+      elem.push(value === undefined ? key : [key, value]);
+    }
+  }
+  return byTap;
 }

@@ -168,7 +168,7 @@ function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
     mergedPorts(rule.ports).map(([first, last]) =>
       first === last ? first : { range: [first, last] },
     ),
-    rule.destination.kind === 'addresses' ? cidrElements(rule.destination.cidrs) : [],
+    namedAddresses(rule),
   );
   const protocol: Statement =
     rule.protocol === 'icmp' ? is(field('icmp', 'type'), 'echo-request') : is(L4, rule.protocol);
@@ -191,6 +191,12 @@ function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
       },
     })),
   );
+}
+
+/** None where the rule names none, or all. */
+function namedAddresses({ destination }: EgressRule): Expression[] {
+  if (destination.kind !== 'addresses') return [];
+  return destination.cidrs.includes('0.0.0.0/0') ? [] : cidrElements(destination.cidrs);
 }
 
 /** Each combination on its own, or one set for each; undefined: any. */

@@ -1,4 +1,4 @@
-/** Looks for what a test run left behind on the host: processes, taps, rules, mounts, files. */
+/** Looks for what a test run left behind on the host: processes, taps, namespaces, rules, mounts, files. */
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -19,6 +19,7 @@ export function takeStock(temporaryDir: string): HostState {
     'network interface': new Set(
       linesOf('ip', ['-o', 'link']).map((line) => line.split(':')[1]!.trim()),
     ),
+    'network namespace': new Set(entries('/run/netns')),
     'nftables table': new Set(linesOf('nft', ['list', 'tables'])),
     mount: new Set(mounts()),
     'VM on disk': new Set(entries(join(dataDir, 'vms'))),

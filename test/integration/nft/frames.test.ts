@@ -1,5 +1,5 @@
 /** Frames that no socket would send, one case a line: what is logged and counted, and whether it reaches the upstream. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { DenialCause } from '../../../nft/index.ts';
 import * as f from './frames.ts';
 import { TestNetwork, whyNot } from './network.ts';
@@ -17,6 +17,9 @@ beforeAll(async () => {
   if (skip === undefined) net = await TestNetwork.create();
 });
 afterAll(() => net?.close());
+beforeEach((context) => {
+  if (skip !== undefined) context.skip(skip);
+});
 
 const HONEST = { from: '02:bb:00:00:00:01', to: '02:aa:00:00:00:01' };
 const IP = 0x0800;
@@ -284,7 +287,7 @@ const FRAME_CASES: FrameCase[] = [
   ],
 ];
 
-describe.skipIf(skip !== undefined)('frames', () => {
+describe('frames', () => {
   test.each(FRAME_CASES)('%s', async (_name, hex, outcome) => {
     await net.logs();
     await net.arrived();

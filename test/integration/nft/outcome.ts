@@ -26,7 +26,7 @@ export async function expectOutcome(
   before: Denied,
 ): Promise<void> {
   // Inward come the ends of connections of the cases before, which a change of the policy has cut.
-  const logs = (await net.logs(outcome === 'unlogged' ? {} : { waitS: 1 })).filter(
+  const logs = (await net.logs(outcome === 'unlogged' ? {} : { waitS: 5 })).filter(
     (entry) => entry.tap === 'tvm1' && !('cause' in entry && entry.cause === 'inward'),
   );
   const after = await deniedCounts(net);

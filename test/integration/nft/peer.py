@@ -36,7 +36,7 @@ def attempt(action):
 
 def tcp_connect(r):
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.settimeout(r.get("timeoutS", 2))
+    sock.settimeout(r.get("timeoutS", 5))
     if "from" in r:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(tuple(r["from"]))
@@ -51,7 +51,7 @@ def tcp_connect(r):
 def say(r):
     """Sends on an open connection and waits for the echo."""
     sock = sockets[r["id"]]
-    sock.settimeout(r.get("timeoutS", 1))
+    sock.settimeout(r.get("timeoutS", 5))
 
     def exchange():
         sock.sendall(b"hello")
@@ -62,7 +62,7 @@ def say(r):
 
 def receive(r):
     sock = sockets[r["id"]]
-    sock.settimeout(r.get("timeoutS", 1))
+    sock.settimeout(r.get("timeoutS", 5))
     return attempt(lambda: sock.recv(65536).decode("latin1") or "closed")
 
 
@@ -95,7 +95,7 @@ def bulk(r):
 
 def udp(r):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(r.get("timeoutS", 0.5))
+        sock.settimeout(r.get("timeoutS", 5))
 
         def exchange():
             sock.connect((r["to"], r["port"]))
@@ -123,7 +123,7 @@ def udp_many(r):
 
 def ping(r):
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
-        sock.settimeout(r.get("timeoutS", 0.5))
+        sock.settimeout(r.get("timeoutS", 5))
         body = struct.pack("!BBHHH", 8, 0, 0, 77, r.get("seq", 1)) + b"ping"
         total = sum(struct.unpack(f"!{len(body) // 2}H", body))
         total = (total & 0xFFFF) + (total >> 16)
@@ -225,14 +225,14 @@ def put(inbox, entry):
 
 
 def take(r):
-    """All that is there; waits for the first, where asked to."""
+    """All that is there; waits for the first, where asked to, and a little for those right behind."""
     inbox, found = kept[r["id"]], []
     wait = r.get("waitS", 0)
     try:
         if wait:
             found.append(inbox.get(timeout=wait))
         while True:
-            found.append(inbox.get_nowait())
+            found.append(inbox.get(timeout=0.02))
     except queue.Empty:
         return found
 

@@ -114,6 +114,14 @@ describe('addVm', () => {
     `);
   });
 
+  test('a rule for all addresses names none', () => {
+    const destination = { kind: 'addresses', cidrs: ['192.0.2.1', '0.0.0.0/0'] } as const;
+    const [, line] = lines(addVm(withPolicy({ rules: [rule(1, { destination })] }))).filter((one) =>
+      one.startsWith('add rule out_'),
+    );
+    expect(line).not.toContain('daddr');
+  });
+
   test('isolated: no way out, no resolver, no translation of addresses', () => {
     const all = lines(addVm({ ...VM, policy: ISOLATED_POLICY }));
     expect(all).toContain('add rule out_tap1 [{"goto":{"target":"deny_isolated"}}]');
