@@ -106,15 +106,13 @@ export class Client {
         ? undefined
         : encodeNoQuery(query.id, query.rcode);
     }
-    const outcome =
+    const decided =
       admission === 'refuse' ? limited('queriesPerSecond') : await this.#decide(query);
     if (this.#closing.signal.aborted) return undefined;
+    const { outcome, bytes } = encodeOutcome(query, decided, transport);
     this.#announce(query, outcome, performance.now() - startedAt);
     const isDenial = outcome.verdict !== 'answered' && outcome.verdict !== 'failed';
-    if (isDenial && this.#policy.isSilent) return undefined;
-    const maxBytes =
-      transport === 'tcp' ? MAX_TCP_REPLY_BYTES : Math.min(query.maxUdpBytes, UDP_BYTES);
-    return encodeReply(query, outcome.reply, maxBytes);
+    return isDenial && this.#policy.isSilent ? undefined : bytes;
   }
 
   async #decide(query: Query): Promise<Outcome> {
@@ -197,5 +195,21 @@ export class Client {
       lost: this.#lost,
     });
     this.#lost = 0;
+  }
+}
+
+/** The reply's bytes; where a record of upstream's cannot be written, those of a failure. */
+function encodeOutcome(
+  query: Query,
+  outcome: Outcome,
+  transport: 'udp' | 'tcp',
+): { outcome: Outcome; bytes: Buffer } {
+  const maxBytes =
+    transport === 'tcp' ? MAX_TCP_REPLY_BYTES : Math.min(query.maxUdpBytes, UDP_BYTES);
+  try {
+    return { outcome, bytes: encodeReply(query, outcome.reply, maxBytes) };
+  } catch (error) {
+    const failure = failed(outcome.rule, 'upstream', `the answer is not sound: ${String(error)}`);
+    return { outcome: failure, bytes: encodeReply(query, failure.reply, maxBytes) };
   }
 }
