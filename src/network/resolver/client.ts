@@ -8,7 +8,7 @@ import { failed, limited, rebinding, type Outcome } from './outcome.ts';
 import { encodeNoQuery, encodeReply, UDP_BYTES, type UpstreamReply } from './packet.ts';
 import type { PendingGate } from './pending.ts';
 import { compilePolicy, forbiddenRange, judge, judgeName, type CompiledPolicy } from './policy.ts';
-import { parseQuery, type Query } from './query.ts';
+import { parseQuery, rcodeName, type Query } from './query.ts';
 import { TYPE_A } from './record-types.ts';
 import type { AddressHook, ResolverClient, ResolverPolicy, ResolverStats } from './types.ts';
 import { UpstreamFailure, type Upstream } from './upstream.ts';
@@ -188,6 +188,7 @@ export class Client {
       name: query.name,
       recordType: query.typeName,
       verdict: outcome.verdict,
+      rcode: rcodeName(outcome.reply.rcode),
       rule: outcome.rule,
       addresses: outcome.addresses,
       error: outcome.error,

@@ -33,9 +33,9 @@ afterEach(async () => {
 
 type Script = Parameters<typeof startScripted>;
 async function upstream(...script: Script): Promise<string> {
-  const { server, stop } = await startScripted(...script);
-  stops.push(stop);
-  return server;
+  const peer = await startScripted(...script);
+  stops.push(() => peer.stop());
+  return peer.server;
 }
 
 interface Forgery {

@@ -46,8 +46,9 @@ describe('ServerList', () => {
     expect(() => ServerList.of(['1.1.1.1', 'dns.example'], () => 0)).toThrow(/dns\.example/);
   });
 
-  it('puts the one that answered last in front', () => {
-    const list = ServerList.of(['192.0.2.1', '192.0.2.2', '192.0.2.3'], () => 0);
+  it('puts the one that answered in front, for a minute', () => {
+    let now = 0;
+    const list = ServerList.of(['192.0.2.1', '192.0.2.2', '192.0.2.3'], () => now);
     const [, second] = list.ordered();
     list.prefer(second!);
     expect(list.ordered().map(({ address }) => address)).toEqual([
@@ -55,6 +56,10 @@ describe('ServerList', () => {
       '192.0.2.3',
       '192.0.2.1',
     ]);
+    now = 30_000;
+    list.prefer(second!); // it answered again: the first one is to be tried all the same
+    now = 60_000;
+    expect(list.ordered()[0]?.address).toBe('192.0.2.1');
   });
 
   it('follows its file, and keeps what it knew where that is empty', async () => {
