@@ -12,6 +12,7 @@ import {
   type ResolverOptions,
   type ResolverPolicy,
 } from '../../../src/network/resolver/index.ts';
+import { vi } from 'vitest';
 import { SCALE } from '../../scale.ts';
 
 export const PORT = 5301;
@@ -21,6 +22,11 @@ export type Answered = DecodedPacket & { rcode: string };
 /** A loopback address that no other test run is likely to have. */
 export function loopback(): string {
   return `127.${randomInt(64, 128)}.${randomInt(256)}.${randomInt(2, 250)}`;
+}
+
+/** Waits until the expectation holds. */
+export function eventually(holds: () => void): Promise<void> {
+  return vi.waitFor(holds, { timeout: 10_000 * SCALE, interval: 10 });
 }
 
 /** dnsmasq with these arguments; answers for them and refuses all else. */

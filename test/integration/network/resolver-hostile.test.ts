@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { decode, encode, type Answer } from 'dns-packet';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { TcpListener } from '../../../src/network/resolver/tcp-listener.ts';
 import { Client } from '../../../src/network/resolver/client.ts';
 import { EventStream } from '../../../src/events.ts';
@@ -17,6 +17,7 @@ import { Upstream } from '../../../src/network/resolver/upstream.ts';
 import {
   ask,
   Bench,
+  eventually,
   framed,
   loopback,
   PORT,
@@ -195,11 +196,11 @@ describe('upstream', () => {
     const slow = await upstream((packet, reply) => setTimeout(() => reply(answerTo(packet)), 150));
     await using bench = await Bench.create({ upstreams: [slow] });
     const asked = bench.ask('a.example');
-    await vi.waitFor(() => expect(bench.stats.pending).toBe(1));
+    await eventually(() => expect(bench.stats.pending).toBe(1));
     bench.resolver.change('vm1', { denyDomains: ['*.example'] });
     expect(await asked).toMatchObject({ rcode: 'REFUSED' });
     const unanswered = ask(bench.address, query('a.test'), { timeoutMs: 400 });
-    await vi.waitFor(() => expect(bench.stats.pending).toBe(1));
+    await eventually(() => expect(bench.stats.pending).toBe(1));
     await bench.resolver.remove('vm1');
     expect(await unanswered).toBeUndefined();
     expect(bench.opened).toEqual([]);
@@ -212,7 +213,7 @@ describe('upstream', () => {
         ask(bench.address, query(`n${n}.example`), { timeoutMs: 500 }),
       ),
     );
-    await vi.waitFor(() => expect(bench.stats.pending).toBe(20));
+    await eventually(() => expect(bench.stats.pending).toBe(20));
     const startedAt = performance.now();
     await bench[Symbol.asyncDispose]();
     expect(performance.now() - startedAt).toBeLessThan(500);
@@ -271,13 +272,13 @@ describe('a guest that means harm', () => {
       bench.address,
       Array.from({ length: 30 }, (_, n) => query(`n${n}.example`)),
     );
-    await vi.waitFor(() => expect(bench.stats.queries).toBe(30));
+    await eventually(() => expect(bench.stats.queries).toBe(30));
     expect(bench.stats).toMatchObject({ pending: 10, limited: 20 });
     await flood(
       other,
       Array.from({ length: 5 }, (_, n) => query(`m${n}.example`)),
     );
-    await vi.waitFor(() => expect(bench.resolver.stats('vm2').pending).toBe(5));
+    await eventually(() => expect(bench.resolver.stats('vm2').pending).toBe(5));
   });
 
   it('is answered as malformed, or not at all', async () => {
@@ -311,23 +312,23 @@ describe('TCP', () => {
       await delay(1);
     }
     guest.socket.end();
-    await vi.waitFor(() => expect(guest.isClosed).toBe(true));
+    await eventually(() => expect(guest.isClosed).toBe(true));
     expect(guest.replies.map((reply) => reply.id).sort()).toEqual([1, 2, 3]);
     expect(guest.replies.at(-1)?.id).toBe(1);
-    await vi.waitFor(() => expect(bench.stats.tcpConnections).toBe(0));
+    await eventually(() => expect(bench.stats.tcpConnections).toBe(0));
   });
 
   it('has so many connections and no more', async () => {
     const policy = { limits: { tcpConnections: 3 } };
     await using bench = await Bench.create({ upstreams: [await honest()] }, policy);
     const guests = Array.from({ length: 8 }, () => new TcpGuest(bench.address));
-    await vi.waitFor(() => expect(guests.filter((guest) => guest.isClosed)).toHaveLength(5));
+    await eventually(() => expect(guests.filter((guest) => guest.isClosed)).toHaveLength(5));
     expect(bench.stats).toMatchObject({ tcpConnections: 3, dropped: 5 });
     for (const guest of guests) guest.socket.destroy();
-    await vi.waitFor(() => expect(bench.stats.tcpConnections).toBe(0));
+    await eventually(() => expect(bench.stats.tcpConnections).toBe(0));
     const late = new TcpGuest(bench.address);
     late.send(query('a.example'));
-    await vi.waitFor(() => expect(late.replies).toHaveLength(1));
+    await eventually(() => expect(late.replies).toHaveLength(1));
     late.socket.destroy();
   });
 
@@ -344,7 +345,7 @@ describe('TCP', () => {
     await using bench = await Bench.create({ upstreams: [server] });
     const guest = new TcpGuest(bench.address);
     guest.send(...Array.from({ length: 80 }, (_, n) => query(`n${n}.example`)));
-    await vi.waitFor(() => expect(guest.replies).toHaveLength(80), { timeout: 5_000 });
+    await eventually(() => expect(guest.replies).toHaveLength(80));
     expect(most).toBeLessThanOrEqual(16);
     expect(most).toBeGreaterThan(4);
     guest.socket.destroy();
@@ -357,7 +358,7 @@ describe('TCP', () => {
     await using bench = await Bench.create({ upstreams: [await honest()] });
     const guest = new TcpGuest(bench.address);
     for (const chunk of chunks) guest.socket.write(chunk);
-    await vi.waitFor(() => expect(guest.isClosed).toBe(true));
+    await eventually(() => expect(guest.isClosed).toBe(true));
     expect(bench.stats.tcpConnections).toBe(0);
   });
 
@@ -376,14 +377,14 @@ describe('TCP', () => {
     const slow = new TcpGuest(spec.listenAddress);
     const drip = setInterval(() => slow.socket.write(Buffer.from([0])), 50);
     slow.socket.write(Buffer.from([0x03]));
-    await vi.waitFor(() => expect(slow.isClosed).toBe(true), { timeout: 2_000 });
+    await eventually(() => expect(slow.isClosed).toBe(true));
     clearInterval(drip);
     slow.socket.destroy();
     const deaf = new TcpGuest(spec.listenAddress);
     deaf.socket.pause();
     deaf.send(...Array.from({ length: 500 }, () => query('a.example', 'AAAA')));
-    await vi.waitFor(() => expect(listener.connections).toBe(1));
-    await vi.waitFor(() => expect(listener.connections).toBe(0), { timeout: 3_000 });
+    await eventually(() => expect(listener.connections).toBe(1));
+    await eventually(() => expect(listener.connections).toBe(0));
     deaf.socket.destroy();
   });
 });

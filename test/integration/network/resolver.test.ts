@@ -1,12 +1,13 @@
 /** The resolver between guests (sockets of this test) and a real name server (dnsmasq). */
 import { Resolver as NodeResolver } from 'node:dns/promises';
 import { decode, type OptAnswer } from 'dns-packet';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ConfigError, HostError, NotFoundError } from '../../../src/errors.ts';
 import { Resolver } from '../../../src/network/resolver/index.ts';
 import {
   ask,
   Bench,
+  eventually,
   loopback,
   PORT,
   query,
@@ -114,7 +115,7 @@ describe('lookups', () => {
     expect(await bench.ask('big.example.org', 'TXT')).toMatchObject({ flag_tc: true });
     const guest = new TcpGuest(bench.address);
     guest.send(query('big.example.org', 'TXT'), query('many.example.org', 'A', false));
-    await vi.waitFor(() => expect(guest.replies).toHaveLength(2));
+    await eventually(() => expect(guest.replies).toHaveLength(2));
     const lengths = guest.replies.map((reply) => reply.answers?.length).sort();
     expect(lengths).toEqual([1, 40]);
     guest.socket.destroy();
@@ -226,7 +227,7 @@ describe('limits', () => {
     });
     const guest = new TcpGuest(bench.address);
     for (let sent = 0; sent < 600; sent += 1) guest.send(query('example.org', 'AAAA'));
-    await vi.waitFor(() => expect(bench.stats.queries).toBe(600), { timeout: 5_000 });
+    await eventually(() => expect(bench.stats.queries).toBe(600));
     const { answered, limited, dropped, eventsLost } = bench.stats;
     expect(answered).toBeGreaterThanOrEqual(250);
     expect(limited).toBeGreaterThanOrEqual(250);
@@ -234,7 +235,7 @@ describe('limits', () => {
     expect(dropped).toBeGreaterThan(50);
     expect(bench.events.length + eventsLost).toBe(answered + limited);
     expect(eventsLost).toBeGreaterThan(100);
-    await vi.waitFor(() => expect(guest.replies).toHaveLength(answered + limited));
+    await eventually(() => expect(guest.replies).toHaveLength(answered + limited));
     guest.socket.destroy();
   });
 });
@@ -301,7 +302,7 @@ describe('clients', () => {
     ).toBeUndefined();
     const guest = new TcpGuest(bench.address, from);
     guest.send(query('example.org'));
-    await vi.waitFor(() => expect(guest.isClosed).toBe(true));
+    await eventually(() => expect(guest.isClosed).toBe(true));
     expect(bench.stats).toMatchObject({ wrongSource: 2, queries: 0 });
     expect(bench.events).toEqual([]);
   });
@@ -309,10 +310,10 @@ describe('clients', () => {
   it('come and go; nothing listens afterwards', async () => {
     await using bench = await Bench.create(options);
     const guest = new TcpGuest(bench.address);
-    await vi.waitFor(() => expect(bench.stats.tcpConnections).toBe(1));
+    await eventually(() => expect(bench.stats.tcpConnections).toBe(1));
     await bench.resolver.remove('vm1');
     await bench.resolver.remove('vm1');
-    await vi.waitFor(() => expect(guest.isClosed).toBe(true));
+    await eventually(() => expect(guest.isClosed).toBe(true));
     expect(bench.resolver.clients).toEqual([]);
     expect(await ask(bench.address, query('example.org'), { timeoutMs: 100 })).toBeUndefined();
     const again = { id: 'vm1', listenAddress: bench.address, guestAddress: '127.0.0.1' };

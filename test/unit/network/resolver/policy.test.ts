@@ -88,6 +88,15 @@ describe('names', () => {
     expect(ask(`${'a'.repeat(60)}.example.org`)).toBe('limit labelBytes');
   });
 
+  it.each([
+    ['localhost', 'refused special-name'],
+    ['a.LocalHost', 'refused special-name'],
+    ['notlocalhost', 'forward allow *'],
+    ['localhost.example.org', 'forward allow *'],
+  ])('%s: %s', (name, verdict) => {
+    expect(judged(queryOf(name))).toBe(verdict);
+  });
+
   it('with characters of no host name are refused, also where all are allowed', () => {
     const odd = parseQuery(
       packetOf({}, wireName('a b', 'org'), Buffer.from([0, 1, 0, 1])),
