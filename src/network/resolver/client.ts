@@ -159,7 +159,8 @@ export class Client {
       await this.#open({ name: query.name, addresses, ttlSeconds: ttlSeconds + graceSeconds });
     }
     const replyToGuest = { rcode: reply.rcode, answers, authorities };
-    return { verdict: 'answered', rule, addresses, reply: replyToGuest };
+    const told = addresses.length > 0 ? { addresses } : {};
+    return { verdict: 'answered', rule, ...told, reply: replyToGuest };
   }
 
   async #open(answer: Parameters<AddressHook>[1]): Promise<void> {
