@@ -99,7 +99,8 @@ export type HostErrorCode =
   | 'ERR_HOST_TOOL' // another program is missing
   | 'ERR_HOST_DISK_FULL'
   | 'ERR_HOST_PERMISSION'
-  | 'ERR_HOST_SOCKET'; // path too long or already in use
+  | 'ERR_HOST_DNS' // no name server to forward to
+  | 'ERR_HOST_SOCKET'; // path too long, or path or address already in use
 
 /** The host lacks something, or something on it is in the way. */
 export class HostError extends QmpAgentError {

@@ -89,13 +89,15 @@ export interface EventPayloads {
    */
   'vm.forked': { children: readonly string[]; pausedMs: number; readyMs: number };
   /**
-   * A VM looked up a name. `rule`: what decided; `addresses`: what it was told; `lost`: how many such
-   * events of this VM were left out before this one, because there were too many.
+   * A VM looked up a name. `rcode`: the reply's code; `rule`: what decided; `addresses`: what it was told,
+   * or would have been; `lost`: how many such events of this VM were left out before this one, because
+   * there were too many.
    */
   'dns.query': {
     name: string;
     recordType: string;
     verdict: 'answered' | 'refused' | 'limited' | 'rebinding' | 'failed';
+    rcode: string;
     rule?: string | undefined;
     addresses?: readonly string[] | undefined;
     error?: string | undefined;

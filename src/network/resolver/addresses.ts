@@ -1,5 +1,6 @@
 /** IPv4 ranges, by value. */
 import { isIPv4 } from 'node:net';
+import { RESERVED_RANGES } from '../../../nft/index.ts';
 import { ConfigError } from '../../errors.ts';
 
 /** A range of IPv4 addresses. */
@@ -11,26 +12,12 @@ export interface AddressRange {
 }
 
 /**
- * What no guest reaches unless it is allowed by name: this host, private networks, carriers' NAT,
- * link-local (with the clouds' metadata services), protocol assignments, benchmarks, multicast and
- * reserved space (IANA's special-purpose registry, RFC 6890). An answer that points there would turn a
- * name into a way in.
+ * What answers never hold unless it is allowed by address: what the rules of a VM never open. An answer that
+ * points there would turn a name into a way in.
  */
-const NEVER = [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-  '192.0.0.0/24',
-  '192.168.0.0/16',
-  '198.18.0.0/15',
-  '224.0.0.0/3',
-];
-
-/** The built-in ranges that answers never hold. */
-export const NEVER_RANGES: readonly AddressRange[] = NEVER.map((cidr) => parseRange(cidr, 'never'));
+export const NEVER_RANGES: readonly AddressRange[] = RESERVED_RANGES.map((cidr) =>
+  parseRange(cidr, 'RESERVED_RANGES'),
+);
 
 /**
  * Reads `a.b.c.d/n`, or a single address.

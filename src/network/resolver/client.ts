@@ -8,7 +8,7 @@ import { failed, limited, rebinding, type Outcome } from './outcome.ts';
 import { encodeNoQuery, encodeReply, UDP_BYTES, type UpstreamReply } from './packet.ts';
 import type { PendingGate } from './pending.ts';
 import { compilePolicy, forbiddenRange, judge, judgeName, type CompiledPolicy } from './policy.ts';
-import { parseQuery, type Query } from './query.ts';
+import { parseQuery, rcodeName, type Query } from './query.ts';
 import { TYPE_A } from './record-types.ts';
 import type { AddressHook, ResolverClient, ResolverPolicy, ResolverStats } from './types.ts';
 import { UpstreamFailure, type Upstream } from './upstream.ts';
@@ -106,15 +106,13 @@ export class Client {
         ? undefined
         : encodeNoQuery(query.id, query.rcode);
     }
-    const outcome =
+    const decided =
       admission === 'refuse' ? limited('queriesPerSecond') : await this.#decide(query);
     if (this.#closing.signal.aborted) return undefined;
+    const { outcome, bytes } = encodeOutcome(query, decided, transport);
     this.#announce(query, outcome, performance.now() - startedAt);
     const isDenial = outcome.verdict !== 'answered' && outcome.verdict !== 'failed';
-    if (isDenial && this.#policy.isSilent) return undefined;
-    const maxBytes =
-      transport === 'tcp' ? MAX_TCP_REPLY_BYTES : Math.min(query.maxUdpBytes, UDP_BYTES);
-    return encodeReply(query, outcome.reply, maxBytes);
+    return isDenial && this.#policy.isSilent ? undefined : bytes;
   }
 
   async #decide(query: Query): Promise<Outcome> {
@@ -161,7 +159,8 @@ export class Client {
       await this.#open({ name: query.name, addresses, ttlSeconds: ttlSeconds + graceSeconds });
     }
     const replyToGuest = { rcode: reply.rcode, answers, authorities };
-    return { verdict: 'answered', rule, addresses, reply: replyToGuest };
+    const told = addresses.length > 0 ? { addresses } : {};
+    return { verdict: 'answered', rule, ...told, reply: replyToGuest };
   }
 
   async #open(answer: Parameters<AddressHook>[1]): Promise<void> {
@@ -190,6 +189,7 @@ export class Client {
       name: query.name,
       recordType: query.typeName,
       verdict: outcome.verdict,
+      rcode: rcodeName(outcome.reply.rcode),
       rule: outcome.rule,
       addresses: outcome.addresses,
       error: outcome.error,
@@ -197,5 +197,21 @@ export class Client {
       lost: this.#lost,
     });
     this.#lost = 0;
+  }
+}
+
+/** The reply's bytes; where a record of upstream's cannot be written, those of a failure. */
+function encodeOutcome(
+  query: Query,
+  outcome: Outcome,
+  transport: 'udp' | 'tcp',
+): { outcome: Outcome; bytes: Buffer } {
+  const maxBytes =
+    transport === 'tcp' ? MAX_TCP_REPLY_BYTES : Math.min(query.maxUdpBytes, UDP_BYTES);
+  try {
+    return { outcome, bytes: encodeReply(query, outcome.reply, maxBytes) };
+  } catch (error) {
+    const failure = failed(outcome.rule, 'upstream', `the answer is not sound: ${String(error)}`);
+    return { outcome: failure, bytes: encodeReply(query, failure.reply, maxBytes) };
   }
 }

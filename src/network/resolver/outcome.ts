@@ -38,7 +38,7 @@ export function limited(limit: keyof ResolverLimits | 'allPendingQueries'): Outc
 
 /** The answer holds an address that no answer may hold. */
 export function rebinding(cidr: string, addresses: readonly string[]): Outcome {
-  const text = `qmp-agent: the answer points into ${cidr}`;
+  const text = `qmp-agent: the answer points into ${cidr} (--allow-cidr)`;
   return {
     verdict: 'rebinding',
     rule: `never ${cidr}`,

@@ -81,6 +81,10 @@ export function judgeName(
       ? refused(rule, 'the name is not allowed (--allow-domain)')
       : refused(rule, 'the name is denied');
   }
+  // RFC 6761, 6.3. Upstream's answer would be a loopback address, and look like rebinding.
+  if (/(^|\.)localhost$/.test(name)) {
+    return refused('special-name', 'localhost is a matter of the guest itself (/etc/hosts)');
+  }
   // Names of private addresses are the map of a network that the guest has no business in.
   const address = reverseAddress(name);
   const range = address === undefined ? undefined : forbiddenRange(address, policy, never);

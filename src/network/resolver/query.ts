@@ -18,6 +18,21 @@ export const RCODE = { noError: 0, formErr: 1, servFail: 2, nxDomain: 3, notImp:
 /** Needs EDNS to be said (RFC 6891, 6.1.3). */
 export const RCODE_BADVERS = 16;
 
+const RCODE_NAMES = new Map([
+  [RCODE.noError, 'NOERROR'],
+  [RCODE.formErr, 'FORMERR'],
+  [RCODE.servFail, 'SERVFAIL'],
+  [RCODE.nxDomain, 'NXDOMAIN'],
+  [RCODE.notImp, 'NOTIMP'],
+  [RCODE.refused, 'REFUSED'],
+  [RCODE_BADVERS, 'BADVERS'],
+]);
+
+/** The code's name, e.g. `NXDOMAIN`. */
+export function rcodeName(rcode: number): string {
+  return RCODE_NAMES.get(rcode) ?? `RCODE${rcode}`;
+}
+
 /** A query that can be answered, if only with a refusal. */
 export interface Query {
   readonly id: number;

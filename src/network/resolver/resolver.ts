@@ -32,7 +32,7 @@ interface Service extends AsyncDisposable {
  * });
  * await resolver.add({
  *   id: 'a1b2', listenAddress: '10.210.0.2', guestAddress: '10.210.0.3',
- *   policy: { allowDomains: ['registry.npmjs.org', '*.example.org'] },
+ *   policy: { allowDomains: ['git.example.net', '*.example.org'] },
  * });
  * ```
  */

@@ -15,6 +15,8 @@ const MAX_SERVERS = 4;
 /** A file that changed is noticed after this long at most. */
 const CHECK_INTERVAL_MS = 5_000;
 const MAX_FILE_BYTES = 65_536;
+/** After this long the order given holds again: the first server may know names that the others do not. */
+const PREFERENCE_MS = 60_000;
 
 /** Reads `10.0.0.1`, `10.0.0.1:5353`, `10.0.0.1#5353`, `2001:db8::1`, `[2001:db8::1]:5353`. */
 export function parseServer(text: string): Server | undefined {
@@ -37,12 +39,13 @@ export function parseResolvConf(text: string): Server[] {
     .slice(0, MAX_SERVERS);
 }
 
-/** The servers, the one that answered last in front. */
+/** The servers, in front the one that answered last when another did not. */
 export class ServerList {
   readonly #path: string | undefined;
   readonly #now: () => number;
   #servers: readonly Server[];
   #preferred = 0;
+  #preferredUntil = 0;
   #modified = 0;
   #checkedAt: number;
 
@@ -81,13 +84,16 @@ export class ServerList {
   ordered(): readonly Server[] {
     this.#check();
     const servers = this.#servers;
+    if (this.#now() >= this.#preferredUntil) this.#preferred = 0;
     return [...servers.slice(this.#preferred), ...servers.slice(0, this.#preferred)];
   }
 
-  /** Has the server tried first from now on. */
+  /** Has the server tried first for a minute: those before it may be down, and each costs its timeout. */
   prefer(server: Server): void {
     const index = this.#servers.indexOf(server);
-    if (index >= 0) this.#preferred = index;
+    if (index < 0 || index === this.#preferred) return;
+    this.#preferred = index;
+    this.#preferredUntil = this.#now() + PREFERENCE_MS;
   }
 
   /** Looks for a change in the background: a query never waits for it. */
@@ -111,7 +117,7 @@ export class ServerList {
 }
 
 function fail(path: string, cause?: unknown): never {
-  throw new HostError('ERR_HOST_PERMISSION', `no name server is to be had from ${path}`, {
+  throw new HostError('ERR_HOST_DNS', `no name server is to be had from ${path}`, {
     hint: `write a nameserver line into ${path}, or name the upstream servers`,
     cause,
   });

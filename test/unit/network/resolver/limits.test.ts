@@ -46,7 +46,7 @@ describe('rate', () => {
 describe('form of a name', () => {
   const limits = limitsOf({});
   it.each([
-    ['registry.npmjs.org', undefined],
+    ['packages.example.org', undefined],
     [`${'a'.repeat(52)}.example`, undefined],
     [`${'a'.repeat(53)}.example`, 'labelBytes'],
     ['1.2.3.4.5.6.7.8.9.10.11.12', undefined],
