@@ -1,11 +1,12 @@
 /**
- * Names that a kind of client needs, by one word. All of them are in presets.json: the usual names, and where
- * a client's own settings on this host say otherwise.
+ * Names that a kind of client needs, by one word. presets.json has them, or says where they are to be found:
+ * which packages hosts a client uses is in its own settings on this host, or known to the client itself.
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { isIPv4 } from 'node:net';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { execa } from 'execa';
 import { ConfigError } from '../errors.ts';
 import type { EgressOptions } from './policy.ts';
 import data from './presets.json' with { type: 'json' };
@@ -13,16 +14,20 @@ import data from './presets.json' with { type: 'json' };
 interface Preset {
   /** For people. */
   readonly about: string;
-  /** Where nothing says otherwise. */
+  /** Where nothing else says so. */
   readonly domains: readonly string[];
   /** Variables that hold a URL. */
   readonly environment: readonly string[];
   /** Files with URLs on lines that match. `~/` is the home directory; one `*` in the last part. */
+  /** A command that prints URLs; asked where no settings have one. Empty: none. */
+  readonly ask: readonly string[];
   readonly settings: readonly { readonly files: readonly string[]; readonly lines: string }[];
 }
 
 const PRESETS: Readonly<Record<string, Preset>> = data;
 
+/** npm takes half a second. */
+const ASK_MS = 15_000;
 /** Largest settings file that is looked at. */
 const MAX_SETTINGS_BYTES = 256 * 1024;
 
@@ -63,7 +68,14 @@ export async function presetHosts(
     }
   }
   const own = hostsIn(texts.join('\n'));
-  return own.length > 0 ? own : [...preset.domains];
+  if (own.length > 0) return own;
+  const told = [...hostsIn(await answerOf(preset.ask, from)), ...preset.domains];
+  if (told.length > 0) return told;
+  throw new ConfigError(`no settings of this host say which hosts ${name} uses`, {
+    field: 'network.presets',
+    value: name,
+    hint: `Name them (--allow-domain), or say so in ${preset.settings.flatMap(({ files }) => files).join(', ')}.`,
+  });
 }
 
 /** What a VM may reach, with presets for what it needs by one word. */
@@ -105,6 +117,22 @@ export function hostsIn(text: string): string[] {
     }
   }
   return [...hosts];
+}
+
+/** What a client says of itself; empty where it is not installed, or fails. */
+async function answerOf(
+  [program, ...args]: readonly string[],
+  { home, env }: PresetSources,
+): Promise<string> {
+  if (program === undefined) return '';
+  const { stdout } = await execa(program, args, {
+    reject: false,
+    timeout: ASK_MS,
+    cwd: '/',
+    env: { ...env, HOME: home },
+    extendEnv: false,
+  });
+  return stdout ?? '';
 }
 
 async function readAll(pattern: string): Promise<string[]> {

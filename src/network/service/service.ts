@@ -107,7 +107,7 @@ export class NetworkService implements AsyncDisposable {
       .flatMap(({ ruleId }) =>
         allowAddress({ tap: entry.network.tap, ruleId, addresses, ttlS: Math.ceil(ttlSeconds) }),
       );
-    await this.#nft.applyTimed(transaction, { signal });
+    if (transaction.length > 0) await this.#nft.applyTimed(transaction, { signal });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -51,10 +51,12 @@ export class TrafficLogs {
     if (record !== undefined) vm.log.add(record);
   }
 
-  addQuery({ vmId, type: _, ...query }: EventOf<'dns.query'>): void {
+  addQuery(event: EventOf<'dns.query'>): void {
+    const { vmId, type: _, ...query } = event;
     const vm = vmId === undefined ? undefined : this.#byId.get(vmId);
     if (vm === undefined) return;
-    for (const address of query.addresses ?? []) {
+    const told = query.verdict === 'answered' ? (query.addresses ?? []) : [];
+    for (const address of told) {
       vm.names.delete(address);
       vm.names.set(address, query.name);
     }
@@ -62,15 +64,19 @@ export class TrafficLogs {
       if (vm.names.size <= MAX_NAMES) break;
       vm.names.delete(oldest);
     }
-    const isClosed = query.verdict === 'refused' && vm.entry.policy.allowDomains !== undefined;
-    const remedy = isClosed ? `--allow-domain ${query.name}` : undefined;
-    vm.log.add({ kind: 'dns', ...query, remedy });
+    vm.log.add({ kind: 'dns', ...query, remedy: remedyOf(event) });
   }
 
   /** Resolves when all of it has been written. */
   async settle(): Promise<void> {
     await Promise.all([...this.#byId.values()].map(({ log }) => log.settle()));
   }
+}
+
+/** The flag that would have it answered; undefined where none does. */
+function remedyOf({ verdict, rule, name, addresses }: EventOf<'dns.query'>): string | undefined {
+  if (verdict === 'rebinding') return `--allow-cidr ${addresses?.join(' --allow-cidr ') ?? ''}`;
+  return verdict === 'refused' && rule === 'not-allowed' ? `--allow-domain ${name}` : undefined;
 }
 
 /** 0: it is gone. */

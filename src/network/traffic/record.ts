@@ -38,6 +38,7 @@ export interface DnsRecord {
   readonly rule?: string | undefined;
   readonly addresses?: readonly string[] | undefined;
   readonly error?: string | undefined;
+  readonly rcode?: string | undefined;
   readonly durationMs: number;
   /** How many such records were left out before this one. */
   readonly lost: number;
