@@ -1,7 +1,7 @@
 /** What becomes of a VM's packets and questions, as lines of JSON that people and programs read. */
 import { DENIAL_CAUSES, readLogPrefix, readMark } from '../../../nft/index.ts';
 import type { NetworkEntry } from '../entry.ts';
-import type { LoggedPacket } from './nflog.ts';
+import type { IpPacket, LoggedPacket } from './nflog.ts';
 
 /** A line of a VM's network log. */
 export type TrafficRecord = ConnectionRecord | DnsRecord;
@@ -78,14 +78,22 @@ export function recordOf(
     ...base,
     cause: said.cause,
     reason: DENIAL_CAUSES[said.cause].text,
-    remedy: remedyOf(said.cause, { ...packet, name }),
+    remedy: remedyOf(said.cause, { ...packet, name, isPublic: opensPublic(entry) }),
   };
+}
+
+/** Then only the port was wrong. */
+function opensPublic({ network }: NetworkEntry): boolean {
+  return network.policy.rules.some(({ destination }) => destination.kind === 'public');
 }
 
 /** The flag that would allow it; undefined where none does. Pure. */
 function remedyOf(
   cause: string,
-  o: { protocol?: string; to?: string; toPort?: number | undefined; name?: string | undefined },
+  o: Partial<Pick<IpPacket, 'protocol' | 'to' | 'toPort'>> & {
+    name: string | undefined;
+    isPublic: boolean;
+  },
 ): string | undefined {
   const { protocol = '', to = '', toPort, name } = o;
   const port = toPort === undefined ? '' : `:${toPort}`;
@@ -93,9 +101,9 @@ function remedyOf(
     case 'policy':
       if (protocol === 'icmp' || toPort === undefined) return undefined;
       if (name !== undefined && protocol === 'tcp') return `--allow-domain ${name}${port}`;
-      return protocol === 'tcp'
-        ? `--allow-cidr ${to}${port}, or --allow-port ${toPort}`
-        : `--allow-port ${toPort}/${protocol}`;
+      return o.isPublic
+        ? `--allow-port ${toPort}${protocol === 'tcp' ? '' : `/${protocol}`}`
+        : `--allow-cidr ${to}${protocol === 'tcp' ? port : ` --allow-port ${toPort}/${protocol}`}`;
     case 'reserved':
       return protocol === 'tcp' ? `--allow-cidr ${to}${port}` : undefined;
     case 'rule':
