@@ -37,6 +37,17 @@ interface Step {
   readonly done?: readonly string[];
 }
 
+/**
+ * What we have done already: a clone, whose processor is emulated, has to translate all that runs for the
+ * first time, and goes on from a guest in which this was rehearsed.
+ */
+const done = {
+  /** The last time we have taken the interface down and its addresses away. */
+  isEmpty: false,
+  /** The interface, and whether it has IPv6. */
+  ipv6: '',
+};
+
 /** @throws RequestError the errno's name as its code, and in words what could not be done */
 export async function setNetwork(spec: NetworkSpec): Promise<void> {
   const name = theInterface();
@@ -58,6 +69,8 @@ function theInterface(): string {
 
 /** The loopback interface keeps its ::1: programs listen there, and it leads nowhere. */
 function setIpv6(name: string, isOn: boolean): void {
+  const setting = `${name} ${isOn}`;
+  if (done.isEmpty && done.ipv6 === setting) return;
   if (!existsSync(IPV6_SETTINGS)) return; // the kernel has none
   for (const conf of ['default', name]) {
     // Of an interface whose packets are too small for IPv6 there are none, until it is of another size.
@@ -65,14 +78,18 @@ function setIpv6(name: string, isOn: boolean): void {
     writeFileSync(`${IPV6_SETTINGS}/${conf}/disable_ipv6`, isOn ? '0' : '1');
     writeFileSync(`${IPV6_SETTINGS}/${conf}/accept_ra`, isOn ? '1' : '0');
   }
+  done.ipv6 = setting;
 }
 
 function setByNetlink(calls: Libc, name: string, spec: NetworkSpec): void {
   const index = Number(readFileSync(`${INTERFACES}/${name}/ifindex`, 'latin1'));
   const fd = calls.openRtnetlink();
   try {
-    const old = readAddresses(calls, fd).filter((address) => address.index === index);
+    const all = done.isEmpty ? [] : readAddresses(calls, fd);
+    done.isEmpty = false;
+    const old = all.filter((address) => address.index === index);
     perform(calls, fd, stepsTo(spec, { name, index, old }));
+    done.isEmpty = !spec.up;
   } finally {
     calls.close(fd);
   }

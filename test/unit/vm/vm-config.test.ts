@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigError } from '../../../src/errors.ts';
-import type { VmCreateOptions, VmForkOptions } from '../../../src/vm/api.ts';
-import { checkForkOptions, checkOptions } from '../../../src/vm/vm-config.ts';
+import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from '../../../src/vm/api.ts';
+import { checkCloneOptions, checkForkOptions, checkOptions } from '../../../src/vm/vm-config.ts';
 
 describe('checkOptions', () => {
   it('fills in the defaults', () => {
@@ -12,6 +12,7 @@ describe('checkOptions', () => {
       accel: 'auto',
       machine: 'q35',
       channel: 'auto',
+      network: 'isolated',
       persistent: false,
       kernelArgs: [],
     });
@@ -53,6 +54,7 @@ describe('checkOptions', () => {
     ['accel', 'xen'],
     ['machine', 'pc'],
     ['channel', 'tcp'],
+    ['network', 'lan'],
     ['hostname', 'a_b'],
     ['hostname', '-a'],
     ['hostname', 'a'.repeat(64)],
@@ -65,6 +67,14 @@ describe('checkOptions', () => {
     expect(() => checkOptions(options)).toThrow(
       expect.objectContaining({ field: `vm.${field}`, hint: expect.stringMatching(/\S/) }) as Error,
     );
+  });
+});
+
+describe('checkCloneOptions', () => {
+  it('refuses a network that there is not', () => {
+    expect(() => checkCloneOptions({ network: 'user' })).not.toThrow();
+    const lan = { network: 'lan' } as unknown as VmCloneOptions;
+    expect(() => checkCloneOptions(lan)).toThrow(expect.objectContaining({ field: 'vm.network' }));
   });
 });
 
