@@ -16,8 +16,8 @@ const NAMED = 'ERR_VM_RESTORED';
 /** Prints a line now and then, and each line that it is sent; no process is started for that. */
 const TALKER = `
 while :; do
-  if IFS= read -r -t 1 line; then echo "got $line"
-  elif [ $? -gt 128 ]; then echo tick
+  if IFS= read -r -t 1 line; then echo "got $rest$line"; rest=
+  elif [ $? -gt 128 ]; then rest="$rest$line"; echo tick
   else exit 0; fi
 done`;
 
@@ -165,7 +165,7 @@ async function converse({ kind, handle, heard }: Stream): Promise<void> {
     await handle.sendStdin(`${word}\n`);
     await heard(word);
   }
-  if (kind === 'flood') await heard('x');
+  if (kind === 'flood') await heard(' ');
 }
 
 /** All that is waited for on a stream, and the code of the error that it ends with. */

@@ -29,7 +29,7 @@ it(
     const { paths } = state;
     await soakClones('soak', { paths, count: 1 });
     const before = await takeStock(paths);
-    const { faults } = await soakClones('soak', { paths, count: CLONES });
+    const { faults } = await soakClones('soak', { paths, count: CLONES, atOnce: 2 });
     expect([...faults, ...(await leftSince(before, paths))]).toEqual([]);
   },
   CLONES * BOOT_MS,
@@ -60,27 +60,17 @@ it(
 );
 
 it(
-  'a VM under heavy writes is reset, and its disk stays sound',
+  'a VM is reset under open streams and under heavy writes: none hangs, and its disk stays sound',
   async () => {
     const { paths } = state;
     await using vm = await Vm.fromTemplate('soak', { paths, persistent: true });
+    const other = await Vm.connect(vm.id, { paths });
+    const streams = await soakRestores(vm, { count: RESTORES, streams: STREAMS, other });
+    await other.close();
+    expect(streams.faults).toEqual([]);
     const { faults, checks } = await soakResets(vm, { paths, count: RESETS });
-    expect(faults).toEqual([]);
-    expect(checks).toBeGreaterThan(0);
+    expect([faults, checks]).toEqual([[], 1]);
     await vm.remove({ force: true });
   },
-  RESETS * BOOT_MS,
-);
-
-it(
-  'streams that are open at a reset end by name, here and in other hands',
-  async () => {
-    const { paths } = state;
-    await using vm = await Vm.fromTemplate('soak', { paths, persistent: true });
-    await using other = await Vm.connect(vm.id, { paths });
-    const { faults } = await soakRestores(vm, { count: RESTORES, streams: STREAMS, other });
-    expect(faults).toEqual([]);
-    await vm.remove({ force: true });
-  },
-  RESTORES * BOOT_MS,
+  (RESTORES + RESETS) * BOOT_MS,
 );
