@@ -18,14 +18,6 @@ const START_MS = 60_000;
 /** Time to write between two resets, ms: some are put back in the midst of their first write. */
 const WRITE_MS = [0, 300, 1_500] as const;
 
-/** How many writers run, and what they say. */
-const LOOK = `
-pgrep -c -f '${SCRIPT}'
-awk "{ sum += \$1 } END { print sum + 0 }" /dev/shm/count-*
-cat /dev/shm/bad-* 2>/dev/null
-true
-`;
-
 /** What a run of resets has shown. */
 export interface ResetReport {
   readonly resets: number;
@@ -62,7 +54,7 @@ export async function soakResets(
     await vm.snapshots.restore(name, { signal });
     restoreMs.push(performance.now() - startedAt);
     await delay(WRITE_MS[reset % WRITE_MS.length], undefined, { signal });
-    faults.push(...(await look(vm, signal)).faults.map((what) => `reset ${reset}: ${what}`));
+    faults.push(...(await look(vm, signal)).map((what) => `reset ${reset}: ${what}`));
     if (reset % RETAKE === 0) {
       const old = name;
       name = `writing-${reset}`;
@@ -107,15 +99,15 @@ async function startWriters(vm: Vm, signal: AbortSignal | undefined): Promise<vo
   }
 }
 
-async function look(
-  vm: Vm,
-  signal: AbortSignal | undefined,
-): Promise<{ rounds: number; faults: string[] }> {
-  const { stdout } = await vm.commands.run(['sh', '-s'], { stdin: LOOK, signal });
-  const [running = '', rounds = '', ...bad] = stdout.trimEnd().split('\n');
-  const missing = Number(running) - WRITERS.length;
-  return {
-    rounds: Number(rounds),
-    faults: [...bad, ...(missing === 0 ? [] : [`${running} writers of ${WRITERS.length} run`])],
-  };
+/** What the writers have to say, and whether all of them run. */
+async function look(vm: Vm, signal: AbortSignal | undefined): Promise<string[]> {
+  const { stdout } = await vm.commands.run(['sh', '-c', 'cat /dev/shm/bad-* 2>/dev/null; true'], {
+    signal,
+  });
+  const running = (await vm.commands.list({ signal })).filter(({ args }) => args.includes(SCRIPT));
+  const missing = WRITERS.filter((kind) => !running.some(({ args }) => args.includes(kind)));
+  return [
+    ...stdout.split('\n').filter(Boolean),
+    ...missing.map((kind) => `the writer ${kind} has ended`),
+  ];
 }

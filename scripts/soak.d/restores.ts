@@ -16,9 +16,17 @@ const NAMED = 'ERR_VM_RESTORED';
 /** Prints a line now and then, and each line that it is sent; no process is started for that. */
 const TALKER = `
 while :; do
-  if IFS= read -r -t 1 line; then echo "got $line"
-  elif [ $? -gt 128 ]; then echo tick
+  if IFS= read -r -t 1 line; then echo "got $rest$line"; rest=
+  elif [ $? -gt 128 ]; then rest="$rest$line"; echo tick
   else exit 0; fi
+done`;
+
+/** Prints more than is taken from it, but no faster than that the others get on. */
+const FLOOD = `
+while :; do
+  printf '%16384s\\n' x
+  IFS= read -r -t 0.1 line
+  [ $? -gt 128 ] || exit 0
 done`;
 
 /** What a stream does: `deaf` reads no stdin, `flood` prints more than its listener takes. */
@@ -26,7 +34,7 @@ const KINDS = {
   talker: ['bash', '-c', TALKER],
   echo: ['cat'],
   deaf: ['sh', '-c', 'echo deaf; exec sleep 99999'],
-  flood: ['yes', 'x'.repeat(500)],
+  flood: ['bash', '-c', FLOOD],
 } as const;
 type Kind = keyof typeof KINDS;
 /** Of eight streams. */
@@ -88,7 +96,9 @@ export async function soakRestores(
       ),
     );
     const all = [...old, ...fresh];
-    await inTime(Promise.all(all.map((stream) => converse(stream))), DATA_MS, 'their first data');
+    const mute = await muteAmong(all);
+    if (mute.length > 0)
+      throw new Error(`restore ${restore}: nothing was heard of ${mute.join(', ')}`);
     const waits = all.flatMap((stream) => waitsOf(stream));
     await delay(restore % 3 === 0 ? 0 : 200, undefined, { signal });
     await vm.snapshots.restore('streaming', { signal });
@@ -155,7 +165,7 @@ async function converse({ kind, handle, heard }: Stream): Promise<void> {
     await handle.sendStdin(`${word}\n`);
     await heard(word);
   }
-  if (kind === 'flood') await heard('x');
+  if (kind === 'flood') await heard(' ');
 }
 
 /** All that is waited for on a stream, and the code of the error that it ends with. */
@@ -172,9 +182,12 @@ function waitsOf({ kind, handle }: Stream): { what: string; code: Promise<string
   }));
 }
 
-async function inTime<T>(work: Promise<T>, ms: number, what: string): Promise<T> {
-  const late = delay(ms, undefined, { ref: false }).then(() => {
-    throw new Error(`not all streams gave ${what} within ${ms} ms`);
+/** Streams that do not answer in time. */
+async function muteAmong(streams: readonly Stream[]): Promise<string[]> {
+  const late = delay(DATA_MS, 'late', { ref: false });
+  const ends = streams.map(async (stream) => {
+    const end = await Promise.race([converse(stream), late]);
+    return end === 'late' ? [`a ${stream.kind}, ${stream.handle.pid}`] : [];
   });
-  return Promise.race([work, late]);
+  return (await Promise.all(ends)).flat();
 }

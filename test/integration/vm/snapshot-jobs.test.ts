@@ -3,11 +3,11 @@ import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { lendRoom, prepareBound } from '../../../src/vm/disk-bound.ts';
+import { lendRoom, prepareBound, raiseBound } from '../../../src/vm/disk-bound.ts';
 import { usedBytes } from '../../../src/storage/index.ts';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { QmpClient } from '../../../qmp/index.ts';
-import { DiskQuotaError, HostError, QmpJobError } from '../../../src/errors.ts';
+import { DiskQuotaError, HostError, QmpCommandError, QmpJobError } from '../../../src/errors.ts';
 import {
   deleteSnapshot,
   loadSnapshot,
@@ -161,5 +161,15 @@ describe('snapshots within a quota', () => {
     await expectBytes('read -P 4 40M 2M');
     await saveSnapshot(client, { tag: 'new', ...place() }, o);
     expect(await tags()).toEqual(['other', 'new']);
+  });
+
+  it('has its file as long as before where QEMU refuses a larger one', async () => {
+    const { size } = await stat(diskPath);
+    const raised = { ...place().disk, noFlush: false, quotaBytes: 2 * quotaBytes };
+    const odd = { ...raised, quotaBytes: raised.quotaBytes + 100 }; // no multiple of a sector
+    expect(await failureOf(raiseBound(client, odd, o))).toBeInstanceOf(QmpCommandError);
+    expect((await stat(diskPath)).size).toBe(size);
+    await raiseBound(client, raised, o);
+    expect(await prepareBound(raised)).toBe(2 * quotaBytes);
   });
 });
