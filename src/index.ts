@@ -47,5 +47,13 @@ export {
   type TreeNode,
 } from './vm/index.ts';
 export { STEP_CHANNEL, STEPS, type Operation, type StepMessage, type StepOf } from './steps.ts';
+export {
+  type ConnectionRecord,
+  type DnsRecord,
+  listPresets,
+  setUpNetwork,
+  type TrafficRecord,
+  undoNetworkSetup,
+} from './network/index.ts';
 export { VmPool } from './pool/index.ts';
 export type * from './pool/types.ts';

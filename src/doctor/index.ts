@@ -2,6 +2,7 @@
 import { userInfo } from 'node:os';
 import type { ResolvedPaths } from '../config/paths.ts';
 import { judgeIsolation, probeIsolation } from './isolation.ts';
+import { judgeNetwork, probeNetwork } from './network.ts';
 import { judgeQemu, probeQemu } from './qemu.ts';
 import { judgeResources, probeResources } from './resources.ts';
 import { judgeDirectory, judgeImage, probeDirectory } from './state.ts';
@@ -35,21 +36,24 @@ export async function examineHost(o: DoctorOptions): Promise<Check[]> {
   );
   const imageBuilt = imageError === undefined;
   const { dataDir, runtimeDir, cacheDir } = o.paths;
-  const [virtualisation, qemu, tools, isolation, resources, ...directories] = await Promise.all([
-    probeVirtualisation(),
-    probeQemu(o.qemuProgram, o.env),
-    probeTools(o.env),
-    probeIsolation(uid, userName(uid)),
-    probeResources({ dataDir, vmMemoryMib: o.vmMemoryMib, imageBuilt }),
-    probeDirectory('dataDir', dataDir, uid),
-    probeDirectory('runtimeDir', runtimeDir, uid),
-    probeDirectory('cacheDir', cacheDir, uid),
-  ]);
+  const [virtualisation, qemu, tools, isolation, network, resources, ...directories] =
+    await Promise.all([
+      probeVirtualisation(),
+      probeQemu(o.qemuProgram, o.env),
+      probeTools(o.env),
+      probeIsolation(uid, userName(uid)),
+      probeNetwork(),
+      probeResources({ dataDir, vmMemoryMib: o.vmMemoryMib, imageBuilt }),
+      probeDirectory('dataDir', dataDir, uid),
+      probeDirectory('runtimeDir', runtimeDir, uid),
+      probeDirectory('cacheDir', cacheDir, uid),
+    ]);
   return [
     ...judgeVirtualisation(virtualisation),
     ...judgeQemu(qemu),
     ...judgeTools(tools, imageBuilt),
     ...judgeIsolation(isolation),
+    ...judgeNetwork(network),
     ...judgeResources(resources),
     ...directories.map(judgeDirectory),
     judgeImage(o.image, imageError),

@@ -31,6 +31,13 @@ const TOOLS: readonly Tool[] = [
     debianPackage: 'nftables',
     need: 'network',
   },
+  { program: 'ip', purpose: "VMs' taps", debianPackage: 'iproute2', need: 'network' },
+  {
+    program: 'tcpdump',
+    purpose: "records of VMs' traffic",
+    debianPackage: 'tcpdump',
+    need: 'network',
+  },
 ];
 
 /** Paths by program; undefined where it is missing. */

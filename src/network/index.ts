@@ -1,7 +1,6 @@
 /** VMs on the host's network. */
-export { attachVm, type AttachOptions, detachVm, stateKey, sweepTaps } from './attach.ts';
-export { DEFAULT_POOL, GATEWAY_MAC, parsePool, TAP_PREFIX } from './endpoint.ts';
-export { type NetworkEntry, readEntryOf } from './entry.ts';
+export { DEFAULT_POOL } from './endpoint.ts';
+export { readEntryOf } from './entry.ts';
 export {
   awaitNames,
   changeEgress,
@@ -9,11 +8,11 @@ export {
   cutConnections,
   joinNetwork,
   leaveNetwork,
-  requireEntry,
   sweepNetwork,
 } from './join.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
-export { isForwarding, setUpNetwork, type SetupStep, undoNetworkSetup } from './setup.ts';
+export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export { rotatedLogPath } from './traffic/log-file.ts';
+export { routesInto } from './tap.ts';
 export type { ConnectionRecord, DnsRecord, TrafficRecord } from './traffic/record.ts';

@@ -67,7 +67,9 @@ export class TestHost implements AsyncDisposable {
    */
   async module(body: string): Promise<unknown[]> {
     const imports = `
-      import * as network from '${ROOT}/src/network/index.ts';
+      import * as api from '${ROOT}/src/network/index.ts';
+      import * as attach from '${ROOT}/src/network/attach.ts';
+      const network = { ...api, ...attach };
       import * as nft from '${ROOT}/nft/index.ts';
       const said = [];
       const say = (value) => void said.push(value);

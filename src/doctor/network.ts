@@ -1,0 +1,94 @@
+/** What VMs with a tap need of the host, and what is in their way. */
+import { access } from 'node:fs/promises';
+import { execa } from 'execa';
+import { DEFAULT_POOL, isForwarding, routesInto } from '../network/index.ts';
+import { ok, warn, type Check } from './types.ts';
+
+const PROBE_MS = 5_000;
+const SET_UP = 'run as root: qmp-agent setup network';
+
+/** What decides. */
+export interface NetworkFacts {
+  readonly hasTun: boolean;
+  readonly forwards: boolean;
+  /** Routes of the host that lead into the VMs' addresses. */
+  readonly routes: readonly string[];
+  /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
+  readonly droppingChains: readonly string[];
+}
+
+/** Looks at the host. */
+export async function probeNetwork(): Promise<NetworkFacts> {
+  const [hasTun, forwards, routes, droppingChains] = await Promise.all([
+    access('/dev/net/tun').then(
+      () => true,
+      () => false,
+    ),
+    isForwarding(),
+    routesInto(DEFAULT_POOL).catch(() => []),
+    droppingForwardChains(),
+  ]);
+  return { hasTun, forwards, routes, droppingChains };
+}
+
+/** Empty too where we may not look. */
+async function droppingForwardChains(): Promise<string[]> {
+  const { stdout, failed } = await execa('nft', ['--json', 'list', 'chains'], {
+    reject: false,
+    timeout: PROBE_MS,
+    stdin: 'ignore',
+  });
+  return failed ? [] : droppingIn(stdout ?? '');
+}
+
+/** Reads `nft --json list chains`. Pure. */
+export function droppingIn(json: string): string[] {
+  interface Chain {
+    family: string;
+    table: string;
+    name: string;
+    hook?: string;
+    policy?: string;
+  }
+  const { nftables } = JSON.parse(json) as { nftables: { chain?: Chain }[] };
+  return nftables.flatMap(({ chain }) =>
+    chain?.hook === 'forward' && chain.policy === 'drop' && chain.table !== 'qmp_agent'
+      ? [`${chain.family} ${chain.table} ${chain.name}`]
+      : [],
+  );
+}
+
+/** Judges. None of it is a failure: VMs may be isolated. */
+export function judgeNetwork(facts: NetworkFacts): Check[] {
+  const { hasTun, forwards, routes, droppingChains } = facts;
+  return [
+    hasTun
+      ? ok('network.tun', '/dev/net/tun is there')
+      : warn('network.tun', '/dev/net/tun is missing: no VM can have a tap', 'modprobe tun'),
+    forwards
+      ? ok('network.forwarding', 'the host forwards packets')
+      : warn('network.forwarding', 'the host does not forward packets', SET_UP),
+    routes.length === 0
+      ? ok('network.addresses', `${DEFAULT_POOL} is free for VMs`)
+      : warn(
+          'network.addresses',
+          `the host has routes into ${DEFAULT_POOL}: ${routes.join('; ')}`,
+          'VMs with such addresses cannot be told from those networks: take these routes away',
+        ),
+    ...droppingChains.map((chain) =>
+      warn(
+        'network.firewall',
+        `another firewall drops what it does not accept (${chain}): packets of VMs, too`,
+        acceptIn(chain),
+      ),
+    ),
+  ];
+}
+
+/** Rules for the chain of others: only they can accept there. */
+function acceptIn(chain: string): string {
+  const target = /DOCKER|\bfilter FORWARD$/.test(chain)
+    ? 'iptables -I DOCKER-USER (or FORWARD) -i qmpa+ -j ACCEPT, and the same with -o'
+    : `nft insert rule ${chain} iifname "qmpa*" accept, and the same with oifname`;
+  return `let them through there; our own rules still filter them: ${target}`;
+}

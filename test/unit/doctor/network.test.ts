@@ -1,0 +1,40 @@
+import { expect, it } from 'vitest';
+import { droppingIn, judgeNetwork } from '../../../src/doctor/network.ts';
+
+const fine = { hasTun: true, forwards: true, routes: [], droppingChains: [] };
+
+it('a host that is set up has nothing to be told', () => {
+  expect(judgeNetwork(fine).map(({ status }) => status)).toEqual(['ok', 'ok', 'ok']);
+});
+
+it('says what to do about each thing', () => {
+  const checks = judgeNetwork({
+    hasTun: false,
+    forwards: false,
+    routes: ['10.210.0.0/24 dev eth1'],
+    droppingChains: ['ip filter FORWARD', 'inet firewalld filter_FORWARD'],
+  });
+  expect(checks.map(({ id, status }) => `${id} ${status}`)).toEqual([
+    'network.tun warn',
+    'network.forwarding warn',
+    'network.addresses warn',
+    'network.firewall warn',
+    'network.firewall warn',
+  ]);
+  expect(JSON.stringify(checks)).toContain('qmp-agent setup network');
+  expect(JSON.stringify(checks)).toContain('DOCKER-USER');
+});
+
+it('finds chains of others that drop', () => {
+  const chain = (o: object) => ({ chain: { family: 'ip', hook: 'forward', policy: 'drop', ...o } });
+  const text = JSON.stringify({
+    nftables: [
+      { metainfo: {} },
+      chain({ table: 'filter', name: 'FORWARD' }),
+      chain({ table: 'filter', name: 'INPUT', hook: 'input' }),
+      chain({ table: 'nat', name: 'FORWARD', policy: 'accept' }),
+      chain({ table: 'qmp_agent', name: 'forward' }),
+    ],
+  });
+  expect(droppingIn(text)).toEqual(['ip filter FORWARD']);
+});
