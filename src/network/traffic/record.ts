@@ -100,10 +100,9 @@ function remedyOf(
   switch (cause) {
     case 'policy':
       if (protocol === 'icmp' || toPort === undefined) return undefined;
-      if (name !== undefined && protocol === 'tcp') return `--allow-domain ${name}${port}`;
-      return o.isPublic
-        ? `--allow-port ${toPort}${protocol === 'tcp' ? '' : `/${protocol}`}`
-        : `--allow-cidr ${to}${protocol === 'tcp' ? port : ` --allow-port ${toPort}/${protocol}`}`;
+      if (o.isPublic) return `--allow-port ${toPort}${protocol === 'tcp' ? '' : `/${protocol}`}`;
+      if (protocol !== 'tcp') return `--allow-cidr ${to} --allow-port ${toPort}/${protocol}`;
+      return name === undefined ? `--allow-cidr ${to}${port}` : `--allow-domain ${name}${port}`;
     case 'reserved':
       return protocol === 'tcp' ? `--allow-cidr ${to}${port}` : undefined;
     case 'rule':
