@@ -58,7 +58,7 @@ export async function soakClones(
   const seen = new Map<string, number>();
   const compared = new Set(['clock']);
   const faults: string[] = [];
-  await manyTimes(o, async (clone) => {
+  const clones = await manyTimes(o, async (clone) => {
     const { paths, signal } = o;
     await using vm = await Vm.fromTemplate(template, { paths, signal });
     const offMs = await clockOffMs(vm, signal);
@@ -77,7 +77,7 @@ export async function soakClones(
       compared.add(what);
     }
   });
-  return { clones: o.count, compared: [...compared], faults };
+  return { clones, compared: [...compared], faults };
 }
 
 /** How far the wall clock is off for certain; how long the answer was on its way is not counted. */
