@@ -20,10 +20,7 @@ nohup sh -c 'sleep 9999; : ${word}' >/dev/null 2>&1 &
 const LOOK = `
 ls -d /home/agent/${MARK}* /tmp/${MARK}* /var/tmp/${MARK}* /dev/shm/${MARK}* 2>/dev/null
 grep -l ${MARK} /home/agent/.bash_history 2>/dev/null
-for pid in /proc/[0-9]*; do
-  [ "$pid" = /proc/$$ ] || tr '\\0' ' ' 2>/dev/null < $pid/cmdline | grep -o '${MARK}-[0-9a-f]\\{16\\}'
-  [ "$pid" = /proc/$$ ] || tr '\\0' ' ' 2>/dev/null < $pid/environ | grep -o '${MARK}-[0-9a-f]\\{16\\}'
-done
+cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -o '${MARK}-[0-9a-f]\\{16\\}'
 true
 `;
 
