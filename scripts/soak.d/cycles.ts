@@ -12,6 +12,7 @@ const ENDS = ['closed', 'killed', 'dead', 'removed', 'called off'] as const;
 
 /** What a run of cycles has shown. */
 export interface CycleReport {
+  readonly cycles: number;
   /** How many ended in each way. */
   readonly ends: Readonly<Record<(typeof ENDS)[number], number>>;
   /** Clones that were called off before they were there. */
@@ -29,7 +30,7 @@ export async function soakCycles(
   const ends = { closed: 0, killed: 0, dead: 0, removed: 0, 'called off': 0 };
   const faults: string[] = [];
   let unborn = 0;
-  await manyTimes(o, async (turn) => {
+  const cycles = await manyTimes(o, async (turn) => {
     const end = ENDS[turn % ENDS.length] ?? 'closed';
     ends[end] += 1;
     if (end === 'called off') {
@@ -45,7 +46,7 @@ export async function soakCycles(
     if (end === 'removed') await vm.remove({ force: true });
     if (end === 'dead' && !(await dies(vm))) faults.push(`clone ${turn}: its death went unnoticed`);
   });
-  return { ends, unborn, faults };
+  return { cycles, ends, unborn, faults };
 }
 
 /** Kills QEMU under a command that waits. @returns whether that was told so */

@@ -37,11 +37,16 @@ interface Shown {
   readonly faults: readonly string[];
 }
 
-const stop = new AbortController();
+/** The first signal is for what has been done so far to be told, the second breaks off. */
+const [enough, stop] = [new AbortController(), new AbortController()];
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(name, () => stop.abort(new Error(`ended by ${name}`)));
+  process.on(name, () => {
+    if (enough.signal.aborted) stop.abort(new Error(`ended by ${name}`));
+    enough.abort();
+  });
 }
 const { signal } = stop;
+const bounds = { signal, enough: enough.signal };
 const paths: StatePaths = resolvePaths();
 
 async function soak(o: SoakArguments): Promise<void> {
@@ -49,36 +54,36 @@ async function soak(o: SoakArguments): Promise<void> {
   const { atOnce } = o;
   await withTemplate(o.clones + o.users + o.cycles > 0, async (template) => {
     const clones = (count: number) =>
-      soakClones(template, { paths, count, atOnce, signal, onDone: teller('clone', count) });
+      soakClones(template, { ...bounds, paths, count, atOnce, onDone: teller('clone', count) });
     if (o.clones > 0) {
       await clones(1); // what is loaded at the first use is no leak
       const part = async () => {
-        const { faults, compared } = await clones(o.clones);
-        return { words: `${o.clones} clones, compared: ${compared.join(', ')}`, faults };
+        const { clones: done, faults, compared } = await clones(o.clones);
+        return { words: `${done} clones, compared: ${compared.join(', ')}`, faults };
       };
       all.push(await measured(part));
     }
     const users = (count: number) =>
       soakPool(template, {
-        ...{ paths, count, timeoutMs: USER_MS, signal },
-        onUser: teller('user', count),
+        ...{ ...bounds, paths, count, timeoutMs: USER_MS },
+        onDone: teller('user', count),
       });
     if (o.users > 0) {
       await users(1);
-      const part = async () => ({
-        words: `${o.users} users`,
-        faults: (await users(o.users)).faults,
-      });
+      const part = async () => {
+        const { users: done, faults } = await users(o.users);
+        return { words: `${done} users`, faults };
+      };
       all.push(await measured(part));
     }
     const cycles = (count: number) =>
-      soakCycles(template, { paths, count, atOnce, signal, onDone: teller('cycle', count) });
+      soakCycles(template, { ...bounds, paths, count, atOnce, onDone: teller('cycle', count) });
     if (o.cycles > 0) {
       await cycles(WARM_CYCLES);
       const part = async () => {
-        const { ends, unborn, faults } = await cycles(o.cycles);
+        const { cycles: done, ends, unborn, faults } = await cycles(o.cycles);
         const told = Object.entries(ends).map(([end, count]) => `${count} ${end}`);
-        return { words: `${o.cycles} cycles: ${told.join(', ')} (${unborn} unborn)`, faults };
+        return { words: `${done} cycles: ${told.join(', ')} (${unborn} unborn)`, faults };
       };
       all.push(await measured(part));
     }
@@ -95,7 +100,7 @@ async function soak(o: SoakArguments): Promise<void> {
 async function resets(count: number): Promise<Shown> {
   const onDone = teller('reset', count);
   return withVm(async (vm) => {
-    const { checks, restoreMs, faults } = await soakResets(vm, { paths, count, signal, onDone });
+    const { checks, restoreMs, faults } = await soakResets(vm, { ...bounds, paths, count, onDone });
     const [p50, p95] = [0.5, 0.95].map((q) => quantile(restoreMs, q).toFixed(0));
     const words = `${restoreMs.length} resets, ${checks} looks at the disk; ${p50} ms p50, ${p95} ms p95`;
     return { words, faults };
@@ -106,10 +111,10 @@ async function restores(count: number, streams: number): Promise<Shown> {
   const onDone = teller('restore', count);
   return withVm(async (vm) => {
     await using other = await Vm.connect(vm.id, { paths, signal });
-    const report = await soakRestores(vm, { count, streams, other, signal, onDone });
-    const { lastEndMs, nextExecMs, faults } = report;
+    const report = await soakRestores(vm, { ...bounds, count, streams, other, onDone });
+    const { restores: done, lastEndMs, nextExecMs, faults } = report;
     const figures = `last wait ended after ${lastEndMs.toFixed(0)} ms, next exec ${nextExecMs.toFixed(0)} ms at most`;
-    return { words: `${count} restores, ${streams} streams; ${figures}`, faults };
+    return { words: `${done} restores, ${streams} streams; ${figures}`, faults };
   });
 }
 

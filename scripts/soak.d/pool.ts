@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { VmPool } from '../../src/pool/index.ts';
 import type { StatePaths } from '../../src/vm/api.ts';
 import type { Vm } from '../../src/vm/index.ts';
+import { manyTimes, type SoakOptions } from './at-once.ts';
 
 /** Every user leaves a word of its own that begins so. */
 const MARK = 'left-by-user';
@@ -19,10 +20,7 @@ nohup sh -c 'sleep 9999; : ${word}' >/dev/null 2>&1 &
 const LOOK = `
 ls -d /home/agent/${MARK}* /tmp/${MARK}* /var/tmp/${MARK}* /dev/shm/${MARK}* 2>/dev/null
 grep -l ${MARK} /home/agent/.bash_history 2>/dev/null
-for pid in /proc/[0-9]*; do
-  [ "$pid" = /proc/$$ ] || tr '\\0' ' ' 2>/dev/null < $pid/cmdline | grep -o '${MARK}-[0-9a-f]\\{16\\}'
-  [ "$pid" = /proc/$$ ] || tr '\\0' ' ' 2>/dev/null < $pid/environ | grep -o '${MARK}-[0-9a-f]\\{16\\}'
-done
+cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -o '${MARK}-[0-9a-f]\\{16\\}'
 true
 `;
 
@@ -43,19 +41,13 @@ export interface PoolReport {
 /** @throws whatever `VmPool.create`, `pool.acquire` and `vm.commands.run` throw */
 export async function soakPool(
   template: string,
-  o: {
-    paths: StatePaths;
-    count: number;
-    timeoutMs: number;
-    signal?: AbortSignal;
-    onUser?: (done: number) => void;
-  },
+  o: SoakOptions & { paths: StatePaths; timeoutMs: number },
 ): Promise<PoolReport> {
   const { paths, timeoutMs, signal } = o;
   const faults: string[] = [];
   const vm = { paths, timeoutMs };
   await using pool = await VmPool.create({ template, vm, minSize: 1, maxSize: 2, timeoutMs });
-  for (let user = 1; user <= o.count; user += 1) {
+  const users = await manyTimes({ ...o, atOnce: 1 }, async (user) => {
     await using lease = await pool.acquire({ timeoutMs, signal });
     const found = await look(lease.vm, signal);
     if (found.length > 0) faults.push(`user ${user} found ${found.join(', ')}`);
@@ -63,9 +55,8 @@ export async function soakPool(
     // What cannot be found cannot be missed: the look has to see what was just left.
     if (user === 1 && (await look(lease.vm, signal)).length < 6)
       faults.push('the look does not find what was left');
-    o.onUser?.(user);
-  }
+  });
   const { failures } = pool.stats();
   if (failures > 0) faults.push(`the pool counts ${failures} failures`);
-  return { users: o.count, faults };
+  return { users, faults };
 }

@@ -50,6 +50,7 @@ export async function soakResets(
   let name = 'writing-0';
   await vm.snapshots.create(name, { signal });
   for (let reset = 1; reset <= o.count && faults.length === 0; reset += 1) {
+    if (o.enough?.aborted === true) break;
     const startedAt = performance.now();
     await vm.snapshots.restore(name, { signal });
     restoreMs.push(performance.now() - startedAt);

@@ -88,7 +88,7 @@ export async function soakRestores(
   await vm.snapshots.create('streaming', { signal });
   const pids = first.map(({ handle, kind }) => ({ pid: handle.pid, kind }));
   await Promise.all(first.map(({ handle }) => handle.disconnect()));
-  await manyTimes({ ...o, atOnce: 1 }, async (restore) => {
+  const restores = await manyTimes({ ...o, atOnce: 1 }, async (restore) => {
     const old = await Promise.all(pids.map(({ pid, kind }) => open(vm, kind, pid, signal)));
     const fresh = await Promise.all(
       Array.from({ length: streams - lasting }, (_, n) =>
@@ -120,7 +120,7 @@ export async function soakRestores(
   await vm.snapshots.delete('streaming', { signal });
   const running = await vm.commands.list({ signal });
   await Promise.all(running.map(({ pid }) => vm.commands.kill(pid, { signal })));
-  return { restores: o.count, streams, lastEndMs, nextExecMs, faults };
+  return { restores, streams, lastEndMs, nextExecMs, faults };
 }
 
 function kindOf(n: number): Kind {
