@@ -29,9 +29,21 @@ export class LogCapture implements AsyncDisposable {
   start(): this {
     const reader = new PcapReader();
     let stderr = '';
-    const tcpdump = ['tcpdump', '-i', `nflog:${LOG_GROUP}`, '-n', '-U', '--immediate-mode', '-w', '-'];
+    const tcpdump = [
+      'tcpdump',
+      '-i',
+      `nflog:${LOG_GROUP}`,
+      '-n',
+      '-U',
+      '--immediate-mode',
+      '-w',
+      '-',
+    ];
     // One that outlived us would keep the group from who comes after us.
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...tcpdump], { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...tcpdump], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: '/',
+    });
     this.#child = child;
     child.stdout.on('data', (chunk: Buffer) => {
       try {
