@@ -105,10 +105,7 @@ export async function soakRestores(
     const restoredAt = performance.now();
     for (const { what, code } of waits) {
       const leftMs = BOUND_MS - (performance.now() - restoredAt);
-      const told = await Promise.race([
-        code,
-        delay(Math.max(0, leftMs), 'nothing', { ref: false }),
-      ]);
+      const told = await within(code, Math.max(0, leftMs), 'nothing');
       if (told !== NAMED) faults.push(`restore ${restore}: ${what} was told ${told}`);
     }
     lastEndMs = Math.max(lastEndMs, performance.now() - restoredAt);
@@ -184,10 +181,21 @@ function waitsOf({ kind, handle }: Stream): { what: string; code: Promise<string
 
 /** Streams that do not answer in time. */
 async function muteAmong(streams: readonly Stream[]): Promise<string[]> {
-  const late = delay(DATA_MS, 'late', { ref: false });
   const ends = streams.map(async (stream) => {
-    const end = await Promise.race([converse(stream), late]);
+    const end = await within(converse(stream), DATA_MS, 'late');
     return end === 'late' ? [`a ${stream.kind}, ${stream.handle.pid}`] : [];
   });
   return (await Promise.all(ends)).flat();
+}
+
+/** What comes of it, or `otherwise` after that time. No timer is left that would hold on to it. */
+async function within<T, O>(work: Promise<T>, ms: number, otherwise: O): Promise<T | O> {
+  const over = new AbortController();
+  try {
+    const late = delay(ms, otherwise, { signal: over.signal });
+    late.catch(() => undefined); // called off
+    return await Promise.race([work, late]);
+  } finally {
+    over.abort();
+  }
 }
