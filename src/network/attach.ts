@@ -15,6 +15,7 @@ import {
 import { NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { step } from '../steps.ts';
 import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
+import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { isForwarding } from './setup.ts';
 import {
@@ -145,6 +146,18 @@ function takeAway(
   });
 }
 
+/** Gives rules again to VMs whose rules somebody has flushed; until then nothing of theirs gets anywhere. */
+export async function mendRules(
+  networks: readonly VmNetwork[],
+  o: { signal?: AbortSignal | undefined } = {},
+): Promise<void> {
+  if (networks.length === 0) return;
+  const [ruled, there] = [new Set(await new NftClient().taps(o)), new Set(await interfaces())];
+  for (const network of networks) {
+    if (there.has(network.tap) && !ruled.has(network.tap)) await addRules(network, o.signal);
+  }
+}
+
 /** Rules of taps that are not there: whose ever they were, they let nothing through any more. */
 async function sweepRules(): Promise<void> {
   const nft = new NftClient();
@@ -166,7 +179,8 @@ async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Pr
   } catch (error) {
     // The first VM since the boot, or since somebody flushed the ruleset; or an earlier VM's rules are left.
     if (!(error instanceof NetworkRulesError)) throw error;
-    if (!(await nft.ensureBase({ signal }))) await removeLeft(network.tap);
+    const isNew = await nft.ensureBase({ signal });
+    await (isNew ? raiseFlushGuard({ signal }) : removeLeft(network.tap));
     await nft.apply(addVm(network), { signal });
   }
 }

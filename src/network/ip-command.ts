@@ -32,6 +32,11 @@ export async function ipBatch(commands: readonly string[], o: IpCallOptions = {}
   await run(['-batch', '-'], `${commands.join('\n')}\n`, o);
 }
 
+/** @returns what `ip …` says. @throws as {@link ipBatch} */
+export async function ipText(args: readonly string[], o: IpCallOptions = {}): Promise<string> {
+  return run(args, '', o);
+}
+
 /** @returns what `ip -json …` says. @throws as {@link ipBatch} */
 export async function ipJson(args: readonly string[], o: IpCallOptions = {}): Promise<unknown> {
   const text = await run(['-json', ...args], '', o);

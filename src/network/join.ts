@@ -1,7 +1,7 @@
 /** A VM on the network, from its start to its end: tap, rules, entry and names together. */
 import { changePolicy, NftClient, type VmCounters, type VmNetwork } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
-import { attachVm, detachVm, removeTapsOf, stateKey, sweepTaps } from './attach.ts';
+import { attachVm, detachVm, mendRules, removeTapsOf, stateKey, sweepTaps } from './attach.ts';
 import {
   networkDir,
   readEntries,
@@ -131,7 +131,7 @@ export async function countersOf(network: VmNetwork): Promise<VmCounters | undef
 }
 
 /**
- * Takes away what is left of VMs that are gone, and sees to it that those that are there have names.
+ * Takes away what is left of VMs that are gone, and sees to it that those that are there have rules and names.
  * @returns names of the taps that were taken away
  */
 export async function sweepNetwork(
@@ -144,7 +144,12 @@ export async function sweepNetwork(
   for (const { vmId } of await readEntries(dir)) {
     if (!(await isWanted(vmId))) await removeEntry(dir, vmId);
   }
-  const [first] = await readEntries(dir);
+  const left = await readEntries(dir);
+  await mendRules(
+    left.map(({ network }) => network),
+    o,
+  );
+  const [first] = left;
   if (first === undefined) nudgeService(dir);
   else await syncService(dir, { vmId: first.vmId, ...o }).catch(() => undefined); // its log says why
   return gone;

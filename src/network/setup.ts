@@ -5,6 +5,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { NftClient } from '../../nft/index.ts';
 import { HostError, NetworkSetupError } from '../errors.ts';
+import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import { recall, remember, withHostNetwork } from './host-dir.ts';
 import { existingTaps } from './tap.ts';
 
@@ -16,6 +17,9 @@ net.ipv4.ip_forward = 1
 `;
 /** What forwarding was before us. */
 const FORWARDED_BEFORE = 'ip-forward-before';
+
+/** What keeps VMs shut in where the tables are flushed. */
+const FLUSH_GUARD = 'IPsec policies that block what no table has passed';
 
 /** One thing that was done, or need not be. */
 export interface SetupStep {
@@ -37,6 +41,7 @@ export async function setUpNetwork(
       what: 'nftables tables inet and netdev qmp_agent',
       changed: await new NftClient().ensureBase(o),
     },
+    { what: FLUSH_GUARD, changed: !(await hasFlushGuard(o)) && (await raiseFlushGuard(o)) },
   ]);
 }
 
@@ -60,7 +65,10 @@ export async function undoNetworkSetup(
     const nft = new NftClient();
     const had = await nft.hasBase(o);
     await nft.removeBase(o);
+    const hadGuard = await hasFlushGuard(o);
+    await lowerFlushGuard(o);
     return [
+      { what: FLUSH_GUARD, changed: hadGuard },
       { what: 'nftables tables inet and netdev qmp_agent', changed: had },
       { what: SYSCTL_FILE, changed: await removeSysctlFile() },
       { what: 'net.ipv4.ip_forward as it was', changed: await restoreForwarding() },

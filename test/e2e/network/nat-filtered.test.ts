@@ -232,6 +232,19 @@ describe('a VM', () => {
     );
   });
 
+  it('gets nowhere where somebody flushes the ruleset, and has its rules again by gc', async () => {
+    await world.run('nft', 'flush', 'ruleset');
+    const quick = (url: string) => `curl -s -m 3 ${url} >/dev/null; echo $?`;
+    const urls = [`http://${WEB}/`, `http://${LAN}/`, 'http://203.0.113.1/', 'http://10.210.0.2/'];
+    const tried = await world.agent('exec', 'two', '--', 'bash', '-c', urls.map(quick).join('\n'));
+    expect(tried).not.toContain('0\n');
+    await world.agent('gc');
+    expect(await fetched('two', 'http://web.test/', `http://${LAN}/`)).toEqual([
+      `${WEB}:80`,
+      REFUSED,
+    ]);
+  });
+
   it('whose owner is killed leaves nothing, once gc has run; nor do those that are removed', async () => {
     const run = world.start(
       'run',

@@ -37,10 +37,13 @@ it('a host that does not forward is refused, and set up by one call', async () =
     hint: expect.stringContaining('qmp-agent setup network'),
   });
   const changed = (steps: unknown) => (steps as { changed: boolean }[]).map((step) => step.changed);
-  expect(changed(first)).toEqual([true, true, true]);
-  expect(changed(second)).toEqual([false, false, false]);
-  expect(changed(undone)).toEqual([true, true, true]);
-  expect(changed(again)).toEqual([true, true, true]);
+  expect(changed(first)).toEqual([true, true, true, true]);
+  expect(changed(second)).toEqual([false, false, false, false]);
+  expect(changed(undone)).toEqual([true, true, true, true]);
+  expect(changed(again)).toEqual([true, true, true, true]);
+  expect(await host.run('ip', 'xfrm', 'policy')).toMatch(
+    /src 10\.210\.0\.0\/16 .*\n.*dir (in|fwd) action block/,
+  );
   expect(await taps()).toEqual([]);
 });
 
