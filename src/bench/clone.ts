@@ -21,6 +21,7 @@ const FLOOR_TIMEOUT_MS = 10_000;
 /** A template for the time of a run. */
 export async function openTemplate(
   options: BenchOptions,
+  more: { network?: 'nat-filtered' | undefined } = {},
 ): Promise<AsyncDisposable & { readonly name: string }> {
   const { paths } = options.vm;
   if (paths === undefined) throw new TypeError('a benchmark of clones needs the state directory');
@@ -29,6 +30,7 @@ export async function openTemplate(
   await createTemplate(name, {
     ...{ image, vcpus, memoryMib, diskMib, accel, machine, channel, qemuPath, paths },
     signal: options.signal,
+    ...more,
   });
   return {
     name,

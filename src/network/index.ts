@@ -12,6 +12,7 @@ export {
 } from './join.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
+export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export { rotatedLogPath } from './traffic/log-file.ts';
 export { routesInto } from './tap.ts';

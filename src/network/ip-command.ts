@@ -8,6 +8,8 @@ const MAX_OUTPUT_BYTES = 64 * 2 ** 20;
 
 /** What every call may be given. */
 export interface IpCallOptions {
+  /** Name of a network namespace to do it in. Default: our own. */
+  readonly namespace?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Default 10 000. */
   readonly timeoutMs?: number | undefined;
@@ -46,7 +48,8 @@ export async function ipJson(args: readonly string[], o: IpCallOptions = {}): Pr
 async function run(args: readonly string[], input: string, o: IpCallOptions): Promise<string> {
   o.signal?.throwIfAborted();
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const result = await execa('ip', args, {
+  const where = o.namespace === undefined ? [] : ['-netns', o.namespace];
+  const result = await execa('ip', [...where, ...args], {
     input,
     reject: false,
     timeout: timeoutMs,

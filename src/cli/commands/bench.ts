@@ -75,6 +75,12 @@ const BENCHES: readonly BenchEntry[] = [
     load: async () => (await import('../../bench/pool.ts')).benchPool,
   },
   {
+    name: 'net',
+    description: 'rules of one more VM beside 2, 200 and 1,000, and what a tap costs a clone',
+    runs: 10,
+    load: async () => (await import('../../bench/net.ts')).benchNet,
+  },
+  {
     name: 'density',
     description: 'memory and processor time of clones (--runs of them) that are idle at once',
     runs: 20,

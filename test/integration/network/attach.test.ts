@@ -144,3 +144,20 @@ it('what cannot be is refused by name, and leaves nothing', async () => {
   expect(await taps()).toEqual([]);
   expect(await ruleset()).not.toContain('qmpa');
 });
+
+it('a namespace full of rules, in which they are measured, is gone afterwards', async () => {
+  const [fewMs, manyMs] = (await host.module(`
+    const lab = await network.RulesLab.open({});
+    try {
+      for (const count of [2, 120]) {
+        await lab.fill(count, {});
+        say(await lab.addOne({}));
+      }
+    } finally {
+      await lab[Symbol.asyncDispose]();
+    }`)) as [number, number];
+  expect(fewMs).toBeGreaterThan(0);
+  expect(manyMs).toBeGreaterThan(0);
+  expect(await host.run('ip', 'netns')).not.toContain('qmp-agent-bench');
+  expect(await taps()).toEqual([]);
+});
