@@ -14,6 +14,7 @@ export interface EgressFlags {
   /** False: `--no-public`. */
   public?: boolean;
   deny?: string;
+  publish?: string[];
 }
 
 const GROUP =
@@ -47,6 +48,15 @@ export function addEgressOptions(command: Command): Command {
     )
     .option('--no-public', 'keep public addresses shut, whatever is named')
     .option('--deny <how>', 'reject what is denied at once, or drop it silently (default: reject)');
+}
+
+/** Ports of the host that lead to a new VM. */
+export function addPublishOption(command: Command): Command {
+  return command.option(
+    '-p, --publish <ports>',
+    'a TCP port of the host that leads to one of the VM: 8080:80, or 0.0.0.0:8080:80',
+    collect,
+  );
 }
 
 /** What they ask for; undefined: none was given. */

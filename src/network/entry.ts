@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import type { VmNetwork } from '../../nft/index.ts';
 import type { EgressOptions, VmPolicy } from './policy.ts';
+import type { PublishedTcpPort } from './publish.ts';
 
 const SCHEMA = 1;
 /** A policy with some thousand names. */
@@ -20,6 +21,8 @@ export interface NetworkEntry {
   readonly policy: VmPolicy;
   /** What the policy was made from. */
   readonly egress: EgressOptions;
+  /** Ports of the host that lead to it. */
+  readonly published: readonly PublishedTcpPort[];
   /** Where what it does is recorded. */
   readonly logPath: string;
 }

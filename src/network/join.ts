@@ -12,6 +12,7 @@ import {
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { makePolicy, type EgressOptions } from './policy.ts';
+import { parseAllPublished } from './publish.ts';
 import { nudgeService, syncService } from './service/start.ts';
 
 /** What {@link joinNetwork} is given. */
@@ -20,6 +21,8 @@ export interface JoinOptions {
   readonly vmId: string;
   readonly mac: string;
   readonly egress: EgressOptions;
+  /** As `parsePublished` reads them. */
+  readonly publish: readonly string[];
   /** CIDR that addresses are from. */
   readonly pool: string;
   /** Where what the VM does is recorded. */
@@ -35,12 +38,13 @@ export interface JoinOptions {
 export async function joinNetwork(o: JoinOptions): Promise<NetworkEntry> {
   const { runtimeDir, vmId, egress, logPath } = o;
   const policy = makePolicy(egress);
+  const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
   const network = await attachVm({
     ...{ vmId, mac: o.mac, pool: o.pool, policy: policy.rules, signal: o.signal },
     state: stateKey(runtimeDir),
   });
-  const entry = { vmId, network, policy, egress, logPath };
+  const entry = { vmId, network, policy, egress, published, logPath };
   try {
     await writeEntry(networkDir(runtimeDir), entry);
   } catch (error) {

@@ -76,6 +76,11 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    * addresses.
    */
   egress?: EgressRequest | undefined;
+  /**
+   * With `nat-filtered`: TCP ports of the host that lead to ports of the guest, `8080:80`, or
+   * `0.0.0.0:8080:80`. Bound to the host's loopback where no address is given. Default none.
+   */
+  publish?: readonly string[] | undefined;
   /** Guest hostname. Default: the name, else the id. */
   hostname?: string | undefined;
   /** Extra words for the kernel command line (diagnosis and tests). Default none. */
@@ -107,6 +112,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   network?: NetworkMode | undefined;
   /** As `VmCreateOptions.egress`. Default: the template's. */
   egress?: EgressRequest | undefined;
+  /** As `VmCreateOptions.publish`; a template has none. */
+  publish?: readonly string[] | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
   /**

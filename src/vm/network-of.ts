@@ -54,7 +54,12 @@ export async function takePlace(
   if (config.network !== 'nat-filtered') return undefined;
   const { network } = await joinNetwork({
     ...{ vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal },
-    ...{ egress: config.egress ?? {}, pool: DEFAULT_POOL, logPath: files.networkLogPath },
+    ...{
+      egress: config.egress ?? {},
+      publish: config.publish ?? [],
+      pool: DEFAULT_POOL,
+      logPath: files.networkLogPath,
+    },
   });
   return network;
 }

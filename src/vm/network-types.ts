@@ -31,6 +31,8 @@ export interface NetworkInfo {
   readonly tap?: string | undefined;
   readonly guestAddress?: string | undefined;
   readonly gatewayAddress?: string | undefined;
+  /** Ports of the host that lead to it: `127.0.0.1:8080 -> 80`. */
+  readonly published?: readonly string[] | undefined;
   /** Of the VM, since it started. */
   readonly sent?: TrafficCount | undefined;
   readonly received?: TrafficCount | undefined;

@@ -38,6 +38,8 @@ export interface VmConfig {
   readonly network?: NetworkMode | undefined;
   /** What it may reach with a tap, as it was made; presets are names by now. */
   readonly egress?: EgressOptions | undefined;
+  /** Ports of the host that lead to it, with a tap. */
+  readonly publish?: readonly string[] | undefined;
   /** Asked for by the caller; undefined: a random one at each start. */
   readonly cid?: number | undefined;
   readonly hostname: string;

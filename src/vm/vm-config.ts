@@ -10,7 +10,12 @@ import {
 } from '../config/schema.ts';
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
-import { makePolicy, resolveEgress, type EgressRequest } from '../network/index.ts';
+import {
+  makePolicy,
+  parseAllPublished,
+  resolveEgress,
+  type EgressRequest,
+} from '../network/index.ts';
 import { NETWORK_MODES, type NetworkMode } from '../network/mode.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
@@ -46,6 +51,7 @@ export interface CheckedOptions {
   readonly cid: number | undefined;
   readonly network: NetworkMode;
   readonly egress: EgressRequest | undefined;
+  readonly publish: readonly string[] | undefined;
   readonly hostname: string | undefined;
   readonly kernelArgs: readonly string[];
   readonly qemuPath: string;
@@ -66,6 +72,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   channel: true,
   network: true,
   egress: true,
+  publish: true,
   hostname: true,
   kernelArgs: true,
   persistent: true,
@@ -84,6 +91,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   diskQuotaMib: true,
   network: true,
   egress: true,
+  publish: true,
   cid: true,
   paused: true,
   qemuPath: true,
@@ -189,8 +197,9 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
     cid: o.cid === undefined ? undefined : wholeNumber('vm.cid', o.cid, CID.min, CID.max),
-    network: oneOf('vm.network', o.network ?? defaultNetwork(o), NETWORK_MODES),
+    network: oneOf('vm.network', o.network ?? impliedNetwork(o) ?? DEFAULT_NETWORK, NETWORK_MODES),
     egress: checkEgress(o),
+    publish: o.publish,
     hostname: o.hostname,
     kernelArgs,
     qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
@@ -221,6 +230,7 @@ export async function resolveConfig(
     cid: o.cid,
     network: o.network,
     egress: o.egress && (await resolveEgress(o.egress)),
+    publish: o.publish,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     kernelArgs: o.kernelArgs,
     qemuPath: o.qemuPath,
@@ -242,23 +252,28 @@ export function hostnameFrom(name: string): string {
   return name.replaceAll('_', '-').replace(/[.-]+$/, '');
 }
 
-/** Who says what is to be reached wants a network. */
-function defaultNetwork({ egress }: VmCreateOptions): NetworkMode {
-  return egress === undefined ? DEFAULT_NETWORK : 'nat-filtered';
+/** Who says what is to be reached, or from where, wants a network. */
+export function impliedNetwork({
+  egress,
+  publish,
+}: Pick<VmCloneOptions, 'egress' | 'publish'>): NetworkMode | undefined {
+  return egress === undefined && (publish ?? []).length === 0 ? undefined : 'nat-filtered';
 }
 
 /** What is asked for makes a policy, and there is something that it rules. @throws ConfigError */
-function checkEgress({
-  network,
-  egress,
-}: Pick<VmCloneOptions, 'network' | 'egress'>): EgressRequest | undefined {
-  if (egress === undefined) return undefined;
-  makePolicy(egress);
-  if (network === undefined || network === 'nat-filtered') return egress;
-  throw new ConfigError(`the network ${network} has no policy`, {
-    field: 'vm.egress',
-    value: egress,
-    hint: 'Take the network nat-filtered, or leave out what it may reach.',
+function checkEgress(
+  o: Pick<VmCloneOptions, 'network' | 'egress' | 'publish'>,
+): EgressRequest | undefined {
+  const { network, egress, publish = [] } = o;
+  makePolicy(egress ?? {});
+  parseAllPublished(publish);
+  if (impliedNetwork(o) === undefined || network === undefined || network === 'nat-filtered')
+    return egress;
+  const field = egress === undefined ? 'vm.publish' : 'vm.egress';
+  throw new ConfigError(`the network ${network} has no policy and no ports`, {
+    field,
+    value: egress ?? publish,
+    hint: 'Take the network nat-filtered, or leave out what it may reach and what is published.',
   });
 }
 

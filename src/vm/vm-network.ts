@@ -40,6 +40,9 @@ export class VmNetworkControl implements NetworkApi {
     const byRule = new Map(counters?.byRule);
     return {
       ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
+      published: entry.published.map(
+        ({ hostAddress, hostPort, guestPort }) => `${hostAddress}:${hostPort} -> ${guestPort}`,
+      ),
       sent: counters?.sent,
       received: counters?.received,
       denied: counters?.denied,

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
 interface CloneFlags extends EgressFlags {
@@ -22,7 +22,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
   command.addOption(diskQuotaOption()).addOption(networkOption('the template’s'));
-  addEgressOptions(addNameOption(command));
+  addPublishOption(addEgressOptions(addNameOption(command)));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {
@@ -33,6 +33,7 @@ async function clone(context: CliContext, template: string, flags: CloneFlags): 
     hostname,
     paused,
     egress: egressOf(flags),
+    publish: flags.publish,
     persistent: true,
   };
   const vm = await Vm.fromTemplate(template, options);

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { loadVm, vmOptions } from '../vm-access.ts';
 
@@ -17,7 +17,7 @@ export function registerCreate(program: Command, context: CliContext): void {
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
     .action((flags: CreateFlags) => create(context, flags));
-  addEgressOptions(addNameOption(addVmOptions(command)));
+  addPublishOption(addEgressOptions(addNameOption(addVmOptions(command))));
 }
 
 async function create(context: CliContext, flags: CreateFlags): Promise<void> {
@@ -26,6 +26,7 @@ async function create(context: CliContext, flags: CreateFlags): Promise<void> {
   const vm = await Vm.create({
     ...vmOptions(context, flags.name),
     egress: egressOf(flags),
+    publish: flags.publish,
     persistent: true,
   }).finally(() => spinner.stop());
   try {

@@ -73,6 +73,7 @@ function printFacts(context: CliContext, info: NetworkInfo): void {
   context.print(
     `guest    ${info.guestAddress ?? '-'}, gateway and resolver ${info.gatewayAddress ?? '-'}`,
   );
+  for (const port of info.published ?? []) context.print(`port     ${port}`);
   const { denyDomains = [], denial = 'reject' } = info.egress ?? {};
   context.print(`denials  ${denial === 'reject' ? 'are told at once' : 'are silent'}`);
   if (denyDomains.length > 0) context.print(`names    not answered: ${denyDomains.join(', ')}`);

@@ -19,6 +19,7 @@ import { EventStream } from '../../events.ts';
 import { tryLock } from '../../with-lock.ts';
 import { LogCapture } from '../traffic/capture.ts';
 import { TrafficLogs } from '../traffic/logs.ts';
+import { PortForwards } from './port-forwards.ts';
 import { serviceSocket } from './start.ts';
 
 /** It ends after so long without a VM. */
@@ -42,6 +43,7 @@ export class NetworkService implements AsyncDisposable {
   readonly #resolver: Resolver;
   readonly #lock: AsyncDisposable;
   readonly #nft = new NftClient();
+  readonly #forwards = new PortForwards();
   readonly #logs: TrafficLogs;
   readonly #capture: LogCapture;
   readonly #served = new Map<string, NetworkEntry>();
@@ -115,6 +117,7 @@ export class NetworkService implements AsyncDisposable {
     this.#server.close();
     await rm(serviceSocket(this.#o.dir), { force: true });
     await this.#syncing;
+    await this.#forwards[Symbol.asyncDispose]();
     await this.#resolver[Symbol.asyncDispose]();
     await this.#capture[Symbol.asyncDispose]();
     await this.#logs.settle();
@@ -153,6 +156,7 @@ export class NetworkService implements AsyncDisposable {
     for (const [id, { network }] of this.#served) {
       const now = wanted.get(id)?.network;
       if (now?.tap === network.tap && now.gatewayAddress === network.gatewayAddress) continue;
+      await this.#forwards.remove(id);
       await this.#resolver.remove(id);
       this.#logs.remove(id);
       this.#served.delete(id);
@@ -166,7 +170,7 @@ export class NetworkService implements AsyncDisposable {
     const known = this.#served.get(vmId);
     if (isDeepStrictEqual(known, entry)) return;
     try {
-      if (known === undefined) await this.#resolver.add(clientOf(entry));
+      if (known === undefined) await this.#add(entry);
       else this.#resolver.change(vmId, policyOf(entry));
       this.#served.set(vmId, entry);
       await this.#logs.set(entry);
@@ -175,6 +179,17 @@ export class NetworkService implements AsyncDisposable {
       const message = error instanceof Error ? error.message : String(error);
       if (this.#failures.get(vmId) !== message) this.#o.say(`VM ${vmId}: ${message}`);
       this.#failures.set(vmId, message);
+    }
+  }
+
+  async #add(entry: NetworkEntry): Promise<void> {
+    const { vmId, network, published } = entry;
+    await this.#resolver.add(clientOf(entry));
+    try {
+      await this.#forwards.add(vmId, network.guestAddress, published);
+    } catch (error) {
+      await this.#resolver.remove(vmId); // all of it is tried again
+      throw error;
     }
   }
 

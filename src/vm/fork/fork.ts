@@ -108,6 +108,7 @@ async function enterAll(
       ...vm.config,
       accel,
       cid: undefined,
+      publish: undefined, // the host has each port once, and the original has it
       hostname: hostnameFrom(child.name ?? child.id),
       persistent,
       template: {

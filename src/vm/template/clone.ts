@@ -18,7 +18,7 @@ import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
 import { step } from '../../steps.ts';
-import { checkCloneOptions, hostnameFrom, quotaBytesOf } from '../vm-config.ts';
+import { checkCloneOptions, hostnameFrom, impliedNetwork, quotaBytesOf } from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { differenceOf, madeHere } from './fit.ts';
 import { templateFiles, type TemplateManifest } from './manifest.ts';
@@ -83,6 +83,7 @@ async function enter(
   const config = {
     ...cloneConfig(template, id, options),
     egress: options.egress ? await resolveEgress(options.egress) : template.manifest.config.egress,
+    publish: options.publish,
   };
   await requireFit(template, config.qemuPath);
   const record = firstRecord(id, options.name, config);
@@ -111,7 +112,7 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
 
 /** @throws TemplateError it has no device for it */
 function cloneNetwork({ name, config }: TemplateManifest, o: VmCloneOptions): VmConfig['network'] {
-  const wanted = o.network ?? (o.egress === undefined ? undefined : 'nat-filtered');
+  const wanted = o.network ?? impliedNetwork(o);
   if (config.network !== undefined) return wanted ?? config.network;
   if (wanted === undefined || wanted === 'isolated') return undefined;
   const what = 'a network device, and was made when VMs had none';

@@ -232,6 +232,37 @@ describe('a VM', () => {
     );
   });
 
+  it('has ports of the host lead to it, on the host’s loopback', async () => {
+    await expect(
+      world.agent('create', '--name', 'taken', '-p', '8080:8080', '-p', '80:80'),
+    ).rejects.toThrow('127.0.0.1:80 cannot be published: another program has it');
+    await world.agent('create', '--name', 'server', '-p', '8080:8000');
+    expect((await info('server')).published).toEqual(['127.0.0.1:8080 -> 8000']);
+    const serve = 'echo hello >/tmp/x; cd /tmp; exec python3 -m http.server >/dev/null 2>&1';
+    await world.agent(
+      'exec',
+      'server',
+      '--',
+      'bash',
+      '-c',
+      `(${serve}) </dev/null >/dev/null 2>&1 &`,
+    );
+    await vi.waitFor(
+      async () => {
+        expect(await world.run('curl', '-sS', '-m', '20', 'http://127.0.0.1:8080/x')).toBe(
+          'hello\n',
+        );
+      },
+      { timeout: 30_000 * SCALE, interval: 500 },
+    );
+    await expect(
+      world.run('curl', '-sS', '-m', '5', 'http://203.0.113.1:8080/x'),
+    ).rejects.toThrow();
+    await world.agent('remove', '--force', 'server');
+    await expect(world.run('curl', '-sS', '-m', '5', 'http://127.0.0.1:8080/x')).rejects.toThrow();
+    expect((await world.traces()).taps).toHaveLength(2);
+  });
+
   it('gets nowhere where somebody flushes the ruleset, and has its rules again by gc', async () => {
     await world.run('nft', 'flush', 'ruleset');
     const quick = (url: string) => `curl -s -m 3 ${url} >/dev/null; echo $?`;
