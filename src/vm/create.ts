@@ -14,7 +14,7 @@ import { reapAbandoned, removeVm } from './gc.ts';
 import { growDisk } from './grow-disk.ts';
 import { bringUpNetwork } from './guest-network.ts';
 import { newVmId } from './ids.ts';
-import { namesAnswered, takePlace } from './network-of.ts';
+import { givePlaceBack, NamesWait, takePlace } from './network-of.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
 import { LiveVm, type LaunchContext } from './live-vm.ts';
@@ -140,8 +140,7 @@ export async function launchAndBoot(o: {
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const onNetwork = { id, files, config };
   const place = await takePlace(onNetwork, o.signal);
-  const names = namesAnswered(onNetwork, { signal: o.signal }); // beside the boot
-  names.catch(() => undefined); // told below, where the rest has gone well
+  using names = new NamesWait(onNetwork, o.signal);
   const live = await LiveVm.launch({
     id,
     paths: files,
@@ -154,6 +153,9 @@ export async function launchAndBoot(o: {
       record = { ...record, run };
       await writeRecord(files, record);
     },
+  }).catch(async (error: unknown) => {
+    await givePlaceBack(id, files).catch(() => undefined); // gc will
+    throw error;
   });
   try {
     o.onProgress?.('boot');
@@ -164,13 +166,14 @@ export async function launchAndBoot(o: {
     const { signal } = o;
     if (isBoot) await growDisk(live, config, { id, signal });
     if (isBoot) await bringUpNetwork(live, config, { id, files, signal }); // what goes on from frozen files has it
-    await names;
+    await names.answered;
     step(operation, 'record', id);
     record = { ...record, state: 'running' };
     await writeRecord(files, record);
   } catch (error) {
     await kill(live).catch(() => undefined);
     await live.release();
+    await givePlaceBack(id, files).catch(() => undefined); // gc will
     throw error;
   }
   const readyMs = Math.round(performance.now() - startedAt);

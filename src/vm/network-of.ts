@@ -12,6 +12,7 @@ import {
 } from '../network/index.ts';
 import { planNetwork, type NetworkPlan } from '../network/mode.ts';
 import { macOf } from '../network/nic.ts';
+import { eitherSignal } from './abort.ts';
 import type { VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
@@ -64,13 +65,26 @@ export async function takePlace(
   return network;
 }
 
-/** Resolves when a VM that has a tap can look up names. @throws NetworkSetupError, TimeoutError */
-export async function namesAnswered(
-  { id, files, config }: VmOnNetwork,
-  o: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined },
-): Promise<void> {
-  if (config.network === 'nat-filtered')
-    await awaitNames({ vmId: id, runtimeDir: runtimeDirOf(files) }, o);
+/** The wait for a VM's names to be answered, which goes on beside its start and ends with it. */
+export class NamesWait implements Disposable {
+  readonly #over = new AbortController();
+  /** Resolves when they are, at once where the VM has no tap. @throws NetworkSetupError, TimeoutError */
+  readonly answered: Promise<void>;
+
+  constructor({ id, files, config }: VmOnNetwork, signal: AbortSignal | undefined) {
+    this.answered =
+      config.network === 'nat-filtered'
+        ? awaitNames(
+            { vmId: id, runtimeDir: runtimeDirOf(files) },
+            { signal: eitherSignal(this.#over.signal, signal) },
+          )
+        : Promise.resolve();
+    this.answered.catch(() => undefined); // who starts the VM hears of it, where it gets that far
+  }
+
+  [Symbol.dispose](): void {
+    this.#over.abort(new Error('the start is over'));
+  }
 }
 
 /** A guest that goes back to an earlier state has none of the connections that it has now. */

@@ -6,7 +6,7 @@ import type { WaitOptions } from '../api.ts';
 import { killStrays } from '../gc.ts';
 import { wrongState } from '../find-vm.ts';
 import { LiveVm } from '../live-vm.ts';
-import { namesAnswered, takePlace } from '../network-of.ts';
+import { NamesWait, takePlace } from '../network-of.ts';
 import { isAlive } from '../process-identity.ts';
 import { kill } from '../shutdown.ts';
 import type { VmInside } from '../vm-inside.ts';
@@ -39,6 +39,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   await killStrays(id); // of a suspend or a resume whose process died
   step('resume', 'launch', id);
   const place = await takePlace(vm, signal);
+  using names = new NamesWait(vm, signal);
   const live = await LiveVm.launch({
     id,
     place,
@@ -55,7 +56,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
     step('resume', 'commit', id);
     // From a QEMU that is dead already nothing can go on; from what is saved it can.
     if (!isAlive(live.process.identity)) throw await diedTooSoon(id, live);
-    await namesAnswered(vm, { signal });
+    await names.answered;
     await vm.write({ state: 'paused', run: { ...live.run, parked: true } });
   } catch (error) {
     await kill(live).catch(() => undefined);
