@@ -133,8 +133,12 @@ export class Starter {
   become(plan: ExecPlan): Spawned | undefined {
     const script = starterScript({ ...plan, from: this.#env });
     if (script === undefined) return undefined;
+    try {
+      writeSync(this.#scriptFd, script);
+    } catch {
+      return undefined; // it has just died: EPIPE
+    }
     this.#isOver = true;
-    writeSync(this.#scriptFd, script);
     const { stdin, ...outputs } = this.#pipes;
     setTimeout(() => {
       closeSync(this.#scriptFd);
@@ -178,7 +182,7 @@ export class StarterStock {
     if (starter?.fits(plan) !== true) return undefined;
     if (!this.#isPlain(plan)) return undefined;
     const spawned = starter.become(plan);
-    if (spawned) this.#waiting = undefined;
+    if (spawned) this.#waiting = undefined; // else it is ended by the next `prepare`, or serves another
     return spawned;
   }
 
@@ -231,7 +235,8 @@ export function starterScript(o: {
   if (program === '' || program.startsWith('-')) return undefined;
   const set = Object.entries(env).filter(([name, value]) => from[name] !== value || isShells(name));
   const gone = Object.keys(from).filter((name) => !(name in env));
-  const names = [...set.map(([name]) => name), ...gone];
+  // Of all, not only of what differs: the shell hands on its own values of some, and drops others.
+  const names = Object.keys({ ...from, ...env });
   if (!names.every((name) => /^[A-Za-z_]\w*$/.test(name) && !SHELL_VARIABLES.has(name)))
     return undefined;
   if (![...argv, ...set.map(([, value]) => value)].every(isPlain)) return undefined;

@@ -135,6 +135,8 @@ export type NftObject =
 /** One command. */
 export type NftCommand =
   | { readonly add: NftObject }
+  /** As `add`, and an error where it is there already. */
+  | { readonly create: { readonly chain: ChainObject } }
   | { readonly delete: NftObject }
   | { readonly flush: { readonly chain: Named } | { readonly set: Named } };
 

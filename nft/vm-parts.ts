@@ -57,7 +57,7 @@ export function deviceChain(tap: string): NftCommand[] {
   const name = chainOfDevice(tap);
   return [
     {
-      add: {
+      create: {
         chain: {
           ...netdev(name),
           type: 'filter',

@@ -1,5 +1,5 @@
 /** Flags that say what a VM may reach. */
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import type { EgressRequest } from '../network/index.ts';
 import { collect } from './config-flags.ts';
 
@@ -47,7 +47,12 @@ export function addEgressOptions(command: Command): Command {
       collect,
     )
     .option('--no-public', 'keep public addresses shut, whatever is named')
-    .option('--deny <how>', 'reject what is denied at once, or drop it silently (default: reject)');
+    .addOption(
+      new Option(
+        '--deny <how>',
+        'reject what is denied at once, or drop it silently (default: reject)',
+      ).choices(['reject', 'drop']),
+    );
 }
 
 /** Ports of the host that lead to a new VM. */

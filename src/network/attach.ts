@@ -7,12 +7,11 @@ import {
   addVm,
   checkVm,
   NftClient,
-  remainsOf,
   removeVm,
   type NetworkPolicy,
   type VmNetwork,
 } from '../../nft/index.ts';
-import { NetworkRulesError, NetworkSetupError } from '../errors.ts';
+import { HostError, NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { step } from '../steps.ts';
 import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
@@ -27,6 +26,9 @@ import {
   removeTap,
   type TapOwner,
 } from './tap.ts';
+
+/** How often rules are looked at anew that change under the look. */
+const MAX_TRIES = 3;
 
 /** What {@link attachVm} is given. */
 export interface AttachOptions {
@@ -90,34 +92,43 @@ export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
 
 /**
  * Takes all of it back; no error where it is gone. The tap is the last to go: as long as it is there, no
- * other VM can have its name, and what its group sends is dropped without rules.
+ * other VM can have its name, and what its group sends is dropped without rules. What is there of rules is
+ * read and not remembered: whoever wrote it down may have died before he did.
  */
-export async function detachVm(network: VmNetwork, vmId: string): Promise<void> {
-  if ((await ownerOf(network.tap))?.vmId !== vmId) return; // gone, and another VM may have it by now
-  step('network.detach', 'rules', vmId);
-  try {
-    await new NftClient().apply(removeVm(remainsOf(network))).catch(ignoreGone);
-  } finally {
-    step('network.detach', 'tap', vmId);
-    await removeTap(network.tap); // whatever is wrong with the rules: gc takes those without a tap
-  }
+export async function detachVm({ tap }: VmNetwork, vmId: string): Promise<void> {
+  await withHostNetwork(undefined, async () => {
+    const owner = await ownerOf(tap);
+    const isThere = (await interfaces()).includes(tap);
+    if (isThere && owner?.vmId !== vmId) return; // another VM has it by now
+    step('network.detach', 'rules', vmId);
+    try {
+      await removeLeft(tap);
+    } finally {
+      step('network.detach', 'tap', vmId);
+      await removeTap(tap); // whatever is wrong with the rules: gc takes those without a tap
+    }
+  });
 }
 
 /**
  * Takes away taps and rules of VMs that are gone.
- * @param isWanted whether this VM of the state directory still has its tap
+ * @param judge calls `takeAway` where this VM of the state directory does not need its tap any more, while
+ *   nobody can start it
  * @returns names of the taps
  */
 export async function sweepTaps(
   state: string,
-  isWanted: (vmId: string) => Promise<boolean>,
+  judge: (vmId: string, takeAway: () => Promise<boolean>) => Promise<boolean>,
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<string[]> {
-  const mine = (await existingTaps(o)).filter(({ owner }) => owner?.state === state);
   const gone: string[] = [];
-  for (const { tap, owner } of mine) {
-    if (owner === undefined || (await isWanted(owner.vmId))) continue;
-    if (await takeAway(tap, owner, o)) gone.push(tap);
+  for (const { tap, owner } of await existingTaps(o)) {
+    if (owner !== undefined && owner.state !== state) continue;
+    const isGone =
+      owner === undefined
+        ? await takeAway(tap, undefined, o) // its maker, who holds the lock until it is somebody's, died
+        : await judge(owner.vmId, () => takeAway(tap, owner, o));
+    if (isGone) gone.push(tap);
   }
   await sweepRules();
   return gone;
@@ -132,38 +143,64 @@ export async function removeTapsOf(owner: TapOwner): Promise<void> {
   }
 }
 
-/** @returns whether it was there */
+/** @returns whether it was there, and this VM's */
 function takeAway(
   tap: string,
-  { vmId }: TapOwner,
+  owner: TapOwner | undefined,
   o: { signal?: AbortSignal | undefined },
 ): Promise<boolean> {
   return withHostNetwork(o.signal, async () => {
-    if ((await ownerOf(tap))?.vmId !== vmId) return false; // another VM has it by now
+    const isThere = (await interfaces()).includes(tap);
+    if (!isThere || (await ownerOf(tap))?.vmId !== owner?.vmId) return false;
     await removeLeft(tap);
     await removeTap(tap, o);
     return true;
   });
 }
 
-/** Gives rules again to VMs whose rules somebody has flushed; until then nothing of theirs gets anywhere. */
+/**
+ * Gives rules again to VMs whose rules somebody has flushed; until then nothing of theirs gets anywhere.
+ * @param networkOf what a VM's rules are now
+ */
 export async function mendRules(
-  networks: readonly VmNetwork[],
+  vmIds: readonly string[],
+  networkOf: (vmId: string) => Promise<VmNetwork | undefined>,
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
-  if (networks.length === 0) return;
-  const [ruled, there] = [new Set(await new NftClient().taps(o)), new Set(await interfaces())];
-  for (const network of networks) {
-    if (there.has(network.tap) && !ruled.has(network.tap)) await addRules(network, o.signal);
+  if (vmIds.length === 0) return;
+  const nft = new NftClient();
+  const ruled = new Set((await nft.hasBase(o)) ? await nft.taps(o) : []);
+  for (const vmId of vmIds) {
+    const known = await networkOf(vmId);
+    if (known === undefined || ruled.has(known.tap)) continue;
+    await withHostNetwork(o.signal, async () => {
+      const network = await networkOf(vmId);
+      if (network === undefined || (await ownerOf(network.tap))?.vmId !== vmId) return;
+      await rebuildRules(network, o);
+    });
   }
+}
+
+/** Puts a VM's rules in the place of whatever there is of its tap, at one instant. Under the host's lock. */
+export async function rebuildRules(
+  network: VmNetwork,
+  o: { signal?: AbortSignal | undefined } = {},
+): Promise<void> {
+  const nft = new NftClient();
+  if (await nft.ensureBase(o)) await raiseFlushGuard(o);
+  const left = (await nft.remains()).filter(({ tap }) => tap === network.tap);
+  await nft.applyTimed([...left.flatMap(removeVm), ...addVm(network)], o);
 }
 
 /** Rules of taps that are not there: whose ever they were, they let nothing through any more. */
 async function sweepRules(): Promise<void> {
   const nft = new NftClient();
   const there = new Set(await interfaces());
-  const stale = (await nft.taps()).filter((tap) => !there.has(tap));
-  if (stale.length === 0) return;
+  const taps = await nft.taps().catch((error: unknown) => {
+    if (error instanceof HostError) return []; // no nft, or no right to look: none of it is ours then
+    throw error;
+  });
+  if (taps.every((tap) => there.has(tap))) return;
   await withHostNetwork(undefined, async () => {
     const now = new Set(await interfaces());
     for (const remains of await nft.remains()) {
@@ -172,24 +209,29 @@ async function sweepRules(): Promise<void> {
   });
 }
 
+/** The fast way, which fails where anything is there of an earlier VM, or the tables are not. */
 async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
-  const nft = new NftClient();
   try {
-    await nft.apply(addVm(network), { signal });
+    await new NftClient().apply(addVm(network), { signal });
   } catch (error) {
-    // The first VM since the boot, or since somebody flushed the ruleset; or an earlier VM's rules are left.
     if (!(error instanceof NetworkRulesError)) throw error;
-    const isNew = await nft.ensureBase({ signal });
-    await (isNew ? raiseFlushGuard({ signal }) : removeLeft(network.tap));
-    await nft.apply(addVm(network), { signal });
+    await rebuildRules(network, { signal });
   }
 }
 
 /** Whatever rules there are of a tap. */
 async function removeLeft(tap: string): Promise<void> {
   const nft = new NftClient();
-  for (const remains of await nft.remains()) {
-    if (remains.tap === tap) await nft.apply(removeVm(remains)).catch(ignoreGone);
+  for (let tries = 1; ; tries++) {
+    const left = (await nft.remains()).filter((remains) => remains.tap === tap);
+    if (left.length === 0) return;
+    try {
+      return await nft.apply(left.flatMap(removeVm));
+    } catch (error) {
+      // An address has timed out since we looked.
+      const isGone = error instanceof NetworkRulesError && error.reason === 'missing';
+      if (!isGone || tries === MAX_TRIES) throw error;
+    }
   }
 }
 

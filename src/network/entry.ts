@@ -21,6 +21,8 @@ export interface NetworkEntry {
   readonly policy: VmPolicy;
   /** What the policy was made from. */
   readonly egress: EgressOptions;
+  /** The policy was being changed: the kernel may have the old one or the new one. */
+  readonly isChanging?: true | undefined;
   /** Ports of the host that lead to it. */
   readonly published: readonly PublishedTcpPort[];
   /** Where what it does is recorded. */

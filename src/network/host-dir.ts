@@ -2,7 +2,7 @@
  * What all processes on a host have to agree on, whichever state directories they work with: interfaces
  * and rules are the host's.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MAX_GENERATION } from '../../nft/index.ts';
 import { HostError } from '../errors.ts';
@@ -37,7 +37,8 @@ export async function nextGeneration(): Promise<number> {
   const path = join(HOST_DIR, 'generation');
   const last = Number(await readFile(path, 'utf8').catch(() => '0'));
   const next = Number.isInteger(last) && last >= 0 ? (last + 1) % (MAX_GENERATION + 1) : 0;
-  await writeFile(path, String(next));
+  await writeFile(`${path}.new`, String(next));
+  await rename(`${path}.new`, path);
   return next;
 }
 

@@ -1,7 +1,15 @@
 /** A VM on the network, from its start to its end: tap, rules, entry and names together. */
 import { changePolicy, NftClient, type VmCounters, type VmNetwork } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
-import { attachVm, detachVm, mendRules, removeTapsOf, stateKey, sweepTaps } from './attach.ts';
+import {
+  attachVm,
+  detachVm,
+  mendRules,
+  rebuildRules,
+  removeTapsOf,
+  stateKey,
+  sweepTaps,
+} from './attach.ts';
 import {
   networkDir,
   readEntries,
@@ -13,6 +21,7 @@ import {
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { makePolicy, type EgressOptions } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
+import { existingTaps } from './tap.ts';
 import { nudgeService, syncService } from './service/start.ts';
 
 /** What {@link joinNetwork} is given. */
@@ -80,41 +89,50 @@ export async function leaveNetwork(runtimeDir: string, vmId: string): Promise<vo
 
 /** The guest goes back to an earlier state: none of its connections is its own any more. */
 export async function cutConnections(runtimeDir: string, vmId: string): Promise<void> {
-  await change(runtimeDir, vmId, async (entry) => {
-    const generation = await withHostNetwork(undefined, nextGeneration);
-    return { ...entry, network: { ...entry.network, generation } };
-  });
+  await change(runtimeDir, vmId, (before) => before, { renew: true });
 }
 
 /**
- * Gives a VM another policy at one instant. Connections that it still allows live on, all others are cut.
+ * Gives a VM another policy at one instant. Connections that it still allows live on, all others are cut. Its
+ * names follow when the service has been told ({@link awaitNames}).
  * @throws NetworkSetupError the VM has no tap; ConfigError; NetworkRulesError: the old policy holds then
  */
 export async function changeEgress(
   runtimeDir: string,
   vmId: string,
-  change_: (before: EgressOptions) => EgressOptions,
+  make: (before: EgressOptions) => EgressOptions,
 ): Promise<NetworkEntry> {
-  const entry = await change(runtimeDir, vmId, (before) => {
-    const egress = change_(before.egress);
+  return change(runtimeDir, vmId, (before) => {
+    const egress = make(before.egress);
     const policy = makePolicy(egress, before.policy);
-    const network = { ...before.network, policy: policy.rules };
-    return Promise.resolve({ ...before, egress, policy, network });
+    return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });
-  await awaitNames({ runtimeDir, vmId });
-  return entry;
 }
 
+/**
+ * What is to be is written down before it is: where somebody dies in between, or the disk is full afterwards,
+ * nobody knows which of the two the kernel has, and the next change begins with rules that are made anew.
+ */
 async function change(
   runtimeDir: string,
   vmId: string,
-  make: (before: NetworkEntry) => Promise<NetworkEntry>,
+  make: (before: NetworkEntry) => NetworkEntry,
+  o: { renew?: boolean } = {},
 ): Promise<NetworkEntry> {
   const dir = networkDir(runtimeDir);
   const before = await requireEntry(runtimeDir, vmId);
-  const after = await make(before);
-  await new NftClient().apply(changePolicy(before.network, after.network));
-  await writeEntry(dir, after);
+  const wanted = make(before);
+  const isUnsure = before.isChanging === true;
+  const renewed = async (entry: NetworkEntry): Promise<NetworkEntry> => {
+    const generation = await withHostNetwork(undefined, nextGeneration);
+    return { ...entry, network: { ...entry.network, generation } };
+  };
+  const after = o.renew === true || isUnsure ? await renewed(wanted) : wanted;
+  const { lastId } = after.policy;
+  await writeEntry(dir, { ...before, policy: { ...before.policy, lastId }, isChanging: true });
+  if (isUnsure) await withHostNetwork(undefined, () => rebuildRules(after.network));
+  else await new NftClient().apply(changePolicy(before.network, after.network));
+  await writeEntry(dir, { ...after, isChanging: undefined });
   nudgeService(dir);
   return after;
 }
@@ -136,25 +154,34 @@ export async function countersOf(network: VmNetwork): Promise<VmCounters | undef
 
 /**
  * Takes away what is left of VMs that are gone, and sees to it that those that are there have rules and names.
+ * @param judge as of `sweepTaps`
  * @returns names of the taps that were taken away
  */
 export async function sweepNetwork(
   runtimeDir: string,
-  isWanted: (vmId: string) => Promise<boolean>,
+  judge: (vmId: string, takeAway: () => Promise<boolean>) => Promise<boolean>,
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<string[]> {
   const dir = networkDir(runtimeDir);
-  const gone = await sweepTaps(stateKey(runtimeDir), isWanted, o);
-  for (const { vmId } of await readEntries(dir)) {
-    if (!(await isWanted(vmId))) await removeEntry(dir, vmId);
+  const removeOwn = (vmId: string, takeAway: () => Promise<boolean>) =>
+    judge(vmId, async () => {
+      const isGone = await takeAway();
+      await removeEntry(dir, vmId);
+      return isGone;
+    });
+  const gone = await sweepTaps(stateKey(runtimeDir), removeOwn, o);
+  const entries = await readEntries(dir);
+  if (entries.length === 0) return gone;
+  const there = new Set((await existingTaps(o)).map(({ tap }) => tap));
+  for (const { vmId, network } of entries) {
+    // After a boot of the host there are entries no more, but a tap may have been taken away by somebody.
+    if (!there.has(network.tap)) await judge(vmId, () => removeEntry(dir, vmId).then(() => true));
   }
-  const left = await readEntries(dir);
-  await mendRules(
-    left.map(({ network }) => network),
-    o,
-  );
+  const left = (await readEntries(dir)).map(({ vmId }) => vmId);
+  const networkNow = async (vmId: string) => (await readEntry(dir, vmId))?.network;
+  await mendRules(left, networkNow, o);
   const [first] = left;
   if (first === undefined) nudgeService(dir);
-  else await syncService(dir, { vmId: first.vmId, ...o }).catch(() => undefined); // its log says why
+  else await syncService(dir, { vmId: first, ...o }).catch(() => undefined); // its log says why
   return gone;
 }

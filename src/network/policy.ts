@@ -74,6 +74,8 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, parseCidr));
   const denied = (o.denyCidrs ?? []).map((text) => parseCidr('denyCidrs', text));
   const isPublic = o.public ?? domains.length === 0;
+  if (o.denial !== undefined && o.denial !== 'reject' && o.denial !== 'drop')
+    fail('denial', String(o.denial), 'Give reject or drop.');
   const extra = (protocol: 'tcp' | 'udp') =>
     ports.filter((port) => port.protocol === protocol).map(({ range }) => range);
   const open = (title: string, destination: EgressDestination, own?: PortRange): RuleDraft[] => {

@@ -87,13 +87,32 @@ export async function collectGarbage(paths: StatePaths, o: WaitOptions = {}): Pr
   return reaped;
 }
 
+/** What cannot be taken away of the network does not keep anything else from going. */
+function leftover(vmId: string | undefined, error: unknown): void {
+  const message = `its tap is left: ${error instanceof Error ? error.message : String(error)}`;
+  const hint = 'Run `qmp-agent gc` as root.';
+  events.emit('host.warning', { vmId, code: 'vm.leftover', message, hint });
+}
+
 /** Taps and rules of VMs that do not run: of dead processes, and of VMs that went down by themselves. */
 async function sweepTapsOf(paths: StatePaths, o: WaitOptions): Promise<Reaped[]> {
-  const isWanted = async (id: string): Promise<boolean> => {
-    const record = await readRecord(vmPaths(paths, id)).catch(() => undefined);
-    return record !== undefined && !isDown(observeState(record).state);
+  const judge = async (id: string, takeAway: () => Promise<boolean>): Promise<boolean> => {
+    const files = vmPaths(paths, id);
+    let lock: FileLock | undefined;
+    try {
+      lock = await FileLock.tryAcquire(files.lockPath);
+    } catch {
+      return takeAway(); // its directory is gone, and it with it
+    }
+    if (lock === undefined) return false; // somebody makes, starts or ends it
+    await using _lock = lock;
+    const record = await readRecord(files).catch(() => undefined);
+    return record === undefined || isDown(observeState(record).state) ? takeAway() : false;
   };
-  const taps = await sweepNetwork(paths.runtimeDir, isWanted, o);
+  const taps = await sweepNetwork(paths.runtimeDir, judge, o).catch((error: unknown) => {
+    leftover(undefined, error);
+    return [];
+  });
   const reaped = taps.map((path): Reaped => ({ kind: 'tap', path }));
   announce(reaped);
   return reaped;
@@ -111,7 +130,7 @@ export async function removeVm(
   const known = record?.run?.qemu;
   // Without a pid in the record its writer died in the midst of a start, or it cannot be read.
   const reaped = known !== undefined ? await killAll([known]) : await killStrays(id);
-  await givePlaceBack(id, files);
+  await givePlaceBack(id, files).catch((error: unknown) => leftover(id, error));
   for (const dir of [files.runtimeDir, files.dir]) {
     if (
       await stat(dir).then(

@@ -19,7 +19,10 @@ export async function bringUpNetwork(
   { id, files, signal: given }: { id: string; files: VmPaths; signal?: AbortSignal | undefined },
 ): Promise<void> {
   const network = await guestNetworkOf({ id, files, config });
-  if (network === undefined) return;
+  if (network === undefined) {
+    if (config.network === 'nat-filtered') throw lostTap(id);
+    return;
+  }
   const signal = eitherSignal(live.watch.fault, given);
   const session = await live.link.open({ timeoutMs: SET_MS, signal });
   try {
@@ -31,4 +34,12 @@ export async function bringUpNetwork(
       hint: 'The image must have the kernel that it was built with; `--network isolated` does without.',
     });
   }
+}
+
+/** Somebody took it away since the start began. */
+function lostTap(id: string): StateError {
+  return new StateError(`VM ${id} has lost its tap while it started`, {
+    ...{ vmId: id, actual: 'without a tap', required: ['nat-filtered'] },
+    hint: 'Start it again.',
+  });
 }

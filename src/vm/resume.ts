@@ -48,7 +48,9 @@ export async function wakeRestored(
   step(operation, 'wake', inside.id);
   // An agent that we have no session with may stand in the midst of one that nobody else remembers.
   if (live.link.current === undefined) await live.link.restored();
-  if (operation === 'snapshot.restore') await cutConnectionsOf(inside);
+  // Also where it was put back while it was paused, and goes on only now.
+  const isPutBack = operation === 'snapshot.restore' || inside.run?.restoring !== undefined;
+  if (isPutBack) await cutConnectionsOf(inside);
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
     step(operation, 'renew', inside.id);

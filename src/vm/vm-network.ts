@@ -4,9 +4,11 @@ import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { StateError } from '../errors.ts';
 import {
+  awaitNames,
   changeEgress,
   countersOf,
   rotatedLogPath,
+  makePolicy,
   readEntryOf,
   resolveEgress,
   type EgressOptions,
@@ -104,6 +106,7 @@ export class VmNetworkControl implements NetworkApi {
       check: ({ config }) => void changed(config),
       down: async (record) => {
         after = make(record.config.egress ?? {});
+        makePolicy(after); // else it could never start
         await writeRecord(files, { ...record, config: changed(record.config) });
       },
       alive: async () => {
@@ -112,6 +115,7 @@ export class VmNetworkControl implements NetworkApi {
         const { record } = this.#vm;
         const { state, detail } = record;
         await this.#vm.write({ state, detail, config: changed(record.config) });
+        await awaitNames({ runtimeDir: this.#runtimeDir, vmId: id }, o);
       },
     });
     return after;

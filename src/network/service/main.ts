@@ -1,4 +1,5 @@
 /** Entry point of the network service; see service.ts. Started by start.ts. */
+import { readEntries } from '../entry.ts';
 import { NetworkService } from './service.ts';
 
 const [, , dir = ''] = process.argv;
@@ -12,5 +13,7 @@ if (service !== undefined) {
   });
   await Promise.race([service.idle, ended]);
   await service[Symbol.asyncDispose]();
+  // Told to end, or a VM has come meanwhile: whoever watches over it starts it anew.
+  process.exit((await readEntries(dir)).length === 0 ? 0 : 1);
 }
 process.exit(0);

@@ -64,6 +64,7 @@ export class PortForwards implements AsyncDisposable {
       });
       server.listen(hostPort, hostAddress, resolve);
     });
+    server.on('error', () => undefined); // of one caller: no descriptor left for it, say
     return server;
   }
 

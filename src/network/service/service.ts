@@ -8,7 +8,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { allowAddress, NftClient } from '../../../nft/index.ts';
-import { readEntries, type NetworkEntry } from '../entry.ts';
+import { readEntries, readEntry, type NetworkEntry } from '../entry.ts';
 import {
   Resolver,
   type AddressAnswer,
@@ -49,6 +49,7 @@ export class NetworkService implements AsyncDisposable {
   readonly #served = new Map<string, NetworkEntry>();
   readonly #failures = new Map<string, string>();
   readonly #server: Server;
+  #isEnding = false;
   #syncing: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #neededAt = performance.now();
@@ -104,6 +105,11 @@ export class NetworkService implements AsyncDisposable {
   ): Promise<void> {
     const entry = this.#served.get(id);
     if (entry === undefined) return;
+    // Another VM may have its tap and addresses by now, or it other rules.
+    const now = await readEntry(this.#o.dir, id);
+    const { generation } = entry.network;
+    if (now?.network.generation !== generation || now.network.tap !== entry.network.tap)
+      throw new Error(`VM ${id} has changed since it asked`);
     const transaction = entry.policy.names
       .filter(({ pattern }) => matches(pattern, name))
       .flatMap(({ ruleId }) =>
@@ -113,6 +119,7 @@ export class NetworkService implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#isEnding = true;
     clearTimeout(this.#timer);
     this.#server.close();
     await rm(serviceSocket(this.#o.dir), { force: true });
@@ -193,6 +200,11 @@ export class NetworkService implements AsyncDisposable {
     }
   }
 
+  #replyTo(vmId: string): string {
+    const isServed = vmId === '' || this.#served.has(vmId);
+    return this.#failures.get(vmId) ?? (isServed ? 'ok' : 'nothing is known of it');
+  }
+
   #receive(socket: Socket): void {
     let text = '';
     socket.setEncoding('utf8');
@@ -204,7 +216,11 @@ export class NetworkService implements AsyncDisposable {
       if (!text.endsWith('\n')) return;
       const [, vmId = ''] = text.trim().split(' ');
       text = '';
-      void this.#sync().then(() => socket.end(`${this.#failures.get(vmId) ?? 'ok'}\n`));
+      void this.#sync().then(() => {
+        // Who gets no answer asks the one that comes after this.
+        if (this.#isEnding) socket.destroy();
+        else socket.end(`${this.#replyTo(vmId)}\n`);
+      });
     });
   }
 }

@@ -1,5 +1,6 @@
 /** The network service as others see it: it is there when they ask, whoever started it. */
 import { spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -14,10 +15,22 @@ const POLL_MS = 20;
 const MAX_REPLY_CHARS = 4_096;
 
 /**
- * Starts the service and starts it anew when it fails, until it ends by itself as nobody needs it. A shell
- * takes 1 MB; its own end leaves the service running.
+ * Starts the service and starts it anew when it fails, until it ends by itself as nobody needs it, or has
+ * failed five times within a minute each: whoever needs it then starts a new one. There is one per directory
+ * ($1). A shell takes 1 MB; its own end leaves the service running.
  */
-const SUPERVISOR = `while :; do "$@" && exit 0; sleep 1; done`;
+const SUPERVISOR = `
+dir=$1; shift
+exec >"$dir/service.log" 2>&1 9>>"$dir/supervisor.lock"
+flock -n 9 || exit 0
+failures=0
+while [ $failures -lt 5 ]; do
+  began=$(date +%s)
+  "$@" 9>&- && exit 0
+  [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
+  sleep 1
+  ls "$dir"/*.json >/dev/null 2>&1 || exit 0
+done`;
 
 /** @returns path of the socket on which the service listens */
 export function serviceSocket(dir: string): string {
@@ -38,7 +51,10 @@ export async function syncService(
   let startedAt = -Infinity;
   for (;;) {
     o.signal?.throwIfAborted();
-    const reply = await ask(dir, o.vmId, deadline - performance.now());
+    const reply = await ask(dir, o.vmId, {
+      timeoutMs: deadline - performance.now(),
+      signal: o.signal,
+    });
     if (reply === 'ok') return;
     if (reply !== undefined) {
       throw new NetworkSetupError(`the network service cannot serve the VM: ${reply}`, {
@@ -48,7 +64,7 @@ export async function syncService(
     }
     if (performance.now() >= deadline) {
       throw new TimeoutError('the network service', timeoutMs, {
-        hint: `See ${join(dir, 'service.log')}.`,
+        hint: `It said: ${await lastWords(dir)}`,
         vmId: o.vmId,
       });
     }
@@ -69,11 +85,17 @@ export function nudgeService(dir: string): void {
 }
 
 /** Its reply; undefined where it does not run, or ends. */
-function ask(dir: string, vmId: string, timeoutMs: number): Promise<string | undefined> {
+function ask(
+  dir: string,
+  vmId: string,
+  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
+): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = connect(serviceSocket(dir));
     let text = '';
-    const timer = setTimeout(() => socket.destroy(), Math.max(1, timeoutMs));
+    const giveUp = () => socket.destroy();
+    const timer = setTimeout(giveUp, Math.max(1, timeoutMs));
+    signal?.addEventListener('abort', giveUp, { once: true });
     socket.setEncoding('utf8');
     socket.on('error', () => undefined);
     socket.on('data', (chunk: string) => {
@@ -82,17 +104,23 @@ function ask(dir: string, vmId: string, timeoutMs: number): Promise<string | und
     });
     socket.once('close', () => {
       clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
       resolve(text.endsWith('\n') ? text.trim() : undefined);
     });
     socket.write(`sync ${vmId}\n`);
   });
 }
 
+/** The last line of its log. */
+async function lastWords(dir: string): Promise<string> {
+  const text = await readFile(join(dir, 'service.log'), 'utf8').catch(() => '');
+  return text.trim().split('\n').at(-1) || 'nothing';
+}
+
 /** Its own session, no terminal, none of our descriptors. */
 function startService(dir: string): void {
   const node = [process.execPath, ...loader(), mainPath(), dir];
-  const script = `exec >>"$0" 2>&1; ${SUPERVISOR}`;
-  const child = spawn('/bin/sh', ['-c', script, join(dir, 'service.log'), ...node], {
+  const child = spawn('/bin/sh', ['-c', SUPERVISOR, 'qmp-agent-network', dir, ...node], {
     cwd: '/',
     detached: true,
     stdio: 'ignore',

@@ -33,13 +33,14 @@ export class LogCapture implements AsyncDisposable {
       'tcpdump',
       '-i',
       `nflog:${LOG_GROUP}`,
+      ...['-Z', 'root'],
       '-n',
       '-U',
       '--immediate-mode',
       '-w',
       '-',
     ];
-    // One that outlived us would keep the group from who comes after us.
+    // As root: to become another user takes the death signal away. One that outlived us would keep the group from who comes after us.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...tcpdump], {
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: '/',

@@ -33,7 +33,7 @@ export class TrafficLogs {
     };
     this.remove(entry.vmId);
     this.#byId.set(entry.vmId, vm);
-    this.#byIfindex.set(vm.ifindex, vm);
+    if (vm.ifindex !== 0) this.#byIfindex.set(vm.ifindex, vm);
   }
 
   remove(vmId: string): void {

@@ -40,7 +40,9 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
   await using lock = new Releaser();
   try {
     step('clone', 'enter', id);
-    const { dir, record: first, held } = await enter(paths, { name, id, options: o });
+    // It may ask clients for their settings: not while the templates are locked.
+    const options = o.egress === undefined ? o : { ...o, egress: await resolveEgress(o.egress) };
+    const { dir, record: first, held } = await enter(paths, { name, id, options });
     lock.held = held;
     step('clone', 'disk', id);
     o.onProgress?.('disk');
@@ -82,7 +84,7 @@ async function enter(
   const template = await store.get(name);
   const config = {
     ...cloneConfig(template, id, options),
-    egress: options.egress ? await resolveEgress(options.egress) : template.manifest.config.egress,
+    egress: options.egress ?? template.manifest.config.egress,
     publish: options.publish,
   };
   await requireFit(template, config.qemuPath);

@@ -103,14 +103,15 @@ it('processes that add VMs at once get different taps, and rules where somebody 
     expect(new Set(all.map((vm) => vm[field])).size).toBe(9);
   }
   const [swept, kept] = await host.module(`
-    say(await network.sweepTaps('another-state', async () => false));
+    const take = async (id, takeAway) => takeAway();
+    say(await network.sweepTaps('another-state', take));
     const kept = ['aaaaaaaaaa02', 'aaaaaaaaaa07'];
-    await network.sweepTaps('${STATE}', async (id) => kept.includes(id));
+    await network.sweepTaps('${STATE}', async (id, takeAway) => !kept.includes(id) && takeAway());
     say(await new nft.NftClient().taps());`);
   expect(swept).toEqual([]);
   expect(kept).toHaveLength(2);
   expect(await taps()).toHaveLength(2);
-  await host.module(`await network.sweepTaps('${STATE}', async () => false);`);
+  await host.module(`await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
   expect(await taps()).toEqual([]);
   expect(await ruleset()).not.toContain('qmpa');
 });
@@ -119,7 +120,7 @@ it('rules of a tap that vanished go too', async () => {
   await host.module(`${OPTIONS} await network.attachVm(options(1));`);
   await host.run('ip', 'link', 'delete', 'qmpa1');
   expect(await ruleset()).toContain('out_qmpa1');
-  await host.module(`await network.sweepTaps('${STATE}', async () => true);`);
+  await host.module(`await network.sweepTaps('${STATE}', async () => false);`);
   expect(await ruleset()).not.toContain('out_qmpa1');
 });
 
@@ -133,7 +134,7 @@ it('what cannot be is refused by name, and leaves nothing', async () => {
     await refuse({ signal: AbortSignal.abort(new Error('given up')) });
     const all = await Promise.allSettled([1, 2, 3, 4].map((n) => network.attachVm(options(n, { pool: '10.210.0.0/29' }))));
     say(all.filter(({ status }) => status === 'rejected').map(({ reason }) => failure(reason)));
-    await network.sweepTaps('${STATE}', async () => false);`);
+    await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
   expect(refused).toMatchObject([
     { code: 'ERR_CONFIG', message: expect.stringContaining('8.8.0.0/16') },
     { code: 'ERR_NETWORK_POLICY' },
@@ -143,6 +144,28 @@ it('what cannot be is refused by name, and leaves nothing', async () => {
   ]);
   expect(await taps()).toEqual([]);
   expect(await ruleset()).not.toContain('qmpa');
+});
+
+it('a VM inherits nothing of the one that had its tap before, whatever became of that', async () => {
+  await host.run('ip', 'tuntap', 'add', 'dev', 'qmpa7', 'mode', 'tap'); // made, and its maker died
+  const [swept] = await host.module(`${OPTIONS}
+    await network.setUpNetwork();
+    const open = { ...nft.DEFAULT_POLICY, exceptions: ['192.168.7.0/24'], rules: [{ ...nft.DEFAULT_RULES[0],
+      destination: { kind: 'addresses', cidrs: ['192.168.7.0/24'] } }] };
+    await network.attachVm(options(1, { policy: open }));
+    say(await network.sweepTaps('${STATE}', async () => false));`);
+  expect(swept).toEqual(['qmpa7']);
+  expect(await ruleset()).toContain('192.168.7.0/24');
+  await host.run('ip', 'link', 'delete', 'qmpa1');
+  const [second] = (await host.module(`${OPTIONS} say(await network.attachVm(options(2)));`)) as [
+    { tap: string },
+  ];
+  expect(second.tap).toBe('qmpa1');
+  const rules = await ruleset();
+  expect(rules).not.toContain('192.168.7.0/24');
+  expect(rules).not.toContain('02:00:00:00:00:01');
+  await host.module(`await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
+  expect(await ruleset()).not.toContain('qmpa1');
 });
 
 it('a namespace full of rules, in which they are measured, is gone afterwards', async () => {

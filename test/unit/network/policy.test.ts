@@ -108,6 +108,7 @@ it.each<[string, EgressOptions]>([
   ['network.allowDomains', { allowDomains: ['example.org:0'] }],
   ['network.allowDomains', { allowDomains: ['https://example.org'] }],
   ['network.denyDomains', { denyDomains: [''] }],
+  ['network.denial', { denial: 'silent' as 'drop' }],
   ['network.allowCidrs', { allowCidrs: ['10.1.2.3/33'] }],
   ['network.allowCidrs', { allowCidrs: ['10.1.2.3/24'] }],
   ['network.allowCidrs', { allowCidrs: ['fd00::1'] }],

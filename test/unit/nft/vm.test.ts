@@ -29,7 +29,7 @@ describe('addVm', () => {
   test('with the default policy, by value', () => {
     expect(lines(addVm(VM))).toMatchInlineSnapshot(`
       [
-        "add chain netdev in_tap1 {"type":"filter","hook":"ingress","dev":"tap1","prio":-500,"policy":"drop"}",
+        "create chain netdev in_tap1 {"type":"filter","hook":"ingress","dev":"tap1","prio":-500,"policy":"drop"}",
         "add rule in_tap1 [{"goto":{"target":"guard"}}]",
         "add chain inet out_tap1",
         "add rule out_tap1 [{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established"]}},{"match":{"op":"!=","left":{"&":[{"ct":{"key":"mark"}},4294963200]},"right":1895837696}},{"return":null}]",
@@ -77,7 +77,7 @@ describe('addVm', () => {
     });
     expect(lines(addVm(vm))).toMatchInlineSnapshot(`
       [
-        "add chain netdev in_tap1 {"type":"filter","hook":"ingress","dev":"tap1","prio":-500,"policy":"drop"}",
+        "create chain netdev in_tap1 {"type":"filter","hook":"ingress","dev":"tap1","prio":-500,"policy":"drop"}",
         "add rule in_tap1 [{"goto":{"target":"guard"}}]",
         "add chain inet out_tap1",
         "add set inet to_tap1_12 {"type":"ipv4_addr","size":4096,"flags":["timeout"]}",
