@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -185,6 +186,9 @@ describe.skipIf(obstacle !== undefined)('a VM on a full disk', () => {
     const options = { paths: { ...state.paths, dataDir: disk.dir }, memoryMib: 256 };
     full = await state.create({ ...options, persistent: true });
     await full.commands.run(COUNTER, { background: true, timeoutMs: 0 });
+    // What has run for the first time is noted in its inode, and the journal would be written on a full disk.
+    await delay(1_000 * SCALE);
+    await full.commands.run(['sync']);
   });
   afterAll(async () => {
     await full?.remove({ force: true });
