@@ -337,6 +337,9 @@ function nic(config: MachineConfig): string[] {
     netdev: netdev.kind === 'none' ? undefined : NETDEV,
     mac,
     romfile: isPci ? '' : undefined, // nobody boots from a network
+    // The agent makes a guest that goes on elsewhere known. The kernel's own announcement waits in a loop for
+    // the device, on the one processor there is, just when that device has been loaded.
+    guest_announce: 'off',
   });
   return [...netdevArgs(netdev), '-device', device];
 }

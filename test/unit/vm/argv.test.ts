@@ -108,7 +108,7 @@ describe('buildArgv', () => {
         '-device',
         'vmgenid,guid=auto',
         '-device',
-        `virtio-net-pci,id=nic0,mac=${mac},romfile=`,
+        `virtio-net-pci,id=nic0,mac=${mac},romfile=,guest_announce=off`,
       ]);
     });
 
@@ -117,7 +117,7 @@ describe('buildArgv', () => {
         '-netdev',
         'user,id=net0,ipv6=off',
         '-device',
-        `virtio-net-pci,id=nic0,netdev=net0,mac=${mac},romfile=`,
+        `virtio-net-pci,id=nic0,netdev=net0,mac=${mac},romfile=,guest_announce=off`,
       ]);
     });
 
@@ -126,7 +126,7 @@ describe('buildArgv', () => {
         '-netdev',
         'tap,id=net0,ifname=qa-1,,2,script=no,downscript=no,vhost=off,vnet_hdr=off',
         '-device',
-        `virtio-net-device,id=nic0,netdev=net0,mac=${mac}`,
+        `virtio-net-device,id=nic0,netdev=net0,mac=${mac},guest_announce=off`,
       ]);
     });
   });
