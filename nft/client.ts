@@ -8,6 +8,7 @@ import {
   chainNames,
   countersByTap,
   findRemains,
+  foreignDrops,
   keyText,
   listed,
   parseReply,
@@ -104,6 +105,14 @@ export class NftClient {
         hint: 'stop the VMs of the other version of qmp-agent, then run: qmp-agent setup network --undo',
       },
     );
+  }
+
+  /**
+   * Chains of others that drop forwarded packets that they do not accept: what we let through they still drop.
+   * As `family table chain`.
+   */
+  async foreignDrops(o: NftCallOptions = {}): Promise<string[]> {
+    return foreignDrops(await this.#list({ chains: null }, o));
   }
 
   /** The guard and the schema chain stand for all that is made in the same transaction. */

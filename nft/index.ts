@@ -4,6 +4,7 @@
  * Builders (`baseTable`, `addVm`, `changePolicy`, `allowAddress`, `removeVm`) are pure and give a transaction;
  * {@link NftClient} applies it.
  */
+export { type AddressRange, contains, overlaps, parseCidr } from './address.ts';
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
 export { checkPolicy, checkVm } from './check.ts';
 export { type CounterGroup, NftClient } from './client.ts';

@@ -66,6 +66,13 @@ export function chainNames(reply: NftReply): Named[] {
   }));
 }
 
+/** Chains of others that drop forwarded packets that they do not accept, as `family table chain`. */
+export function foreignDrops(reply: NftReply): string[] {
+  return objects(reply, 'chain')
+    .filter(({ hook, policy, table }) => hook === 'forward' && policy === 'drop' && table !== TABLE)
+    .map(({ family, table, name }) => [family, table, name].map(text).join(' '));
+}
+
 /** Elements of all sets and maps of an answer. */
 export function listed(reply: NftReply): Listed {
   const all = new Map<string, readonly Element[]>();

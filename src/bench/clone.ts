@@ -6,22 +6,29 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { QmpClient } from '../../qmp/index.ts';
 import { QmpConnectError } from '../errors.ts';
+import type { NetworkMode } from '../vm/api.ts';
 import { createTemplate, TemplateStore, Vm } from '../vm/index.ts';
 import { interleave } from './interleave.ts';
 import type { BenchReport, BenchSeries } from './report.ts';
-import { beginRun, makeReport, subjectOf, type BenchOptions } from './subject.ts';
+import {
+  beginRun,
+  makeReport,
+  subjectOf,
+  type BenchOptions,
+  type BenchSubject,
+} from './subject.ts';
 
 /** Between two tries to reach the QMP socket of a QEMU that has just been spawned. */
 const RETRY_MS = 1;
 /** What the making of a clone left to be done in this process, ms. */
-const SETTLE_MS = 100;
+export const SETTLE_MS = 100;
 /** A bare QEMU answers within this time, or something is wrong with it. */
 const FLOOR_TIMEOUT_MS = 10_000;
 
 /** A template for the time of a run. */
 export async function openTemplate(
   options: BenchOptions,
-  more: { network?: 'nat-filtered' | undefined } = {},
+  more: { network?: NetworkMode | undefined } = {},
 ): Promise<AsyncDisposable & { readonly name: string }> {
   const { paths } = options.vm;
   if (paths === undefined) throw new TypeError('a benchmark of clones needs the state directory');
@@ -38,16 +45,28 @@ export async function openTemplate(
   };
 }
 
+/** What is measured where clones are. */
+export async function subjectOfClone(
+  template: string,
+  options: BenchOptions,
+): Promise<BenchSubject> {
+  const { vm, signal } = options;
+  await using clone = await Vm.fromTemplate(template, { paths: vm.paths, signal });
+  return subjectOf(await clone.info(), options);
+}
+
 /** One clone: ms from the call to running vCPUs, and to the end of the first `true`. */
 export async function cloneOnce(
   template: string,
   { vm: { paths }, signal }: BenchOptions,
+  more: { network?: NetworkMode | undefined } = {},
 ): Promise<{ running: number; exec: number }> {
   const called = performance.now();
   let running = 0;
   await using vm = await Vm.fromTemplate(template, {
     paths,
     signal,
+    ...more,
     onProgress: (step) => {
       if (step === 'boot') running = performance.now();
     },
@@ -119,10 +138,7 @@ async function bareQemu({ qemuPath, signal }: BenchOptions): Promise<number> {
 export async function benchClone(options: BenchOptions): Promise<BenchReport> {
   const begun = beginRun();
   await using template = await openTemplate(options);
-  const subject = await (async () => {
-    await using vm = await Vm.fromTemplate(template.name, { paths: options.vm.paths });
-    return subjectOf(await vm.info(), options);
-  })();
+  const subject = await subjectOfClone(template.name, options);
   const running: number[] = [];
   const taken = await interleave(
     [

@@ -1,16 +1,13 @@
 import { RulesLab } from '../network/index.ts';
-import { Vm } from '../vm/index.ts';
-import { openTemplate } from './clone.ts';
+import { cloneOnce, openTemplate, SETTLE_MS, subjectOfClone } from './clone.ts';
 import { interleave } from './interleave.ts';
 import type { BenchReport, BenchSeries } from './report.ts';
-import { beginRun, makeReport, subjectOf, type BenchOptions } from './subject.ts';
+import { beginRun, makeReport, type BenchOptions } from './subject.ts';
 
 /** VMs that are there when one more is added. */
 const PRESENT = [2, 200, 1000] as const;
 /** Rules are added in milliseconds: so many more samples of them. */
 const RULES_RUNS_PER_RUN = 3;
-/** What the making of a clone left to be done, ms. */
-const SETTLE_MS = 100;
 
 /**
  * `net.rules.add-2`, `-200`, `-1000` (one VM's rules where so many are, nft's process included) beside
@@ -23,11 +20,7 @@ export async function benchNet(options: BenchOptions): Promise<BenchReport> {
   const begun = beginRun();
   const rules = await measureRules(options);
   await using template = await openTemplate(options, { network: 'nat-filtered' });
-  const { signal } = options;
-  const subject = await (async () => {
-    await using vm = await Vm.fromTemplate(template.name, { paths: options.vm.paths, signal });
-    return subjectOf(await vm.info(), options);
-  })();
+  const subject = await subjectOfClone(template.name, options);
   const clones = await measureClones(template.name, options);
   return makeReport(
     begun,
@@ -66,16 +59,8 @@ async function measureRules(options: BenchOptions): Promise<BenchSeries[]> {
 }
 
 async function measureClones(template: string, options: BenchOptions): Promise<BenchSeries[]> {
-  const {
-    signal,
-    vm: { paths },
-  } = options;
-  const clone = async (network: 'nat-filtered' | 'isolated'): Promise<number> => {
-    const called = performance.now();
-    await using vm = await Vm.fromTemplate(template, { paths, signal, network });
-    await vm.commands.run(['true'], { signal });
-    return performance.now() - called;
-  };
+  const clone = async (network: 'nat-filtered' | 'isolated'): Promise<number> =>
+    (await cloneOnce(template, options, { network })).exec;
   const taken = await interleave(
     [
       { name: 'net.clone', unit: 'ms', sample: () => clone('nat-filtered') },

@@ -65,3 +65,17 @@ export async function connectVm(context: CliContext, idOrName: string): Promise<
   const Vm = await loadVm();
   return Vm.connect(idOrName, { paths: context.paths, signal: context.signal });
 }
+
+/** Does something with a VM that is taken up for it. @throws NotFoundError; what `use` throws */
+export async function withVm<T>(
+  context: CliContext,
+  idOrName: string,
+  use: (vm: VmInstance) => Promise<T>,
+): Promise<T> {
+  const vm = await connectVm(context, idOrName);
+  try {
+    return await use(vm);
+  } finally {
+    await vm.close();
+  }
+}

@@ -1,6 +1,6 @@
 /** What VMs with a tap need of the host, and what is in their way. */
 import { access } from 'node:fs/promises';
-import { execa } from 'execa';
+import { NftClient } from '../../nft/index.ts';
 import { DEFAULT_POOL, isForwarding, routesInto } from '../network/index.ts';
 import { ok, warn, type Check } from './types.ts';
 
@@ -26,36 +26,9 @@ export async function probeNetwork(): Promise<NetworkFacts> {
     ),
     isForwarding(),
     routesInto(DEFAULT_POOL).catch(() => []),
-    droppingForwardChains(),
+    new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
   ]);
   return { hasTun, forwards, routes, droppingChains };
-}
-
-/** Empty too where we may not look. */
-async function droppingForwardChains(): Promise<string[]> {
-  const { stdout, failed } = await execa('nft', ['--json', 'list', 'chains'], {
-    reject: false,
-    timeout: PROBE_MS,
-    stdin: 'ignore',
-  });
-  return failed ? [] : droppingIn(stdout ?? '');
-}
-
-/** Reads `nft --json list chains`. Pure. */
-export function droppingIn(json: string): string[] {
-  interface Chain {
-    family: string;
-    table: string;
-    name: string;
-    hook?: string;
-    policy?: string;
-  }
-  const { nftables } = JSON.parse(json) as { nftables: { chain?: Chain }[] };
-  return nftables.flatMap(({ chain }) =>
-    chain?.hook === 'forward' && chain.policy === 'drop' && chain.table !== 'qmp_agent'
-      ? [`${chain.family} ${chain.table} ${chain.name}`]
-      : [],
-  );
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */

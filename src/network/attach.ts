@@ -96,18 +96,7 @@ export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
  * read and not remembered: whoever wrote it down may have died before he did.
  */
 export async function detachVm({ tap }: VmNetwork, vmId: string): Promise<void> {
-  await withHostNetwork(undefined, async () => {
-    const owner = await ownerOf(tap);
-    const isThere = (await interfaces()).includes(tap);
-    if (isThere && owner?.vmId !== vmId) return; // another VM has it by now
-    step('network.detach', 'rules', vmId);
-    try {
-      await removeLeft(tap);
-    } finally {
-      step('network.detach', 'tap', vmId);
-      await removeTap(tap); // whatever is wrong with the rules: gc takes those without a tap
-    }
-  });
+  await takeAway(tap, vmId);
 }
 
 /**
@@ -127,7 +116,7 @@ export async function sweepTaps(
     const isGone =
       owner === undefined
         ? await takeAway(tap, undefined, o) // its maker, who holds the lock until it is somebody's, died
-        : await judge(owner.vmId, () => takeAway(tap, owner, o));
+        : await judge(owner.vmId, () => takeAway(tap, owner.vmId, o));
     if (isGone) gone.push(tap);
   }
   await sweepRules();
@@ -139,22 +128,31 @@ export async function removeTapsOf(owner: TapOwner): Promise<void> {
   for (const existing of await existingTaps()) {
     const { tap } = existing;
     if (existing.owner?.vmId === owner.vmId && existing.owner.state === owner.state)
-      await takeAway(tap, owner, {});
+      await takeAway(tap, owner.vmId);
   }
 }
 
-/** @returns whether it was there, and this VM's */
+/**
+ * A tap with its rules, or what rules are left of one that is gone.
+ * @param vmId whose it is; undefined: nobody's
+ * @returns whether it was there, and this VM's
+ */
 function takeAway(
   tap: string,
-  owner: TapOwner | undefined,
-  o: { signal?: AbortSignal | undefined },
+  vmId: string | undefined,
+  o: { signal?: AbortSignal | undefined } = {},
 ): Promise<boolean> {
   return withHostNetwork(o.signal, async () => {
     const isThere = (await interfaces()).includes(tap);
-    if (!isThere || (await ownerOf(tap))?.vmId !== owner?.vmId) return false;
-    await removeLeft(tap);
-    await removeTap(tap, o);
-    return true;
+    if (isThere && (await ownerOf(tap))?.vmId !== vmId) return false; // another VM has it by now
+    if (vmId !== undefined) step('network.detach', 'rules', vmId);
+    try {
+      await removeLeft(tap);
+    } finally {
+      if (vmId !== undefined) step('network.detach', 'tap', vmId);
+      await removeTap(tap, o); // whatever is wrong with the rules: gc takes those without a tap
+    }
+    return isThere;
   });
 }
 

@@ -4,6 +4,7 @@
  * Each tap is a network of two addresses (RFC 3021): the even one is the host's, the odd one the guest's. VMs
  * share no network, so that they meet only in the host's forwarding, which denies it.
  */
+import { contains, parseCidr } from '../../nft/index.ts';
 import { ConfigError } from '../errors.ts';
 
 /** Both ends of a tap. */
@@ -34,30 +35,23 @@ export const GATEWAY_MAC = '02:71:6d:70:61:01';
 /** RFC 1918, and rarely used: docker and Kubernetes take other parts of it. */
 export const DEFAULT_POOL = '10.210.0.0/16';
 
-const CIDR = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/;
+/** What a pool may be a part of: RFC 1918, and carrier-grade NAT (RFC 6598). */
+const PRIVATE = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10']
+  .map(parseCidr)
+  .filter((range) => range !== undefined);
 /** A pool has room for 2 taps at least, and 2^15 are more than a host can run. */
 const POOL_PREFIX = { min: 15, max: 29 };
 
 /** @throws ConfigError field `network.pool` */
 export function parsePool(cidr: string): AddressPool {
-  const parts = CIDR.exec(cidr)?.slice(1).map(Number);
-  const [a = 0, b = 0, c = 0, d = 0, prefix = 0] = parts ?? [];
-  const isAddress = parts !== undefined && [a, b, c, d].every((byte) => byte <= 255);
-  const first = ((a << 24) | (b << 16) | (c << 8) | d) >>> 0;
-  const size = 2 ** (32 - prefix);
-  const isPrivate =
-    a === 10 ||
-    (a === 172 && b >= 16 && b <= 31) ||
-    (a === 192 && b === 168) ||
-    (a === 100 && b >= 64 && b <= 127);
+  const range = parseCidr(cidr);
   if (
-    isAddress &&
-    isPrivate &&
-    prefix >= POOL_PREFIX.min &&
-    prefix <= POOL_PREFIX.max &&
-    first % size === 0
+    range !== undefined &&
+    range.length >= POOL_PREFIX.min &&
+    range.length <= POOL_PREFIX.max &&
+    PRIVATE.some((whole) => contains(whole, range))
   ) {
-    return { cidr, first, capacity: size / 2 };
+    return { cidr, first: range.first, capacity: (range.last - range.first + 1) / 2 };
   }
   throw new ConfigError(`${JSON.stringify(cidr)} is no pool of addresses for VMs`, {
     field: 'network.pool',

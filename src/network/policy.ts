@@ -8,6 +8,8 @@ import {
   DEFAULT_LIMITS,
   DEFAULT_POLICY,
   numberRules,
+  overlaps,
+  parseCidr,
   RESERVED_RANGES,
   type EgressDestination,
   type NetworkLimits,
@@ -62,7 +64,9 @@ const USUAL_PORTS: readonly PortRange[] = [80, 443, 22, 9418];
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
 const NAME =
   /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
-const CIDR = /^(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?$/;
+/** No name, whatever its numbers. */
+const ADDRESS_LIKE = /^\d{1,3}(?:\.\d{1,3}){3}(?:\/\d{1,2})?$/;
+const RESERVED = RESERVED_RANGES.map(parseCidr).filter((range) => range !== undefined);
 
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
@@ -71,8 +75,8 @@ const CIDR = /^(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?$/;
 export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
   const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, parseName));
-  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, parseCidr));
-  const denied = (o.denyCidrs ?? []).map((text) => parseCidr('denyCidrs', text));
+  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, readCidr));
+  const denied = (o.denyCidrs ?? []).map((text) => readCidr('denyCidrs', text));
   const isPublic = o.public ?? domains.length === 0;
   if (o.denial !== undefined && o.denial !== 'reject' && o.denial !== 'drop')
     fail('denial', String(o.denial), 'Give reject or drop.');
@@ -171,7 +175,7 @@ function parsePort(
 function parseName(field: string, text: string): string {
   const [star, rest] = text.startsWith('*.') ? ['*.', text.slice(2)] : ['', text];
   const ascii = `${star}${asciiOf(rest)}`;
-  if (NAME.test(ascii) && ascii.length <= 253 && !CIDR.test(rest)) return ascii;
+  if (NAME.test(ascii) && ascii.length <= 253 && !ADDRESS_LIKE.test(rest)) return ascii;
   return fail(field, text, 'Give a name such as example.org, or *.example.org for all below it.');
 }
 
@@ -185,42 +189,23 @@ function asciiOf(name: string): string {
   }
 }
 
-function parseCidr(field: string, text: string): string {
-  const [, address = '', bits = '32'] = CIDR.exec(text) ?? [];
-  const value = numberOf(address);
-  const prefix = Number(bits);
-  if (value === undefined || prefix > 32) {
-    return fail(field, text, 'Give an IPv4 address or CIDR, e.g. 10.1.2.3 or 10.1.0.0/16.');
-  }
-  if (prefix < 32 && value % 2 ** (32 - prefix) !== 0) {
+/** As the rules have it. */
+function readCidr(field: string, text: string): string {
+  const range = parseCidr(text);
+  if (range === undefined) {
     return fail(
       field,
       text,
-      `The address has bits beyond its first ${prefix}: give the network’s own.`,
+      'Give an IPv4 address, or a network by its first address, e.g. 10.1.2.3 or 10.1.0.0/16.',
     );
   }
-  return prefix === 32 ? address : `${address}/${prefix}`;
-}
-
-function numberOf(address: string): number | undefined {
-  const bytes = address.split('.').map(Number);
-  if (bytes.length !== 4 || !bytes.every((byte) => byte <= 255)) return undefined;
-  return bytes.reduce((sum, byte) => sum * 256 + byte, 0);
+  return range.length === 32 ? range.address : text;
 }
 
 /** Whether no rule opens it unless it is an exception. */
 function isReserved(cidr: string): boolean {
-  const [first, last] = spanOf(cidr);
-  return RESERVED_RANGES.some((range) => {
-    const [from, to] = spanOf(range);
-    return first <= to && last >= from;
-  });
-}
-
-function spanOf(cidr: string): [first: number, last: number] {
-  const [address = '', bits = '32'] = cidr.split('/');
-  const first = numberOf(address) ?? 0;
-  return [first, first + 2 ** (32 - Number(bits)) - 1];
+  const range = parseCidr(cidr);
+  return range !== undefined && RESERVED.some((reserved) => overlaps(range, reserved));
 }
 
 function fail(field: string, value: string, hint: string): never {

@@ -4,7 +4,7 @@ import { sweepSaved } from './suspend/saved.ts';
 import type { VmInside } from './vm-inside.ts';
 
 /** Saved memory that nothing goes on from any more, and the tap. What resists is for gc. */
-export async function afterEnd({ id, files }: VmInside): Promise<void> {
-  await sweepSaved(files.dir, undefined);
-  await givePlaceBack(id, files).catch(() => undefined);
+export async function afterEnd(vm: VmInside): Promise<void> {
+  await sweepSaved(vm.files.dir, undefined);
+  await givePlaceBack(vm).catch(() => undefined);
 }

@@ -154,7 +154,7 @@ export async function launchAndBoot(o: {
       await writeRecord(files, record);
     },
   }).catch(async (error: unknown) => {
-    await givePlaceBack(id, files).catch(() => undefined); // gc will
+    await givePlaceBack(onNetwork).catch(() => undefined); // gc will
     throw error;
   });
   try {
@@ -173,7 +173,7 @@ export async function launchAndBoot(o: {
   } catch (error) {
     await kill(live).catch(() => undefined);
     await live.release();
-    await givePlaceBack(id, files).catch(() => undefined); // gc will
+    await givePlaceBack(onNetwork).catch(() => undefined); // gc will
     throw error;
   }
   const readyMs = Math.round(performance.now() - startedAt);

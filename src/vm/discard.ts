@@ -31,7 +31,7 @@ export async function discardVm(
     await attempt('ending QEMU', () => kill(live));
     await attempt('closing its connections', () => live.release());
   }
-  await attempt('giving its tap back', () => givePlaceBack(vmId, files));
+  await attempt('giving its tap back', () => givePlaceBack({ id: vmId, files, config }));
   step('discard', 'files', vmId);
   for (const path of [files.runtimeDir, files.dir]) {
     await attempt(`removing ${path}`, () =>

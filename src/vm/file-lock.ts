@@ -2,10 +2,10 @@
  * Locks between processes: `flock(2)` on a file. The kernel frees them when their holder dies, so
  * no lock is ever stale.
  */
-import { open, stat, type FileHandle } from 'node:fs/promises';
+import { stat, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { libc, LibcError, LOCK_EX, LOCK_NB } from '../../guest-agent/libc.ts';
 import { TimeoutError } from '../errors.ts';
+import { tryLock } from '../with-lock.ts';
 import type { WaitOptions } from './api.ts';
 import { stateFault } from './state-dir.ts';
 
@@ -54,21 +54,20 @@ export class FileLock implements AsyncDisposable {
    *   directory is gone
    */
   static async tryAcquire(path: string): Promise<FileLock | undefined> {
-    const lib = await libc();
-    const handle = await open(path, 'a', 0o600).catch((error: unknown) => {
-      throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? error : stateFault(error, path);
+    const handle = await tryLock(path).catch((error: unknown) => {
+      const { syscall, code } = error as NodeJS.ErrnoException;
+      throw syscall === 'open' && code !== 'ENOENT' ? stateFault(error, path) : error;
     });
+    if (handle === undefined) return undefined;
     try {
-      lib.flock(handle.fd, LOCK_EX | LOCK_NB);
       if (await isStillThere(path, handle)) return new FileLock(path, handle);
-      // Its directory was removed while we waited; what we locked is nobody's any more.
-      await handle.close();
-      return await FileLock.tryAcquire(path);
     } catch (error) {
       await handle.close().catch(() => undefined);
-      if (error instanceof LibcError && error.code === 'EWOULDBLOCK') return undefined;
       throw error;
     }
+    // Its directory was removed while we waited; what we locked is nobody's any more.
+    await handle.close();
+    return FileLock.tryAcquire(path);
   }
 
   /** Gives it back. Idempotent. */

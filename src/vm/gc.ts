@@ -130,7 +130,9 @@ export async function removeVm(
   const known = record?.run?.qemu;
   // Without a pid in the record its writer died in the midst of a start, or it cannot be read.
   const reaped = known !== undefined ? await killAll([known]) : await killStrays(id);
-  await givePlaceBack(id, files).catch((error: unknown) => leftover(id, error));
+  await givePlaceBack({ id, files, config: record?.config }).catch((error: unknown) =>
+    leftover(id, error),
+  );
   for (const dir of [files.runtimeDir, files.dir]) {
     if (
       await stat(dir).then(

@@ -92,9 +92,15 @@ export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Prom
   if (config.network === 'nat-filtered') await cutConnections(runtimeDirOf(files), id);
 }
 
-/** Gives back the tap of a VM that has ended; no error where it has none. */
-export async function givePlaceBack(id: string, files: VmPaths): Promise<void> {
-  await leaveNetwork(runtimeDirOf(files), id);
+/**
+ * Gives back the tap of a VM that has ended; no error where it has none.
+ * @param vm without its config where that is not known
+ */
+export async function givePlaceBack(
+  vm: Omit<VmOnNetwork, 'config'> & { config: VmConfig | undefined },
+): Promise<void> {
+  if (vm.config !== undefined && vm.config.network !== 'nat-filtered') return;
+  await leaveNetwork(runtimeDirOf(vm.files), vm.id);
 }
 
 async function placeOf({ id, files, config }: VmOnNetwork): Promise<VmNetwork | undefined> {

@@ -1,22 +1,17 @@
 /** What users see of `vm.network`. */
+import type { Count, EgressRule } from '../../nft/index.ts';
 import type { EgressOptions, EgressRequest, TrafficRecord } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 /** Packets and bytes. */
-export interface TrafficCount {
-  readonly packets: number;
-  readonly bytes: number;
-}
+export type TrafficCount = Count;
 
-/** A rule as it is applied, the first that fits decides. */
-export interface NetworkRuleInfo {
-  /** The flag it comes from. */
-  readonly title: string;
-  readonly action: 'allow' | 'deny';
-  readonly protocol: 'tcp' | 'udp' | 'icmp';
-  /** Single ports, and first and last of ranges. Empty: all. */
-  readonly ports: readonly (number | readonly [number, number])[];
+/** A rule as it is applied, the first that fits decides. Its title is the flag it comes from. */
+export interface NetworkRuleInfo extends Pick<
+  EgressRule,
+  'title' | 'action' | 'protocol' | 'ports'
+> {
   /** Both ways, since it was added. */
   readonly count: TrafficCount | undefined;
 }

@@ -3,10 +3,11 @@ import type { Command } from 'commander';
 import { formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { TrafficRecord } from '../../network/index.ts';
-import type { NetworkInfo, VmInstance } from '../../vm/api.ts';
+import type { NetworkInfo } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
 import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
-import { connectVm } from '../vm-access.ts';
+import { safeJson } from '../safe-json.ts';
+import { withVm } from '../vm-access.ts';
 
 interface LogFlags {
   follow?: boolean;
@@ -51,7 +52,7 @@ export function registerNet(program: Command, context: CliContext): void {
 }
 
 async function show(context: CliContext, idOrName: string): Promise<void> {
-  const info = await on(context, idOrName, (vm) => vm.network.info());
+  const info = await withVm(context, idOrName, (vm) => vm.network.info());
   if (context.json) return context.printJson(info);
   printFacts(context, info);
   if (info.rules === undefined) return;
@@ -80,7 +81,7 @@ function printFacts(context: CliContext, info: NetworkInfo): void {
 }
 
 async function stats(context: CliContext, idOrName: string): Promise<void> {
-  const { sent, received, denied } = await on(context, idOrName, (vm) => vm.network.info());
+  const { sent, received, denied } = await withVm(context, idOrName, (vm) => vm.network.info());
   if (context.json) return context.printJson({ sent, received, denied });
   const { printTable } = await import('../table.ts');
   printTable(
@@ -93,10 +94,10 @@ async function stats(context: CliContext, idOrName: string): Promise<void> {
 }
 
 async function log(context: CliContext, idOrName: string, flags: LogFlags): Promise<void> {
-  await on(context, idOrName, async (vm) => {
+  await withVm(context, idOrName, async (vm) => {
     const { follow, denied } = flags;
     for await (const record of vm.network.records({ follow, denied, signal: context.signal })) {
-      context.print(context.json ? JSON.stringify(record) : lineOf(record));
+      context.print(context.json ? safeJson(record) : lineOf(record));
     }
   });
 }
@@ -116,7 +117,7 @@ async function alter(
     });
   }
   const { signal } = context;
-  const after = await on(context, idOrName, (vm) => vm.network[how](egress ?? {}, { signal }));
+  const after = await withVm(context, idOrName, (vm) => vm.network[how](egress ?? {}, { signal }));
   if (context.json) context.printJson(after);
   else context.print(idOrName);
 }
@@ -149,17 +150,4 @@ function portsText(ports: readonly (number | readonly [number, number])[]): stri
   return ports.length === 0
     ? 'all'
     : ports.map((port) => (typeof port === 'number' ? port : port.join('-'))).join(',');
-}
-
-async function on<T>(
-  context: CliContext,
-  idOrName: string,
-  use: (vm: VmInstance) => Promise<T>,
-): Promise<T> {
-  const vm = await connectVm(context, idOrName);
-  try {
-    return await use(vm);
-  } finally {
-    await vm.close();
-  }
 }

@@ -1,9 +1,8 @@
 /** `qmp-agent snapshot …`. */
 import type { Command } from 'commander';
 import { formatAge, formatBytes } from '../../config/units.ts';
-import type { VmInstance } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
-import { connectVm } from '../vm-access.ts';
+import { withVm } from '../vm-access.ts';
 
 /** Adds `snapshot` with its subcommands. */
 export function registerSnapshot(program: Command, context: CliContext): void {
@@ -41,7 +40,7 @@ async function create(
   name: string | undefined,
   description: string | undefined,
 ): Promise<void> {
-  const info = await on(context, idOrName, (vm) =>
+  const info = await withVm(context, idOrName, (vm) =>
     vm.snapshots.create(name, { description, signal: context.signal }),
   );
   if (context.json) context.printJson(info);
@@ -49,17 +48,17 @@ async function create(
 }
 
 async function restore(context: CliContext, idOrName: string, name: string): Promise<void> {
-  await on(context, idOrName, (vm) => vm.snapshots.restore(name, { signal: context.signal }));
+  await withVm(context, idOrName, (vm) => vm.snapshots.restore(name, { signal: context.signal }));
   report(context, idOrName, name);
 }
 
 async function remove(context: CliContext, idOrName: string, name: string): Promise<void> {
-  await on(context, idOrName, (vm) => vm.snapshots.delete(name, { signal: context.signal }));
+  await withVm(context, idOrName, (vm) => vm.snapshots.delete(name, { signal: context.signal }));
   report(context, idOrName, name);
 }
 
 async function list(context: CliContext, idOrName: string, quiet: boolean): Promise<void> {
-  const snapshots = await on(context, idOrName, (vm) =>
+  const snapshots = await withVm(context, idOrName, (vm) =>
     vm.snapshots.list({ signal: context.signal }),
   );
   if (context.json) {
@@ -84,17 +83,4 @@ async function list(context: CliContext, idOrName: string, quiet: boolean): Prom
 function report(context: CliContext, vm: string, name: string): void {
   if (context.json) context.printJson({ vm, name, ok: true });
   else context.print(name);
-}
-
-async function on<T>(
-  context: CliContext,
-  idOrName: string,
-  action: (vm: VmInstance) => Promise<T>,
-): Promise<T> {
-  const vm = await connectVm(context, idOrName);
-  try {
-    return await action(vm);
-  } finally {
-    await vm.close();
-  }
 }

@@ -9,7 +9,7 @@ import {
   type NetworkPolicy,
 } from '../../../nft/index.ts';
 import * as f from './frames.ts';
-import { type LogEntry, TestNetwork, whyNot } from './network.ts';
+import { type LogEntry, type TestNetwork, useTestNetwork, whyNot } from './network.ts';
 
 const skip = whyNot();
 const SITE = '203.0.113.10';
@@ -18,14 +18,8 @@ const HOST = '198.51.100.1';
 
 let net: TestNetwork;
 let generation = 1;
-beforeAll(async () => {
-  if (skip === undefined) net = await TestNetwork.create();
-});
-afterAll(() => net?.close());
-beforeEach(async (context) => {
-  if (skip !== undefined) context.skip(skip);
-  await reset(DEFAULT_POLICY);
-});
+useTestNetwork((made) => (net = made));
+beforeEach(() => reset(DEFAULT_POLICY));
 afterEach(async () => {
   for (const id of open.splice(0)) await net.vms[0]!.peer.do('close', { id });
 });

@@ -1,11 +1,10 @@
 /** Frames that no socket would send, one case a line: what is logged and counted, and whether it reaches the upstream. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { DenialCause } from '../../../nft/index.ts';
 import * as f from './frames.ts';
-import { TestNetwork, whyNot } from './network.ts';
+import { type TestNetwork, useTestNetwork } from './network.ts';
 import { expectOutcome, deniedCounts, type Outcome } from './outcome.ts';
 
-const skip = whyNot();
 const SITE = '203.0.113.10';
 const GUEST = '10.210.0.2';
 const GATEWAY = '10.210.0.1';
@@ -13,13 +12,7 @@ const OTHER_VM = '10.210.0.6';
 const HOST = '198.51.100.1';
 
 let net: TestNetwork;
-beforeAll(async () => {
-  if (skip === undefined) net = await TestNetwork.create();
-});
-afterAll(() => net?.close());
-beforeEach((context) => {
-  if (skip !== undefined) context.skip(skip);
-});
+useTestNetwork((made) => (net = made));
 
 const HONEST = { from: '02:bb:00:00:00:01', to: '02:aa:00:00:00:01' };
 const IP = 0x0800;

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, beforeEach } from 'vitest';
 import {
   addVm,
   changePolicy,
@@ -289,4 +290,22 @@ function readEntry(raw: RawEntry): LogEntry {
   return said.verdict === 'allow'
     ? { verdict: 'allow', ruleId, tap }
     : { verdict: 'deny', cause: said.cause, ruleId, tap };
+}
+
+/**
+ * A network for all tests of a file, which are skipped where there can be none.
+ * @param take gets it, once it is made
+ */
+export function useTestNetwork(take: (net: TestNetwork) => void): void {
+  const skip = whyNot();
+  let net: TestNetwork | undefined;
+  beforeAll(async () => {
+    if (skip !== undefined) return;
+    net = await TestNetwork.create();
+    take(net);
+  });
+  afterAll(() => net?.close());
+  beforeEach((context) => {
+    if (skip !== undefined) context.skip(skip);
+  });
 }

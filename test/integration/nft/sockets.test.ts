@@ -1,15 +1,14 @@
 /** What sockets get, one case a line: each asserts the outcome, and what was logged and counted. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   DEFAULT_POLICY,
   type EgressRule,
   ISOLATED_POLICY,
   type NetworkPolicy,
 } from '../../../nft/index.ts';
-import { TestNetwork, whyNot } from './network.ts';
+import { type TestNetwork, useTestNetwork } from './network.ts';
 import { expectOutcome, deniedCounts, type Outcome } from './outcome.ts';
 
-const skip = whyNot();
 const SITE = '203.0.113.10';
 const GATEWAY = '10.210.0.1';
 const OTHER_VM = '10.210.0.6';
@@ -17,13 +16,7 @@ const OTHER_GATEWAY = '10.210.0.5';
 const HOST = '198.51.100.1';
 
 let net: TestNetwork;
-beforeAll(async () => {
-  if (skip === undefined) net = await TestNetwork.create();
-});
-afterAll(() => net?.close());
-beforeEach((context) => {
-  if (skip !== undefined) context.skip(skip);
-});
+useTestNetwork((made) => (net = made));
 
 type SocketCase = [name: string, what: string, to: string, port: number, result: string, Outcome];
 

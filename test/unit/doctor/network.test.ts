@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { droppingIn, judgeNetwork } from '../../../src/doctor/network.ts';
+import { judgeNetwork } from '../../../src/doctor/network.ts';
 
 const fine = { hasTun: true, forwards: true, routes: [], droppingChains: [] };
 
@@ -23,18 +23,4 @@ it('says what to do about each thing', () => {
   ]);
   expect(JSON.stringify(checks)).toContain('qmp-agent setup network');
   expect(JSON.stringify(checks)).toContain('DOCKER-USER');
-});
-
-it('finds chains of others that drop', () => {
-  const chain = (o: object) => ({ chain: { family: 'ip', hook: 'forward', policy: 'drop', ...o } });
-  const text = JSON.stringify({
-    nftables: [
-      { metainfo: {} },
-      chain({ table: 'filter', name: 'FORWARD' }),
-      chain({ table: 'filter', name: 'INPUT', hook: 'input' }),
-      chain({ table: 'nat', name: 'FORWARD', policy: 'accept' }),
-      chain({ table: 'qmp_agent', name: 'forward' }),
-    ],
-  });
-  expect(droppingIn(text)).toEqual(['ip filter FORWARD']);
 });

@@ -1,7 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { readFailure } from '../../../nft/failure.ts';
 import { causeMark, ruleMark } from '../../../nft/marks.ts';
-import { countersByTap, findRemains, listed, parseReply } from '../../../nft/reply.ts';
+import {
+  countersByTap,
+  findRemains,
+  foreignDrops,
+  listed,
+  parseReply,
+} from '../../../nft/reply.ts';
 
 const metainfo = { metainfo: { version: '1.0.6', json_schema_version: 1 } };
 const set = (family: string, name: string, elem: unknown[], kind = 'set') => ({
@@ -14,6 +20,19 @@ const reply = (...objects: object[]) =>
   parseReply(JSON.stringify({ nftables: [metainfo, ...objects] }));
 
 describe("nft's answers", () => {
+  test('finds chains of others that drop', () => {
+    const chain = (o: object) => ({
+      chain: { family: 'ip', hook: 'forward', policy: 'drop', ...o },
+    });
+    const chains = reply(
+      chain({ table: 'filter', name: 'FORWARD' }),
+      chain({ table: 'filter', name: 'INPUT', hook: 'input' }),
+      chain({ table: 'nat', name: 'FORWARD', policy: 'accept' }),
+      chain({ table: 'qmp_agent', name: 'forward' }),
+    );
+    expect(foreignDrops(chains)).toEqual(['ip filter FORWARD']);
+  });
+
   test('counters by tap', () => {
     const all = countersByTap(
       listed(
