@@ -3,7 +3,14 @@ import { access, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { QmpClient } from '../../qmp/index.ts';
-import { HostError, LaunchError, VmDiedError, type VmRestoredError } from '../errors.ts';
+import {
+  HostError,
+  LaunchError,
+  QmpConnectError,
+  TimeoutError,
+  VmDiedError,
+  type VmRestoredError,
+} from '../errors.ts';
 import { events } from '../events.ts';
 import { restoredError } from '../guest/index.ts';
 import { eitherSignal } from './abort.ts';
@@ -202,14 +209,18 @@ export class LiveVm {
       return new LiveVm({ id, paths, run, process, watch, qmp, busyChannels });
     } catch (error) {
       // A closed QMP socket tells of QEMU's death a moment before the kernel does.
-      await Promise.race([
-        watch.ended,
-        delay(signal?.aborted ? 0 : DEATH_MS, undefined, { ref: false }),
+      const wait = signal?.aborted ? 0 : DEATH_MS;
+      const hasDied = await Promise.race([
+        watch.ended.then(() => true),
+        delay(wait, false, { ref: false }),
       ]);
       process.kill('SIGKILL');
       const end = await watch.ended;
       if (signal?.aborted) throw signal.reason;
       if (!(watch.fault.reason instanceof VmDiedError) || error instanceof HostError) throw error;
+      // Of one that kept silent until our SIGKILL, the silence is what there is to tell.
+      const isLate = error instanceof QmpConnectError || error instanceof TimeoutError;
+      if (isLate && !hasDied) throw error;
       throw launchError(id, [program, ...argv], end.exit, end.error.stderr);
     }
   }
