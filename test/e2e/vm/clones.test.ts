@@ -17,6 +17,10 @@ import { BOOT_MS, useTestState } from './state.ts';
 
 /** How far a clock may be off that was set right: the way there, on a busy machine. */
 const CLOCK_MS = 2_000 * SCALE;
+/** How long a clone is kept standing, */
+const STOOD_MS = 1_500 * SCALE;
+/** and from the vCPUs' stop or start to the answer of the call, and to a clock that is set. */
+const EDGE_MS = 200 * SCALE;
 /** In the lab each is emulated twice over. */
 const CLONES = SCALE > 1 ? 2 : 3;
 /** Notes again and again which boot it is in, and when: runs in the template, and on in each clone. */
@@ -101,7 +105,7 @@ describe('a clone', () => {
     await using vm = await clone({ paused: true });
     expect(vm.state).toBe('paused');
     const stoodFrom = Date.now();
-    await delay(1_500);
+    await delay(STOOD_MS);
     const stoodUntil = Date.now();
     await vm.resume();
     const offMs = Math.abs(Number(await out(vm, 'date +%s%3N')) - Date.now());
@@ -109,7 +113,7 @@ describe('a clone', () => {
     const times = (await out(vm, 'cat /tmp/witness'))
       .split('\n')
       .map((line) => Number.parseInt(line));
-    const inThePause = times.filter((ms) => ms > stoodFrom + 200 && ms < stoodUntil - 200);
+    const inThePause = times.filter((ms) => ms > stoodFrom + EDGE_MS && ms < stoodUntil - EDGE_MS);
     expect(inThePause).toEqual([]);
     expect(times.some((ms) => ms >= stoodUntil)).toBe(true);
   });
