@@ -7,15 +7,30 @@ export function allowManyListeners(signal: AbortSignal): void {
 }
 
 /**
+ * Calls `listener` once `signal` is aborted, at once where it is already; until `over` is aborted.
+ *
+ * `addEventListener` could be given `over` itself. But Node keeps no more than the last such clean-up of
+ * a target alive (`WeakMap` of target and listener, lib/internal/event_target.js): the others are garbage,
+ * and a signal that lives long collects the listeners, and all that they hold on to.
+ */
+export function onAbort(signal: AbortSignal, over: AbortSignal, listener: () => void): void {
+  if (over.aborted) return;
+  if (signal.aborted) return listener();
+  allowManyListeners(signal);
+  allowManyListeners(over);
+  signal.addEventListener('abort', listener, { once: true });
+  over.addEventListener('abort', () => signal.removeEventListener('abort', listener), {
+    once: true,
+  });
+}
+
+/**
  * Rejects with the reason of `signal` once it is aborted, at once where it is already. Never
  * resolves; `over` ends it and its listener.
  */
 export function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<never> {
   const rejected = new Promise<never>((_resolve, reject) => {
-    const onAbort = () => reject(signal.reason as Error);
-    if (signal.aborted) return onAbort();
-    allowManyListeners(signal);
-    signal.addEventListener('abort', onAbort, { once: true, signal: over });
+    onAbort(signal, over, () => reject(signal.reason as Error));
   });
   rejected.catch(() => undefined); // it may come when nobody waits any more
   return rejected;

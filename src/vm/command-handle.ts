@@ -6,7 +6,7 @@ import { CommandExitError, StateError, TimeoutError } from '../errors.ts';
 import type { GuestExec } from '../guest/index.ts';
 import type { GuestAccess, WaitOptions } from './api.ts';
 import { isUnknownExec, noCommand } from './no-command.ts';
-import { allowManyListeners, rejectOnAbort } from './abort.ts';
+import { onAbort, rejectOnAbort } from './abort.ts';
 import { sendAll, writeAndWait } from './command-stdin.ts';
 import type { OutputCollector } from './command-output.ts';
 import type {
@@ -162,11 +162,7 @@ export class RunningCommand<E extends CommandEncoding> implements CommandHandle<
       isCanceled = true;
       this.kill().catch(() => undefined);
     };
-    if (signal !== undefined) {
-      allowManyListeners(signal);
-      signal.addEventListener('abort', cancel, { once: true, signal: over.signal });
-      if (signal.aborted) cancel();
-    }
+    if (signal !== undefined) onAbort(signal, over.signal, cancel);
     try {
       await Promise.race([
         this.#read(),
