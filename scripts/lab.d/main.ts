@@ -52,7 +52,8 @@ async function withMachine<T>(
     const disks = await dataDisks(ROOT, cache, work);
     const jobDir = join(work, 'job');
     await mkdir(join(jobDir, 'results'), { recursive: true });
-    await cp(join(import.meta.dirname, 'guest/start'), join(jobDir, 'start'));
+    for (const name of ['start', 'hold-kvm'])
+      await cp(join(import.meta.dirname, 'guest', name), join(jobDir, name));
     await writeFile(join(jobDir, 'command'), o.command);
     const settings = {
       // The root disk is vda, so the others begin at b.
