@@ -13,11 +13,6 @@ import type { VmPaths } from './vm-paths.ts';
 
 /** Until QEMU has made its socket and answered, from its start: some 30 ms; minutes on a host that swaps. */
 const START_TIMEOUT_MS = 60_000;
-/**
- * For the greeting of one connection. A client that QEMU's main loop accepts while the monitor moves to
- * its I/O thread may never be greeted (monitor/qmp.c, monitor_qmp_setup_handlers_bh); the next one is.
- */
-const GREETING_MS = 10_000;
 /** Between two tries to connect. */
 const START_RETRY_MS = 5;
 /** Most connections for one conversation, where an answer to somebody else comes first. */
@@ -38,7 +33,7 @@ export async function connectToNewQemu(
       return await QmpClient.connect({
         path,
         signal,
-        timeoutMs: GREETING_MS,
+        timeoutMs: START_TIMEOUT_MS,
         ...tracer(vmId),
       });
     } catch (error) {
