@@ -20,6 +20,8 @@ const slow = {
 export default defineConfig({
   test: {
     pool: 'forks',
+    // Tests do not depend on whether the host that they run on is set up for taps.
+    env: { QMP_AGENT_NETWORK_DEFAULT: 'isolated' },
     coverage: {
       provider: 'v8',
       include: ['{qmp,nft,guest-agent,firmware,src}/**/*.ts'],

@@ -22,7 +22,9 @@ async function compare({ runs, json }: { runs: number; json?: string }): Promise
   const image = await store.get('base');
   const { path: qemuPath } = await findQemu('qemu-system-x86_64');
   // TCG on both sides: a domain of type qemu has nothing else.
-  await using vm = await Vm.create({ image: image.name, accel: 'tcg', machine: 'q35', signal });
+  await using vm = await Vm.create({
+    ...{ image: image.name, accel: 'tcg', machine: 'q35', network: 'isolated', signal },
+  });
   await vm.commands.run(['true'], { signal });
   await vm.snapshots.create(SNAPSHOT, { signal });
   const info = await vm.info();

@@ -137,7 +137,7 @@ async function withTemplate(
 ): Promise<void> {
   if (!isNeeded) return;
   const template = `soak-${randomBytes(4).toString('hex')}`;
-  await createTemplate(template, { paths, signal });
+  await createTemplate(template, { paths, signal, network: 'isolated' });
   try {
     await work(template);
   } finally {
@@ -146,7 +146,9 @@ async function withTemplate(
 }
 
 async function withVm<T>(work: (vm: Vm) => Promise<T>): Promise<T> {
-  await using vm = await Vm.create({ paths, signal, persistent: true, memoryMib: MEMORY_MIB });
+  await using vm = await Vm.create({
+    ...{ paths, signal, persistent: true, memoryMib: MEMORY_MIB, network: 'isolated' },
+  });
   try {
     return await work(vm);
   } finally {

@@ -36,6 +36,7 @@ export async function openTemplate(
   const { image, vcpus, memoryMib, diskMib, accel, machine, channel, qemuPath } = options.vm;
   await createTemplate(name, {
     ...{ image, vcpus, memoryMib, diskMib, accel, machine, channel, qemuPath, paths },
+    network: 'isolated',
     signal: options.signal,
     ...more,
   });

@@ -66,7 +66,7 @@ export function addVmOptions(command: Command): Command {
     )
     .addOption(vm('--disk <size>', "size of the disk (default: the image's own)", 'diskMib'))
     .addOption(diskQuotaOption())
-    .addOption(networkOption('isolated'))
+    .addOption(networkOption('nat-filtered on a host that is set up for it, else isolated'))
     .addOption(vm('--accel <kind>', 'auto, kvm or tcg (default: auto)', 'accel'))
     .addOption(vm('--machine <type>', 'q35 or microvm', 'machine'));
 }

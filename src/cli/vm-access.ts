@@ -35,7 +35,7 @@ export function vmOptions(context: CliContext, name: string | undefined): VmCrea
 
 /** As {@link vmOptions}, for what has a name by other means. */
 export function machineOptions(context: CliContext) {
-  const { vm, qemu } = context.config;
+  const { vm, qemu, network } = context.config;
   return {
     paths: context.paths,
     signal: context.signal,
@@ -49,6 +49,7 @@ export function machineOptions(context: CliContext) {
     machine: vm.machine,
     channel: vm.channel,
     network: vm.network,
+    defaultNetwork: network.default,
     qemuPath: qemu.path,
   };
 }

@@ -64,12 +64,17 @@ const vm = z.strictObject({
   machine: choice('q35', 'microvm').default('q35'),
   accel: choice('auto', 'kvm', 'tcg').default('auto'),
   channel: choice('auto', 'vsock', 'virtio-serial').default('auto'),
-  /** Unset: isolated; of a clone: its template's. */
+  /** Unset: see `network.default`; of a clone: its template's. */
   network: choice('isolated', 'nat-filtered', 'user').optional(),
   /** From the start of QEMU to the agent's first answer. */
   readyTimeoutMs: ms(100).default(120_000),
   /** What a guest gets to go down by itself before QEMU is told to quit. */
   stopGraceMs: ms(0).default(15_000),
+});
+
+const network = z.strictObject({
+  /** The network of a VM for which none is given. `auto`: see `network/default-mode.ts`. */
+  default: choice('auto', 'isolated', 'nat-filtered', 'user').default('auto'),
 });
 
 const exec = z.strictObject({
@@ -116,6 +121,7 @@ const log = z.strictObject({
 /** The whole configuration. Strict: unknown keys are refused. */
 export const configSchema = z.strictObject({
   vm: vm.prefault({}),
+  network: network.prefault({}),
   exec: exec.prefault({}),
   qemu: qemu.prefault({}),
   state: state.prefault({}),

@@ -20,6 +20,8 @@ export interface DoctorOptions {
   readonly qemuProgram: string;
   readonly vmMemoryMib: number;
   readonly image: string;
+  /** Of VMs for which no network is given: `auto`, or a mode. */
+  readonly defaultNetwork: string;
   /** Opens the image; rejects with what is wrong with it. */
   readonly openImage: (name: string) => Promise<unknown>;
 }
@@ -42,7 +44,7 @@ export async function examineHost(o: DoctorOptions): Promise<Check[]> {
       probeQemu(o.qemuProgram, o.env),
       probeTools(o.env),
       probeIsolation(uid, userName(uid)),
-      probeNetwork(),
+      probeNetwork(o.defaultNetwork),
       probeResources({ dataDir, vmMemoryMib: o.vmMemoryMib, imageBuilt }),
       probeDirectory('dataDir', dataDir, uid),
       probeDirectory('runtimeDir', runtimeDir, uid),

@@ -1,7 +1,14 @@
 /** What VMs with a tap need of the host, and what is in their way. */
 import { access } from 'node:fs/promises';
 import { NftClient } from '../../nft/index.ts';
-import { DEFAULT_POOL, isForwarding, routesInto } from '../network/index.ts';
+import {
+  DEFAULT_POOL,
+  isForwarding,
+  probeTaps,
+  routesInto,
+  tapObstacle,
+  type TapObstacle,
+} from '../network/index.ts';
 import { ok, warn, type Check } from './types.ts';
 
 const PROBE_MS = 5_000;
@@ -15,11 +22,15 @@ export interface NetworkFacts {
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
   readonly droppingChains: readonly string[];
+  /** What the configuration gives a VM: `auto`, or a mode. */
+  readonly byDefault: string;
+  /** Why `auto` comes down to isolated; undefined where it does not. */
+  readonly obstacle: TapObstacle | undefined;
 }
 
 /** Looks at the host. */
-export async function probeNetwork(): Promise<NetworkFacts> {
-  const [hasTun, forwards, routes, droppingChains] = await Promise.all([
+export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
+  const [hasTun, forwards, routes, droppingChains, taps] = await Promise.all([
     access('/dev/net/tun').then(
       () => true,
       () => false,
@@ -27,14 +38,17 @@ export async function probeNetwork(): Promise<NetworkFacts> {
     isForwarding(),
     routesInto(DEFAULT_POOL).catch(() => []),
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
+    probeTaps(),
   ]);
-  return { hasTun, forwards, routes, droppingChains };
+  const obstacle = tapObstacle(taps);
+  return { hasTun, forwards, routes, droppingChains, byDefault, obstacle };
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */
 export function judgeNetwork(facts: NetworkFacts): Check[] {
   const { hasTun, forwards, routes, droppingChains } = facts;
   return [
+    judgeDefault(facts),
     hasTun
       ? ok('network.tun', '/dev/net/tun is there')
       : warn('network.tun', '/dev/net/tun is missing: no VM can have a tap', 'modprobe tun'),
@@ -56,6 +70,17 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
       ),
     ),
   ];
+}
+
+/** What a VM has for which no network is given. */
+function judgeDefault({ byDefault, obstacle }: NetworkFacts): Check {
+  const id = 'network.default';
+  const found = (mode: string, why: string) =>
+    `VMs are ${mode} where nothing else is asked for: ${why}`;
+  if (byDefault !== 'auto') return ok(id, found(byDefault, 'the configuration says so'));
+  return obstacle === undefined
+    ? ok(id, found('nat-filtered', 'this process may make taps, and the host is set up'))
+    : warn(id, found('isolated', obstacle.message), obstacle.hint);
 }
 
 /** Rules for the chain of others: only they can accept there. */

@@ -1,7 +1,8 @@
 /** Looks at the host. Everything else in this folder only judges what comes from here. */
-import { constants, access, open, readFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { delimiter } from 'node:path';
 import { execa } from 'execa';
+import { findProgram as findIn } from '../host-files.ts';
 
 /** A program that does not answer by then counts as broken. */
 const TOOL_TIMEOUT_MS = 10_000;
@@ -10,17 +11,6 @@ const TOOL_OUTPUT_BYTES = 1024 * 1024;
 
 /** Debian has system programs here, and users' PATH often does not. */
 const SYSTEM_DIRS = ['/usr/sbin', '/sbin'];
-
-/** Opens a file for reading and writing. @returns an errno name, undefined where it opens. */
-export async function openError(path: string): Promise<string | undefined> {
-  try {
-    const file = await open(path, constants.O_RDWR | constants.O_NONBLOCK);
-    await file.close();
-    return undefined;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'EIO';
-  }
-}
 
 /** A small file's text; undefined where it cannot be read. */
 export async function readText(path: string): Promise<string | undefined> {
@@ -32,16 +22,7 @@ export async function findProgram(
   program: string,
   env: NodeJS.ProcessEnv,
 ): Promise<string | undefined> {
-  const dirs = [...(env['PATH'] ?? '').split(delimiter), ...SYSTEM_DIRS];
-  const candidates = program.includes('/') ? [program] : dirs.map((dir) => join(dir, program));
-  for (const candidate of candidates) {
-    const usable = await access(candidate, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (usable) return candidate;
-  }
-  return undefined;
+  return findIn(program, [env['PATH'] ?? '', ...SYSTEM_DIRS].join(delimiter));
 }
 
 /** What a program printed, both streams; undefined where it failed. */

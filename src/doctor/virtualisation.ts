@@ -1,5 +1,6 @@
 /** CPU, /dev/kvm, /dev/vhost-vsock, /dev/net/tun. */
-import { openError, readText } from './probe.ts';
+import { openError } from '../host-files.ts';
+import { readText } from './probe.ts';
 import { ok, warn, type Check } from './types.ts';
 
 /** What decides. Errors are errno names; undefined: it opens. */

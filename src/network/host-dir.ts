@@ -9,7 +9,7 @@ import { HostError } from '../errors.ts';
 import { withLock } from '../with-lock.ts';
 
 /** Gone with the next boot, as interfaces and rules are. */
-const HOST_DIR = '/run/qmp-agent-network';
+export const HOST_DIR = '/run/qmp-agent-network';
 /** Most that a file here holds. */
 const MAX_TEXT = 4096;
 

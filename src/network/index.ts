@@ -1,4 +1,12 @@
 /** VMs on the host's network. */
+export {
+  DEFAULT_NETWORKS,
+  type DefaultNetwork,
+  defaultNetwork,
+  probeTaps,
+  type TapObstacle,
+  tapObstacle,
+} from './default-mode.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {

@@ -12,7 +12,7 @@ import { macOf, type NicConfig } from './nic.ts';
  */
 export type NetworkMode = 'isolated' | 'nat-filtered' | 'user';
 
-/** All modes, the default first. */
+/** All modes. */
 export const NETWORK_MODES: readonly NetworkMode[] = ['isolated', 'nat-filtered', 'user'];
 
 /** What a mode means for one VM. */

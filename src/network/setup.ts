@@ -76,6 +76,12 @@ export async function undoNetworkSetup(
   });
 }
 
+/** Whether {@link setUpNetwork} was done and still holds: where others forward, nobody has asked for it. */
+export async function isSetUp(): Promise<boolean> {
+  const text = await readFile(SYSCTL_FILE, 'utf8').catch(() => '');
+  return text === SYSCTL_TEXT && (await isForwarding());
+}
+
 /** Whether the host forwards. */
 export async function isForwarding(): Promise<boolean> {
   return (await readFile(FORWARDING, 'utf8').catch(() => '')).trim() === '1';

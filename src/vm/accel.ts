@@ -1,8 +1,8 @@
 /** KVM or software emulation: what this host can do, and why not. */
-import { constants } from 'node:fs';
-import { open, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { HostError } from '../errors.ts';
 import { events } from '../events.ts';
+import { openError } from '../host-files.ts';
 import type { Accel, AccelChoice } from './api.ts';
 
 const KVM_DEVICE = '/dev/kvm';
@@ -51,11 +51,11 @@ let probed: Promise<KvmFacts> | undefined;
 /** Looks at the host; once a process. */
 export function probeKvm(): Promise<KvmFacts> {
   probed ??= (async () => {
-    const [openError, cpuinfo] = await Promise.all([
-      openErrorOf(KVM_DEVICE),
+    const [failure, cpuinfo] = await Promise.all([
+      openError(KVM_DEVICE),
       readFile('/proc/cpuinfo', 'utf8').catch(() => ''),
     ]);
-    return { openError, cpuFlag: /^flags\s*:.*\b(vmx|svm)\b/m.test(cpuinfo) };
+    return { openError: failure, cpuFlag: /^flags\s*:.*\b(vmx|svm)\b/m.test(cpuinfo) };
   })();
   return probed;
 }
@@ -102,14 +102,5 @@ export function isKvmFailure(stderr: string): boolean {
 
 /** Whether this host offers vsock to guests. */
 export async function hasVhostVsock(): Promise<boolean> {
-  return (await openErrorOf(VHOST_VSOCK_DEVICE)) === undefined;
-}
-
-async function openErrorOf(path: string): Promise<string | undefined> {
-  try {
-    await using _file = await open(path, constants.O_RDWR);
-    return undefined;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'EIO';
-  }
+  return (await openError(VHOST_VSOCK_DEVICE)) === undefined;
 }

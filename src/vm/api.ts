@@ -5,6 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { EgressRequest } from '../network/index.ts';
+import type { DefaultNetwork } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
@@ -13,6 +14,7 @@ import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { EgressOptions, EgressRequest } from '../network/index.ts';
+export type { DefaultNetwork } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
 export type * from './network-types.ts';
 export type { WaitOptions } from './wait-options.ts';
@@ -66,11 +68,17 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   /** `auto` takes vsock where the host has /dev/vhost-vsock. Default `auto`. */
   channel?: 'auto' | 'vsock' | 'virtio-serial' | undefined;
   /**
-   * What it can reach. `isolated` (default): nothing. `nat-filtered`: what {@link VmCreateOptions.egress}
-   * allows, by a tap of its own and the host's address. `user`: QEMU's user-mode network, which filters
-   * nothing: all that the host can reach, its own loopback included.
+   * What it can reach. `isolated`: nothing. `nat-filtered`: what {@link VmCreateOptions.egress} allows, by a
+   * tap of its own and the host's address. `user`: QEMU's user-mode network, which filters nothing: all that
+   * the host can reach, its own loopback included. Default: `nat-filtered` where `egress` or `publish` is
+   * given, else {@link VmCreateOptions.defaultNetwork}.
    */
   network?: NetworkMode | undefined;
+  /**
+   * Its network where nothing else says so. `auto`: `nat-filtered` where this process may make taps and the host
+   * is set up for it, else `isolated`, with a warning. Default: QMP_AGENT_NETWORK_DEFAULT, else `auto`.
+   */
+  defaultNetwork?: DefaultNetwork | undefined;
   /**
    * With `nat-filtered`: what it may reach. Default: web, ssh and git (TCP 80, 443, 22, 9418) at public
    * addresses.

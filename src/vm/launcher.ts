@@ -7,10 +7,10 @@
  * `setpriv` asks the kernel for SIGKILL when its parent dies. That parent is the *thread* that
  * started it (prctl(2), PR_SET_PDEATHSIG): create ephemeral VMs in the main thread.
  */
-import { delimiter, join } from 'node:path';
-import { access, constants, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import { HostError, LaunchError } from '../errors.ts';
+import { findProgram } from '../host-files.ts';
 import { FILE_LIMIT_BYTES } from './bounded-log.ts';
 import { identify, isAlive, signalProcess, type ProcessIdentity } from './process-identity.ts';
 
@@ -159,7 +159,7 @@ export function findQemu(name: string): Promise<QemuProgram> {
 
 async function probeQemu(name: string): Promise<QemuProgram> {
   const install = 'Install QEMU 7.2 or newer: `apt install qemu-system-x86`.';
-  const path = name.includes('/') ? name : await lookUp(name);
+  const path = name.includes('/') ? name : await findProgram(name);
   if (path === undefined) {
     throw new HostError('ERR_HOST_QEMU', `${name} is not in PATH`, { hint: install });
   }
@@ -205,21 +205,6 @@ export function isAtLeast(
 ): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   return major > minMajor || (major === minMajor && minor >= minMinor);
-}
-
-async function lookUp(name: string): Promise<string | undefined> {
-  for (const dir of (process.env['PATH'] ?? '').split(delimiter)) {
-    const path = join(dir, name);
-    if (dir !== '' && (await isExecutable(path))) return path;
-  }
-  return undefined;
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  return access(path, constants.X_OK).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** argv of a process that runs, for `inspect`. */

@@ -11,6 +11,9 @@ import {
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import {
+  DEFAULT_NETWORKS,
+  type DefaultNetwork,
+  defaultNetwork,
   makePolicy,
   parseAllPublished,
   resolveEgress,
@@ -31,9 +34,6 @@ const MAX_KERNEL_ARGS_CHARS = 1_024;
 /** AF_VSOCK context ids: 0–2 are reserved, the last means any (linux/vm_sockets.h). */
 const CID = { min: 3, max: 0xffff_fffe } as const;
 
-/** For who says nothing: the least. */
-const DEFAULT_NETWORK: NetworkMode = 'isolated';
-
 /** How errors call an option. */
 const NAMED = { section: 'vm', noun: 'option' };
 
@@ -49,7 +49,9 @@ export interface CheckedOptions {
   readonly machine: VmConfig['machine'];
   readonly channel: 'auto' | 'vsock' | 'virtio-serial';
   readonly cid: number | undefined;
-  readonly network: NetworkMode;
+  /** Undefined: as the host can. */
+  readonly network: NetworkMode | undefined;
+  readonly defaultNetwork: DefaultNetwork | undefined;
   readonly egress: EgressRequest | undefined;
   readonly publish: readonly string[] | undefined;
   readonly hostname: string | undefined;
@@ -71,6 +73,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   cid: true,
   channel: true,
   network: true,
+  defaultNetwork: true,
   egress: true,
   publish: true,
   hostname: true,
@@ -197,7 +200,9 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     machine: oneOf('vm.machine', o.machine ?? defaults.machine, MACHINE_TYPES),
     channel: oneOf('vm.channel', o.channel ?? defaults.channel, ['auto', 'vsock', 'virtio-serial']),
     cid: o.cid === undefined ? undefined : wholeNumber('vm.cid', o.cid, CID.min, CID.max),
-    network: oneOf('vm.network', o.network ?? impliedNetwork(o) ?? DEFAULT_NETWORK, NETWORK_MODES),
+    network: networkAskedFor(o),
+    defaultNetwork:
+      o.defaultNetwork && oneOf('network.default', o.defaultNetwork, DEFAULT_NETWORKS),
     egress: checkEgress(o),
     publish: o.publish,
     hostname: o.hostname,
@@ -216,6 +221,10 @@ export async function resolveConfig(
   id: string,
   image: Image,
 ): Promise<VmConfig> {
+  const [channel, network] = await Promise.all([
+    resolveChannel(o),
+    o.network ?? defaultNetwork(o.defaultNetwork),
+  ]);
   return {
     image: image.name,
     imageId: image.id,
@@ -226,9 +235,9 @@ export async function resolveConfig(
     diskQuotaBytes: o.diskQuotaBytes,
     accel: o.accel,
     machine: o.machine,
-    channel: await resolveChannel(o),
+    channel,
     cid: o.cid,
-    network: o.network,
+    network,
     egress: o.egress && (await resolveEgress(o.egress)),
     publish: o.publish,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
@@ -250,6 +259,12 @@ async function resolveChannel(o: CheckedOptions): Promise<'vsock' | 'virtio-seri
 /** A VM's name has characters that a host name cannot have. */
 export function hostnameFrom(name: string): string {
   return name.replaceAll('_', '-').replace(/[.-]+$/, '');
+}
+
+/** @throws ConfigError */
+function networkAskedFor(o: VmCreateOptions): NetworkMode | undefined {
+  const wanted = o.network ?? impliedNetwork(o);
+  return wanted && oneOf('vm.network', wanted, NETWORK_MODES);
 }
 
 /** Who says what is to be reached, or from where, wants a network. */

@@ -116,7 +116,8 @@ async function run(context: CliContext, entry: BenchEntry, flags: BenchFlags): P
   ]);
   const report = await measure({
     runs: flags.runs,
-    vm: vmOptions(context, undefined),
+    // Figures do not depend on how the host is set up.
+    vm: { ...vmOptions(context, undefined), defaultNetwork: 'isolated' },
     pool: { strategy: flags.strategy, template: flags.template },
     fork: { count: flags.count },
     store,

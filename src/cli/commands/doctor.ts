@@ -20,15 +20,17 @@ export function registerDoctor(program: Command, context: CliContext): void {
 
 async function doctor(context: CliContext, command: Command): Promise<void> {
   const { loaded, check } = await configuration(context, command);
+  const { vm, network, qemu } = loaded.config;
   const { openImageStore } = await import('../vm-access.ts');
   const checks = [
     check,
     ...(await examineHost({
       env: context.env,
       paths: loaded.paths,
-      qemuProgram: loaded.config.qemu.path,
-      vmMemoryMib: loaded.config.vm.memoryMib,
-      image: loaded.config.vm.image,
+      qemuProgram: qemu.path,
+      vmMemoryMib: vm.memoryMib,
+      image: vm.image,
+      defaultNetwork: vm.network ?? network.default,
       openImage: async (name) => (await openImageStore(loaded.paths)).get(name),
     })),
   ];

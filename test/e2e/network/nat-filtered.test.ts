@@ -41,6 +41,9 @@ describe('a host', () => {
       'qmp-agent setup network',
     );
     expect(await world.agent('list', '--quiet')).toBe('');
+    await world.agent('create', '--name', 'plain');
+    expect((await info('plain')).mode).toBe('isolated');
+    await world.agent('remove', '--force', 'plain');
     expect(await world.agent('setup', 'network')).toMatch(/^done: .*ip_forward/);
     expect(await world.agent('setup', 'network')).not.toContain('done:');
     expect(await world.traces()).toEqual({ taps: [], rules: [], services: [] });
@@ -49,7 +52,18 @@ describe('a host', () => {
 
 describe('a VM', () => {
   beforeAll(async () => {
-    await world.agent('create', '--network', 'nat-filtered', '--name', 'one');
+    await world.agent('create', '--name', 'one');
+  });
+
+  it('has such a network by itself where the host is set up, and says so', async () => {
+    expect(await world.agent('inspect', 'one')).toContain('"network": "nat-filtered"');
+    const { status, found } = (
+      JSON.parse(await world.agent('doctor', '--json')) as Record<string, string>[]
+    ).find(({ id }) => id === 'network.default')!;
+    expect({ status, found }).toEqual({
+      status: 'ok',
+      found: expect.stringContaining('VMs are nat-filtered where nothing else is asked for'),
+    });
   });
 
   it('reaches the web by name and by address, and nothing else; all of it is on record', async () => {

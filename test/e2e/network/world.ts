@@ -107,7 +107,9 @@ export class World implements AsyncDisposable {
 
   /** `qmp-agent …` on the host. @returns stdout */
   async agent(...args: string[]): Promise<string> {
-    const env = Object.entries({ ...this.box.env, NO_COLOR: '1' }).map(([k, v]) => `${k}=${v}`);
+    // What VMs have by themselves follows from this host here, and not from the runner's.
+    const own = { NO_COLOR: '1', QMP_AGENT_NETWORK_DEFAULT: 'auto' };
+    const env = Object.entries({ ...this.box.env, ...own }).map(([k, v]) => `${k}=${v}`);
     return this.run('env', ...env, process.execPath, ...NODE_ARGS, '--log-level', 'error', ...args);
   }
 

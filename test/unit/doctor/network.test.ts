@@ -1,10 +1,13 @@
 import { expect, it } from 'vitest';
 import { judgeNetwork } from '../../../src/doctor/network.ts';
 
-const fine = { hasTun: true, forwards: true, routes: [], droppingChains: [] };
+const fine = {
+  ...{ hasTun: true, forwards: true, routes: [], droppingChains: [] },
+  ...{ byDefault: 'auto', obstacle: undefined },
+};
 
 it('a host that is set up has nothing to be told', () => {
-  expect(judgeNetwork(fine).map(({ status }) => status)).toEqual(['ok', 'ok', 'ok']);
+  expect(judgeNetwork(fine).map(({ status }) => status)).toEqual(['ok', 'ok', 'ok', 'ok']);
 });
 
 it('says what to do about each thing', () => {
@@ -13,8 +16,11 @@ it('says what to do about each thing', () => {
     forwards: false,
     routes: ['10.210.0.0/24 dev eth1'],
     droppingChains: ['ip filter FORWARD', 'inet firewalld filter_FORWARD'],
+    byDefault: 'auto',
+    obstacle: { message: 'taps are out', hint: 'Let them in.' },
   });
   expect(checks.map(({ id, status }) => `${id} ${status}`)).toEqual([
+    'network.default warn',
     'network.tun warn',
     'network.forwarding warn',
     'network.addresses warn',
@@ -23,4 +29,17 @@ it('says what to do about each thing', () => {
   ]);
   expect(JSON.stringify(checks)).toContain('qmp-agent setup network');
   expect(JSON.stringify(checks)).toContain('DOCKER-USER');
+});
+
+it('says what VMs have by themselves, and why', () => {
+  const obstacle = { message: 'taps are out', hint: 'Let them in.' };
+  expect(judgeNetwork({ ...fine, obstacle })[0]).toMatchObject({
+    status: 'warn',
+    found: 'VMs are isolated where nothing else is asked for: taps are out',
+    fix: 'Let them in.',
+  });
+  expect(judgeNetwork({ ...fine, obstacle, byDefault: 'isolated' })[0]).toMatchObject({
+    status: 'ok',
+    found: expect.stringMatching(/^VMs are isolated.*the configuration says so/),
+  });
 });

@@ -12,7 +12,7 @@ describe('checkOptions', () => {
       accel: 'auto',
       machine: 'q35',
       channel: 'auto',
-      network: 'isolated',
+      network: undefined,
       persistent: false,
       kernelArgs: [],
     });
