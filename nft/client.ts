@@ -1,6 +1,7 @@
 /** Applies transactions and reads what is in our tables. */
 import { NetworkRulesError } from '../src/errors.ts';
 import { baseTable, removeBase } from './base.ts';
+import { guardedTaps } from './bridge-guard.ts';
 import type { Family, Named, NftTransaction } from './json.ts';
 import { inet, netdev, SCHEMA_CHAIN_PREFIX, SCHEMA_VERSION, setOfRule, TABLE } from './names.ts';
 import type { LogRates } from './parts.ts';
@@ -138,6 +139,11 @@ export class NftClient {
   async taps(o: NftCallOptions = {}): Promise<string[]> {
     const elements = listed(await this.#list({ map: inet('policies') }, o));
     return elements.get('inet policies')?.map(({ key }) => keyText(key, 0)) ?? [];
+  }
+
+  /** Taps of VMs on bridges that have a guard. */
+  async guardedTaps(o: NftCallOptions = {}): Promise<string[]> {
+    return guardedTaps(await this.#list({ chains: null }, o));
   }
 
   /** What there is of each VM in the tables, for `removeVm`. Lists both tables: some 0.4 s with a thousand VMs. */

@@ -84,7 +84,7 @@ export function diskQuotaOption(): ConfigOption {
 export function networkOption(otherwise: string): ConfigOption {
   return new ConfigOption(
     '--network <mode>',
-    `isolated, nat-filtered, or user, which filters nothing (default: ${otherwise})`,
+    `isolated, nat-filtered, bridge=NAME, or user, which filters nothing (default: ${otherwise})`,
     ['vm', 'network'],
   );
 }

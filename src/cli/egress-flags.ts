@@ -1,6 +1,7 @@
 /** Flags that say what a VM may reach. */
 import { Option, type Command } from 'commander';
-import type { EgressRequest } from '../network/index.ts';
+import { ConfigError } from '../errors.ts';
+import type { EgressRequest, LanOptions } from '../network/index.ts';
 import { collect } from './config-flags.ts';
 
 /** As commander gives them. */
@@ -14,6 +15,17 @@ export interface EgressFlags {
   /** False: `--no-public`. */
   public?: boolean;
   deny?: string;
+}
+
+/** As commander gives them. */
+export interface LanFlags {
+  address?: string;
+  gateway?: string;
+  dns?: string[];
+}
+
+/** Those of a new VM. */
+export interface ReachFlags extends EgressFlags, LanFlags {
   publish?: string[];
 }
 
@@ -55,8 +67,37 @@ export function addEgressOptions(command: Command): Command {
     );
 }
 
+/** Who a new VM is on the bridge that it joins. */
+export function addLanOptions(command: Command): Command {
+  return command
+    .optionsGroup('With --network bridge=NAME:')
+    .option('--address <cidr>', 'address of the VM with its network, e.g. 192.0.2.5/24')
+    .option('--gateway <address>', 'router that its default route leads to (default: none)')
+    .option('--dns <address>', 'name server, up to three times (default: none)', collect);
+}
+
+/** What they ask for; undefined: none was given. @throws ConfigError no address is among them */
+export function lanOf({ address, gateway, dns }: LanFlags): LanOptions | undefined {
+  if (address !== undefined) return { address, gateway, dns };
+  if (gateway === undefined && dns === undefined) return undefined;
+  throw new ConfigError('--gateway and --dns go with --address', {
+    field: '--address',
+    hint: 'Give the VM an address, e.g. --address 192.0.2.5/24.',
+  });
+}
+
+/** All that says what a new VM reaches, and who reaches it. */
+export function addReachOptions(command: Command): Command {
+  return addLanOptions(addPublishOption(addEgressOptions(command)));
+}
+
+/** What they ask for. @throws ConfigError */
+export function reachOf(flags: ReachFlags) {
+  return { egress: egressOf(flags), publish: flags.publish, lan: lanOf(flags) };
+}
+
 /** Ports of the host that lead to a new VM. */
-export function addPublishOption(command: Command): Command {
+function addPublishOption(command: Command): Command {
   return command.option(
     '-p, --publish <ports>',
     'a TCP port of the host that leads to one of the VM: 8080:80, or 0.0.0.0:8080:80',

@@ -52,6 +52,9 @@ const text = (what: string) =>
 /** A directory or file; the loader makes it absolute and expands a leading `~/`. */
 const path = (what: string) => text(`the path of ${what}`);
 
+/** Networks that need no more than a word. */
+const MODES = ['isolated', 'nat-filtered', 'user'] as const;
+
 const vm = z.strictObject({
   /** Image that VMs stand on. */
   image: text('the name of an image (see qmp-agent image list)').default('base'),
@@ -65,7 +68,10 @@ const vm = z.strictObject({
   accel: choice('auto', 'kvm', 'tcg').default('auto'),
   channel: choice('auto', 'vsock', 'virtio-serial').default('auto'),
   /** Unset: see `network.default`; of a clone: its template's. */
-  network: choice('isolated', 'nat-filtered', 'user').optional(),
+  network: z
+    .union([z.enum(MODES), z.templateLiteral(['bridge=', z.string()])], { error: 'no network' })
+    .meta({ hint: `give one of ${MODES.join(', ')}, or bridge= and the name of a bridge` })
+    .optional(),
   /** From the start of QEMU to the agent's first answer. */
   readyTimeoutMs: ms(100).default(120_000),
   /** What a guest gets to go down by itself before QEMU is told to quit. */
@@ -74,7 +80,7 @@ const vm = z.strictObject({
 
 const network = z.strictObject({
   /** The network of a VM for which none is given. `auto`: see `network/default-mode.ts`. */
-  default: choice('auto', 'isolated', 'nat-filtered', 'user').default('auto'),
+  default: choice('auto', ...MODES).default('auto'),
 });
 
 const exec = z.strictObject({

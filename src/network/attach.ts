@@ -7,6 +7,7 @@ import {
   addVm,
   checkVm,
   NftClient,
+  removeBridgeGuard,
   removeVm,
   type NetworkPolicy,
   type VmNetwork,
@@ -20,6 +21,7 @@ import { isForwarding } from './setup.ts';
 import {
   existingTaps,
   interfaces,
+  isBridged,
   makeTap,
   ownerOf,
   raiseTap,
@@ -147,7 +149,8 @@ function takeAway(
     if (isThere && (await ownerOf(tap))?.vmId !== vmId) return false; // another VM has it by now
     if (vmId !== undefined) step('network.detach', 'rules', vmId);
     try {
-      await removeLeft(tap);
+      if (isBridged(tap)) await new NftClient().apply(removeBridgeGuard(tap));
+      else await removeLeft(tap);
     } finally {
       if (vmId !== undefined) step('network.detach', 'tap', vmId);
       await removeTap(tap, o); // whatever is wrong with the rules: gc takes those without a tap
@@ -194,13 +197,16 @@ export async function rebuildRules(
 async function sweepRules(): Promise<void> {
   const nft = new NftClient();
   const there = new Set(await interfaces());
-  const taps = await nft.taps().catch((error: unknown) => {
-    if (error instanceof HostError) return []; // no nft, or no right to look: none of it is ours then
-    throw error;
-  });
-  if (taps.every((tap) => there.has(tap))) return;
+  const [taps, guarded] = await Promise.all([nft.taps(), nft.guardedTaps()]).catch(
+    (error: unknown): [string[], string[]] => {
+      if (error instanceof HostError) return [[], []]; // no nft, or no right to look: none of it is ours then
+      throw error;
+    },
+  );
+  if ([...taps, ...guarded].every((tap) => there.has(tap))) return;
   await withHostNetwork(undefined, async () => {
     const now = new Set(await interfaces());
+    for (const tap of guarded) if (!now.has(tap)) await nft.apply(removeBridgeGuard(tap));
     for (const remains of await nft.remains()) {
       if (!now.has(remains.tap)) await nft.apply(removeVm(remains)).catch(ignoreGone);
     }

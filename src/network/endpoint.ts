@@ -71,6 +71,14 @@ export function endpointAt(pool: AddressPool, index: number): Endpoint {
   };
 }
 
+/** The first of `NAME1`, `NAME2`, … that no interface has. */
+export function firstName(name: string, interfaces: Iterable<string>): string {
+  const taken = new Set(interfaces);
+  for (let index = 1; ; index++) {
+    if (!taken.has(`${name}${index}`)) return `${name}${index}`;
+  }
+}
+
 /** The lowest number that no interface has; undefined where all are taken. */
 export function firstFree(pool: AddressPool, interfaces: Iterable<string>): number | undefined {
   const taken = new Set(interfaces);

@@ -7,6 +7,7 @@ export {
   type TapObstacle,
   tapObstacle,
 } from './default-mode.ts';
+export { bridgedTapOf, joinBridge } from './bridge.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {
@@ -18,6 +19,7 @@ export {
   leaveNetwork,
   sweepNetwork,
 } from './join.ts';
+export { type LanOptions, parseLan } from './lan.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { RulesLab } from './rules-lab.ts';

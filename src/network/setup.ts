@@ -7,7 +7,7 @@ import { NftClient } from '../../nft/index.ts';
 import { HostError, NetworkSetupError } from '../errors.ts';
 import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import { recall, remember, withHostNetwork } from './host-dir.ts';
-import { existingTaps } from './tap.ts';
+import { existingTaps, isBridged } from './tap.ts';
 
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
 /** Read at boot: sysctl.d(5). */
@@ -53,7 +53,7 @@ export async function undoNetworkSetup(
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<SetupStep[]> {
   return withHostNetwork(o.signal, async () => {
-    const taps = await existingTaps(o);
+    const taps = (await existingTaps(o)).filter(({ tap }) => !isBridged(tap));
     if (taps.length > 0) {
       throw new NetworkSetupError(
         `${taps.length} VMs have taps: ${taps.map(({ tap }) => tap).join(', ')}`,

@@ -21,7 +21,9 @@ export interface ExistingTap {
 /** First word of what is written on our taps. */
 const ALIAS = 'qmp-agent';
 const ALIAS_TEXT = /^qmp-agent:([0-9a-f]+):([0-9a-f]+)$/;
-const OURS = new RegExp(`^${TAP_NAME}[0-9]+$`);
+/** Names of taps that are ports of a bridge; a number follows. */
+export const BRIDGED_TAP_NAME = 'qmpb';
+const OURS = new RegExp(`^(?:${TAP_NAME}|${BRIDGED_TAP_NAME})[0-9]+$`);
 
 /**
  * It is made, says whose it is, and is in the group that the rules drop by; it is down. Pure.
@@ -33,6 +35,29 @@ export function makeCommands({ tap }: Endpoint, owner: TapOwner): string[] {
     `tuntap add dev ${tap} mode tap`,
     `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC} alias ${ALIAS}:${owner.state}:${owner.vmId}`,
   ];
+}
+
+/**
+ * The same for a port of a bridge. A bridge takes the lowest MAC address among its ports for its own where it has not
+ * been given one, and neighbours would lose the host: so a port's is higher than any that a device has. Pure.
+ */
+export function portCommands(
+  tap: string,
+  o: { owner: TapOwner; mac: string; bridge: string },
+): { make: string[]; raise: string[] } {
+  const address = `fe${o.mac.slice(2)}`;
+  return {
+    make: [
+      `tuntap add dev ${tap} mode tap`,
+      `link set dev ${tap} address ${address} alias ${ALIAS}:${o.owner.state}:${o.owner.vmId}`,
+    ],
+    raise: [`link set dev ${tap} master ${o.bridge} up`],
+  };
+}
+
+/** Whether a tap is a port of a bridge, by its name. */
+export function isBridged(tap: string): boolean {
+  return tap.startsWith(BRIDGED_TAP_NAME);
 }
 
 /** It goes up, with its address; the guest's is known, so that nobody is asked for it. Pure. */

@@ -2,6 +2,7 @@
 import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
 import { MAX_TIMEOUT_MS } from '../config/schema.ts';
 import { ConfigError } from '../errors.ts';
+import { bridgeOf } from '../network/mode.ts';
 import type { PoolOptions, PoolStrategy } from './types.ts';
 
 /** Most VMs of a pool. */
@@ -54,6 +55,14 @@ export function checkPoolOptions(o: PoolOptions): PoolConfig {
       field: 'pool.maxSize',
       value: maxSize,
       hint: `Give at least ${minSize}, or lower minSize.`,
+    });
+  }
+  const network = o.vm?.network;
+  if (bridgeOf(network) !== undefined) {
+    throw new ConfigError('VMs of a pool cannot be on a bridge: each would need its own address', {
+      field: 'pool.vm.network',
+      value: network,
+      hint: 'Take isolated, nat-filtered or user.',
     });
   }
   const ms = (field: keyof PoolOptions, value: number, min: number) =>

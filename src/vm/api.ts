@@ -5,7 +5,7 @@
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
 import type { EgressRequest } from '../network/index.ts';
-import type { DefaultNetwork } from '../network/index.ts';
+import type { DefaultNetwork, LanOptions } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { CommandsApi } from './command-types.ts';
 import type { CheckpointDiff, VmDiffOptions } from './diff/types.ts';
@@ -14,7 +14,7 @@ import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { EgressOptions, EgressRequest } from '../network/index.ts';
-export type { DefaultNetwork } from '../network/index.ts';
+export type { DefaultNetwork, LanOptions } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
 export type * from './network-types.ts';
 export type { WaitOptions } from './wait-options.ts';
@@ -70,7 +70,8 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
   /**
    * What it can reach. `isolated`: nothing. `nat-filtered`: what {@link VmCreateOptions.egress} allows, by a
    * tap of its own and the host's address. `user`: QEMU's user-mode network, which filters nothing: all that
-   * the host can reach, its own loopback included. Default: `nat-filtered` where `egress` or `publish` is
+   * the host can reach, its own loopback included. `bridge=NAME`: a port of this bridge of the host, filtered
+   * only as to who it says it is; needs {@link VmCreateOptions.lan}. Default: `nat-filtered` where `egress` or `publish` is
    * given, else {@link VmCreateOptions.defaultNetwork}.
    */
   network?: NetworkMode | undefined;
@@ -79,6 +80,8 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    * is set up for it, else `isolated`, with a warning. Default: QMP_AGENT_NETWORK_DEFAULT, else `auto`.
    */
   defaultNetwork?: DefaultNetwork | undefined;
+  /** With `bridge=NAME`: its address there. Needed, as its guest has no DHCP client. */
+  lan?: LanOptions | undefined;
   /**
    * With `nat-filtered`: what it may reach. Default: web, ssh and git (TCP 80, 443, 22, 9418) at public
    * addresses.
@@ -118,6 +121,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   diskQuotaMib?: number | undefined;
   /** As `VmCreateOptions.network`. Default: the template's. */
   network?: NetworkMode | undefined;
+  /** As `VmCreateOptions.lan`; never the template's, as no two VMs have one address. */
+  lan?: LanOptions | undefined;
   /** As `VmCreateOptions.egress`. Default: the template's. */
   egress?: EgressRequest | undefined;
   /** As `VmCreateOptions.publish`; a template has none. */
@@ -313,7 +318,7 @@ export interface VmInstance extends GuestAccess, AsyncDisposable {
    * Children of this VM as it runs: new VMs that go on from this instant, with its processes, memory and
    * files, each a machine of its own before any process of a command goes on in it. This one stands
    * still for a moment and goes on, its commands and its connection too. Default of `timeoutMs`: 120 000.
-   * @throws StateError not running, or QEMU is busy with something else; ConfigError, TemplateError
+   * @throws StateError not running, on a bridge (two would have one address), or QEMU is busy with something else; ConfigError, TemplateError
    *   (ERR_TEMPLATE_MISMATCH), HostError, LaunchError, VmDiedError, GuestError, TimeoutError; no child is
    *   left then
    */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { resolvePaths } from '../config/paths.ts';
 import { ConfigError } from '../errors.ts';
 import { events } from '../events.ts';
-import { warnAboutUserMode } from '../network/mode.ts';
+import { warnAboutReach } from '../network/mode.ts';
 import { createOverlay } from '../storage/index.ts';
 import { DEFAULT_READY_TIMEOUT_MS, type StatePaths, type VmCreateOptions } from './api.ts';
 import { probeKvm } from './accel.ts';
@@ -136,7 +136,7 @@ export async function launchAndBoot(o: {
   const startedAt = performance.now();
   const { operation = 'start' } = o;
   step(operation, 'launch', id);
-  if (config.network === 'user') warnAboutUserMode();
+  warnAboutReach(config.network);
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const onNetwork = { id, files, config };
   const place = await takePlace(onNetwork, o.signal);

@@ -1,5 +1,6 @@
 /** The network of a guest that has booted. */
 import { GuestError, StateError } from '../errors.ts';
+import { hasTap } from '../network/mode.ts';
 import { eitherSignal } from './abort.ts';
 import type { LiveVm } from './live-vm.ts';
 import { guestNetworkOf } from './network-of.ts';
@@ -20,7 +21,7 @@ export async function bringUpNetwork(
 ): Promise<void> {
   const network = await guestNetworkOf({ id, files, config });
   if (network === undefined) {
-    if (config.network === 'nat-filtered') throw lostTap(id);
+    if (hasTap(config.network)) throw lostTap(id, config.network);
     return;
   }
   const signal = eitherSignal(live.watch.fault, given);
@@ -37,9 +38,9 @@ export async function bringUpNetwork(
 }
 
 /** Somebody took it away since the start began. */
-function lostTap(id: string): StateError {
+function lostTap(id: string, network = ''): StateError {
   return new StateError(`VM ${id} has lost its tap while it started`, {
-    ...{ vmId: id, actual: 'without a tap', required: ['nat-filtered'] },
+    ...{ vmId: id, actual: 'without a tap', required: [network] },
     hint: 'Start it again.',
   });
 }

@@ -1,8 +1,8 @@
 /** From what a VM is configured to be to the machine that QEMU is told to be. Pure. */
 import { buildCmdline } from '../../firmware/cmdline.ts';
 import type { ModuleGroup } from '../../firmware/modules.ts';
-import type { VmNetwork } from '../../nft/index.ts';
 import type { BootFiles } from '../image/index.ts';
+import type { TapPlace } from '../network/mode.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
 import type { DiskLayers } from './disk-quota.ts';
@@ -25,7 +25,7 @@ export interface MachineContext {
   readonly paths: VmPaths;
   readonly config: VmConfig;
   /** Its tap, where it has one. */
-  readonly place?: VmNetwork | undefined;
+  readonly place?: TapPlace | undefined;
   /** Kernel and initramfs to boot from, or what a clone goes on from. */
   readonly from: BootFiles | FrozenFiles;
 }

@@ -1,16 +1,25 @@
 /** A VM's network: what its record says, and the tap that it has while it runs. */
 import { dirname } from 'node:path';
 import type { NetworkSpec } from '../../guest-agent/protocol.ts';
-import type { VmNetwork } from '../../nft/index.ts';
 import {
   awaitNames,
+  bridgedTapOf,
   cutConnections,
   DEFAULT_POOL,
+  joinBridge,
   joinNetwork,
   leaveNetwork,
   readEntryOf,
 } from '../network/index.ts';
-import { planNetwork, type NetworkPlan } from '../network/mode.ts';
+import {
+  bridgeOf,
+  hasTap,
+  placeBehindHost,
+  placeOnBridge,
+  planNetwork,
+  type NetworkPlan,
+  type TapPlace,
+} from '../network/mode.ts';
 import { macOf } from '../network/nic.ts';
 import { eitherSignal } from './abort.ts';
 import type { VmConfig } from './record.ts';
@@ -30,7 +39,7 @@ interface VmOnNetwork {
 export function networkOf(
   id: string,
   { network }: VmConfig,
-  place?: VmNetwork,
+  place?: TapPlace,
 ): NetworkPlan | undefined {
   return network === undefined ? undefined : planNetwork(network, id, place);
 }
@@ -46,15 +55,20 @@ export async function guestNetworkOf({
 
 /**
  * Gives a VM that is about to start its tap, where it is to have one.
- * @throws what `joinNetwork` throws
+ * @throws what `joinNetwork` and `joinBridge` throw
  */
 export async function takePlace(
   { id, files, config }: VmOnNetwork,
   signal: AbortSignal | undefined,
-): Promise<VmNetwork | undefined> {
-  if (config.network !== 'nat-filtered') return undefined;
+): Promise<TapPlace | undefined> {
+  if (!hasTap(config.network)) return undefined;
+  const vm = { vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal };
+  const bridge = bridgeOf(config.network);
+  const { lan } = config;
+  if (bridge !== undefined && lan !== undefined)
+    return placeOnBridge(await joinBridge({ ...vm, bridge, lan }), id, lan);
   const { network } = await joinNetwork({
-    ...{ vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal },
+    ...vm,
     ...{
       egress: config.egress ?? {},
       publish: config.publish ?? [],
@@ -62,7 +76,7 @@ export async function takePlace(
       logPath: files.networkLogPath,
     },
   });
-  return network;
+  return placeBehindHost(network);
 }
 
 /** The wait for a VM's names to be answered, which goes on beside its start and ends with it. */
@@ -99,13 +113,19 @@ export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Prom
 export async function givePlaceBack(
   vm: Omit<VmOnNetwork, 'config'> & { config: VmConfig | undefined },
 ): Promise<void> {
-  if (vm.config !== undefined && vm.config.network !== 'nat-filtered') return;
+  if (vm.config !== undefined && !hasTap(vm.config.network)) return;
   await leaveNetwork(runtimeDirOf(vm.files), vm.id);
 }
 
-async function placeOf({ id, files, config }: VmOnNetwork): Promise<VmNetwork | undefined> {
-  if (config.network !== 'nat-filtered') return undefined;
-  return (await readEntryOf(runtimeDirOf(files), id))?.network;
+async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
+  if (!hasTap(config.network)) return undefined;
+  const runtimeDir = runtimeDirOf(files);
+  if (config.lan === undefined) {
+    const entry = await readEntryOf(runtimeDir, id);
+    return entry && placeBehindHost(entry.network);
+  }
+  const tap = await bridgedTapOf(runtimeDir, id);
+  return tap === undefined ? undefined : placeOnBridge(tap, id, config.lan);
 }
 
 /** Of the state directory: a VM's own is in it. */

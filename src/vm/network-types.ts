@@ -1,6 +1,6 @@
 /** What users see of `vm.network`. */
 import type { Count, EgressRule } from '../../nft/index.ts';
-import type { EgressOptions, EgressRequest, TrafficRecord } from '../network/index.ts';
+import type { EgressOptions, EgressRequest, LanOptions, TrafficRecord } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { WaitOptions } from './wait-options.ts';
 
@@ -22,6 +22,8 @@ export interface NetworkInfo {
   readonly mode: NetworkMode | undefined;
   /** Presets are names by now. */
   readonly egress: EgressOptions | undefined;
+  /** On a bridge: who it is there. */
+  readonly lan?: LanOptions | undefined;
   /** While it runs with a tap: the interface on the host, and both addresses. */
   readonly tap?: string | undefined;
   readonly guestAddress?: string | undefined;

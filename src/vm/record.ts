@@ -2,7 +2,7 @@
 import { open, readdir } from 'node:fs/promises';
 import type { MachineType } from '../../firmware/machine.ts';
 import { StateDirError } from '../errors.ts';
-import type { EgressOptions } from '../network/index.ts';
+import type { EgressOptions, LanOptions } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { Accel, AccelChoice, StatePaths } from './api.ts';
 import { isSavedName, isVmId } from './ids.ts';
@@ -38,6 +38,8 @@ export interface VmConfig {
   readonly network?: NetworkMode | undefined;
   /** What it may reach with a tap, as it was made; presets are names by now. */
   readonly egress?: EgressOptions | undefined;
+  /** Who it is on a bridge, and only there. */
+  readonly lan?: LanOptions | undefined;
   /** Ports of the host that lead to it, with a tap. */
   readonly publish?: readonly string[] | undefined;
   /** Asked for by the caller; undefined: a random one at each start. */

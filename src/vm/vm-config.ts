@@ -14,12 +14,14 @@ import {
   DEFAULT_NETWORKS,
   type DefaultNetwork,
   defaultNetwork,
+  type LanOptions,
   makePolicy,
   parseAllPublished,
+  parseLan,
   resolveEgress,
   type EgressRequest,
 } from '../network/index.ts';
-import { NETWORK_MODES, type NetworkMode } from '../network/mode.ts';
+import { bridgeOf, checkNetworkMode, type NetworkMode } from '../network/mode.ts';
 import type { VmCloneOptions, VmCreateOptions, VmForkOptions } from './api.ts';
 import { hasVhostVsock } from './accel.ts';
 import { MAX_CHILDREN } from './fork/limits.ts';
@@ -52,6 +54,7 @@ export interface CheckedOptions {
   /** Undefined: as the host can. */
   readonly network: NetworkMode | undefined;
   readonly defaultNetwork: DefaultNetwork | undefined;
+  readonly lan: LanOptions | undefined;
   readonly egress: EgressRequest | undefined;
   readonly publish: readonly string[] | undefined;
   readonly hostname: string | undefined;
@@ -74,6 +77,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   channel: true,
   network: true,
   defaultNetwork: true,
+  lan: true,
   egress: true,
   publish: true,
   hostname: true,
@@ -93,6 +97,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   persistent: true,
   diskQuotaMib: true,
   network: true,
+  lan: true,
   egress: true,
   publish: true,
   cid: true,
@@ -110,7 +115,8 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
-  if (o.network !== undefined) oneOf('vm.network', o.network, NETWORK_MODES);
+  if (o.network !== undefined) checkNetworkMode(o.network);
+  if (o.lan !== undefined) parseLan(o.lan);
   checkEgress(o);
   quotaBytesOf(o);
 }
@@ -203,6 +209,7 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     network: networkAskedFor(o),
     defaultNetwork:
       o.defaultNetwork && oneOf('network.default', o.defaultNetwork, DEFAULT_NETWORKS),
+    lan: checkLan(o.network, o.lan),
     egress: checkEgress(o),
     publish: o.publish,
     hostname: o.hostname,
@@ -238,6 +245,7 @@ export async function resolveConfig(
     channel,
     cid: o.cid,
     network,
+    lan: o.lan,
     egress: o.egress && (await resolveEgress(o.egress)),
     publish: o.publish,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
@@ -264,7 +272,7 @@ export function hostnameFrom(name: string): string {
 /** @throws ConfigError */
 function networkAskedFor(o: VmCreateOptions): NetworkMode | undefined {
   const wanted = o.network ?? impliedNetwork(o);
-  return wanted && oneOf('vm.network', wanted, NETWORK_MODES);
+  return wanted && checkNetworkMode(wanted);
 }
 
 /** Who says what is to be reached, or from where, wants a network. */
@@ -273,6 +281,29 @@ export function impliedNetwork({
   publish,
 }: Pick<VmCloneOptions, 'egress' | 'publish'>): NetworkMode | undefined {
   return egress === undefined && (publish ?? []).length === 0 ? undefined : 'nat-filtered';
+}
+
+/**
+ * Who a VM is on its bridge: to be given with one, and only then. Pure.
+ * @throws ConfigError field `vm.lan`, or one of its own
+ */
+export function checkLan(
+  network: NetworkMode | undefined,
+  lan: LanOptions | undefined,
+): LanOptions | undefined {
+  if (lan !== undefined) parseLan(lan);
+  const isOnBridge = bridgeOf(network) !== undefined;
+  if (isOnBridge === (lan !== undefined)) return lan;
+  const [what, hint] = isOnBridge
+    ? [
+        `the network ${network} needs an address for the VM: its guest asks no DHCP server`,
+        'Give one that nobody else has there, with its network: --address 192.0.2.5/24 (and --gateway, --dns).',
+      ]
+    : [
+        `the network ${network ?? 'that is taken'} gives the VM its address itself`,
+        'Leave --address, --gateway and --dns out, or take --network bridge=NAME.',
+      ];
+  throw new ConfigError(what, { field: 'vm.lan', value: lan, hint });
 }
 
 /** What is asked for makes a policy, and there is something that it rules. @throws ConfigError */

@@ -5,10 +5,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { StateError } from '../errors.ts';
 import {
   awaitNames,
+  bridgedTapOf,
   changeEgress,
   countersOf,
   rotatedLogPath,
   makePolicy,
+  parseLan,
   readEntryOf,
   resolveEgress,
   type EgressOptions,
@@ -34,7 +36,14 @@ export class VmNetworkControl implements NetworkApi {
 
   async info(): Promise<NetworkInfo> {
     const { id, config } = this.#vm;
-    const { network: mode, egress = {} } = config;
+    const { network: mode, egress = {}, lan } = config;
+    if (lan !== undefined) {
+      const { address, gateway } = parseLan(lan);
+      const tap = await bridgedTapOf(this.#runtimeDir, id);
+      const place =
+        tap === undefined ? {} : { tap, guestAddress: address, gatewayAddress: gateway };
+      return { mode, egress: undefined, lan, ...place };
+    }
     const entry = mode === 'nat-filtered' ? await readEntryOf(this.#runtimeDir, id) : undefined;
     if (entry === undefined) return { mode, egress: mode === 'nat-filtered' ? egress : undefined };
     const { tap, guestAddress, gatewayAddress, policy } = entry.network;

@@ -2,10 +2,10 @@
 import type { Command } from 'commander';
 import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
-interface CloneFlags extends EgressFlags {
+interface CloneFlags extends ReachFlags {
   name?: string;
   hostname?: string;
   paused?: boolean;
@@ -22,7 +22,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
   command.addOption(diskQuotaOption()).addOption(networkOption('the template’s'));
-  addPublishOption(addEgressOptions(addNameOption(command)));
+  addReachOptions(addNameOption(command));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {
@@ -32,8 +32,7 @@ async function clone(context: CliContext, template: string, flags: CloneFlags): 
     ...cloneOptions(context, name),
     hostname,
     paused,
-    egress: egressOf(flags),
-    publish: flags.publish,
+    ...reachOf(flags),
     persistent: true,
   };
   const vm = await Vm.fromTemplate(template, options);

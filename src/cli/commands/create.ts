@@ -2,11 +2,11 @@
 import type { Command } from 'commander';
 import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { loadVm, vmOptions } from '../vm-access.ts';
 
-interface CreateFlags extends EgressFlags {
+interface CreateFlags extends ReachFlags {
   name?: string;
 }
 
@@ -17,7 +17,7 @@ export function registerCreate(program: Command, context: CliContext): void {
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
     .action((flags: CreateFlags) => create(context, flags));
-  addPublishOption(addEgressOptions(addNameOption(addVmOptions(command))));
+  addReachOptions(addNameOption(addVmOptions(command)));
 }
 
 async function create(context: CliContext, flags: CreateFlags): Promise<void> {
@@ -25,8 +25,7 @@ async function create(context: CliContext, flags: CreateFlags): Promise<void> {
   const spinner = startSpinner(context, 'Starting the VM');
   const vm = await Vm.create({
     ...vmOptions(context, flags.name),
-    egress: egressOf(flags),
-    publish: flags.publish,
+    ...reachOf(flags),
     persistent: true,
   }).finally(() => spinner.stop());
   try {

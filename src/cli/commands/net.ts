@@ -71,6 +71,11 @@ function printFacts(context: CliContext, info: NetworkInfo): void {
   context.print(`network  ${info.mode ?? 'none'}`);
   if (info.tap === undefined) return;
   context.print(`tap      ${info.tap}`);
+  if (info.lan !== undefined) {
+    const { address, gateway = 'none', dns = [] } = info.lan;
+    context.print(`guest    ${address}, gateway ${gateway}, names ${dns.join(', ') || 'none'}`);
+    return;
+  }
   context.print(
     `guest    ${info.guestAddress ?? '-'}, gateway and resolver ${info.gatewayAddress ?? '-'}`,
   );

@@ -5,13 +5,13 @@ import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
 import { addExecOptions, addNameOption, addVmOptions, collectFlags } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
 import { cloneOptions, loadVm, vmOptions } from '../vm-access.ts';
 
-interface RunFlags extends ExecFlags, EgressFlags {
+interface RunFlags extends ExecFlags, ReachFlags {
   name?: string;
   template?: string;
   keep?: boolean;
@@ -42,7 +42,7 @@ export function registerRun(program: Command, context: CliContext): void {
       if (flags.template !== undefined) refuseMachineFlags(command);
       return run(context, argv, flags);
     });
-  addPublishOption(addEgressOptions(addExecOptions(addNameOption(addVmOptions(command)))));
+  addReachOptions(addExecOptions(addNameOption(addVmOptions(command))));
 }
 
 /** Settings that a clone may have of its own. */
@@ -82,7 +82,7 @@ async function run(context: CliContext, argv: readonly string[], flags: RunFlags
 async function startVm(context: CliContext, flags: RunFlags): Promise<VmInstance> {
   const { name, template, keep: persistent = false } = flags;
   const Vm = await loadVm();
-  const reach = { egress: egressOf(flags), publish: flags.publish };
+  const reach = reachOf(flags);
   return template === undefined
     ? Vm.create({ ...vmOptions(context, name), ...reach, persistent })
     : Vm.fromTemplate(template, { ...cloneOptions(context, name), ...reach, persistent });

@@ -7,10 +7,11 @@ import type { BrokenTemplate, TemplateInfo } from '../../vm/template/types.ts';
 import { addVmOptions, ConfigOption } from '../config-flags.ts';
 import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
+import { addLanOptions, lanOf, type LanFlags } from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { machineOptions, openTemplates } from '../vm-access.ts';
 
-interface CreateFlags {
+interface CreateFlags extends LanFlags {
   provision?: string;
   warm?: string;
   force?: boolean;
@@ -45,7 +46,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .addHelpText('after', EPILOG)
     .action((name: string, flags: CreateFlags) => createOne(context, name, flags));
-  addVmOptions(create);
+  addLanOptions(addVmOptions(create));
   template
     .command('list')
     .alias('ls')
@@ -74,6 +75,7 @@ async function createOne(context: CliContext, name: string, flags: CreateFlags):
   const spinner = startSpinner(context, 'Creating the template');
   const info = await createTemplate(name, {
     ...machineOptions(context),
+    lan: lanOf(flags),
     provision,
     warm: flags.warm,
     memoryDir: context.config.state.memoryDir,

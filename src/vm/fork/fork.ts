@@ -1,8 +1,9 @@
 /** Children of a running VM: machines that go on from where it is, while it goes on, too. */
 import { availableParallelism } from 'node:os';
 import { MAX_TIMEOUT_MS } from '../../config/schema.ts';
-import { TimeoutError } from '../../errors.ts';
+import { StateError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
+import { bridgeOf } from '../../network/mode.ts';
 import { step } from '../../steps.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { eitherSignal, lateSignal } from '../abort.ts';
@@ -58,6 +59,7 @@ export async function forkVm(
   // All of it is bound, the copying too.
   const late = lateSignal(timeoutMs);
   const signal = eitherSignal(late, o.signal);
+  requireOwnAddresses(vm);
   const children = checkForkOptions(o).map((name): Child => ({ id: newVmId(), name }));
   for (const { id } of children) checkSocketPaths(paths, id);
   const checkpointId = newVmId();
@@ -88,6 +90,15 @@ export async function forkVm(
   } finally {
     for (const { lock } of children) await lock?.release();
   }
+}
+
+/** On a bridge the address of a VM is its user's to give, and two cannot have one. @throws StateError */
+function requireOwnAddresses({ id, config: { network } }: VmInside): void {
+  if (network === undefined || bridgeOf(network) === undefined) return;
+  throw new StateError(`VM ${id} has the network ${network}: its children would have its address`, {
+    ...{ vmId: id, actual: network, required: ['isolated', 'nat-filtered', 'user'] },
+    hint: 'Fork a VM of another network; or make a template, and give each clone an address (--address).',
+  });
 }
 
 /**

@@ -18,7 +18,13 @@ import type { FileLock } from '../file-lock.ts';
 import { reapAbandoned, removeVm } from '../gc.ts';
 import type { VmConfig, VmRecord } from '../record.ts';
 import { step } from '../../steps.ts';
-import { checkCloneOptions, hostnameFrom, impliedNetwork, quotaBytesOf } from '../vm-config.ts';
+import {
+  checkCloneOptions,
+  checkLan,
+  hostnameFrom,
+  impliedNetwork,
+  quotaBytesOf,
+} from '../vm-config.ts';
 import { vmPaths } from '../vm-paths.ts';
 import { differenceOf, madeHere } from './fit.ts';
 import { templateFiles, type TemplateManifest } from './manifest.ts';
@@ -82,8 +88,10 @@ async function enter(
   const store = new TemplateStore(paths);
   await using _held = await store.lock(options);
   const template = await store.get(name);
+  const cloned = cloneConfig(template, id, options);
   const config = {
-    ...cloneConfig(template, id, options),
+    ...cloned,
+    lan: checkLan(cloned.network, options.lan),
     egress: options.egress ?? template.manifest.config.egress,
     publish: options.publish,
   };

@@ -107,10 +107,7 @@ export class World implements AsyncDisposable {
 
   /** `qmp-agent …` on the host. @returns stdout */
   async agent(...args: string[]): Promise<string> {
-    // What VMs have by themselves follows from this host here, and not from the runner's.
-    const own = { NO_COLOR: '1', QMP_AGENT_NETWORK_DEFAULT: 'auto' };
-    const env = Object.entries({ ...this.box.env, ...own }).map(([k, v]) => `${k}=${v}`);
-    return this.run('env', ...env, process.execPath, ...NODE_ARGS, '--log-level', 'error', ...args);
+    return this.run(...agentCommand(this.box, '--log-level', 'error', ...args));
   }
 
   /** Starts `qmp-agent …` on the host, output to us. */
@@ -151,8 +148,19 @@ export class World implements AsyncDisposable {
   }
 }
 
+/** `qmp-agent …` in a sandbox; what VMs have by themselves follows from the host that it is run on. */
+export function agentCommand(box: Sandbox, ...args: string[]): string[] {
+  const own = { NO_COLOR: '1', QMP_AGENT_NETWORK_DEFAULT: 'auto' };
+  const env = Object.entries({ ...box.env, ...own }).map(([key, value]) => `${key}=${value}`);
+  return ['env', ...env, process.execPath, ...NODE_ARGS, ...args];
+}
+
 /** Runs until it is killed; resolves when it has said something. */
-async function started(host: TestHost, program: string, args: string[]): Promise<ChildProcess> {
+export async function started(
+  host: TestHost,
+  program: string,
+  args: string[],
+): Promise<ChildProcess> {
   const [file, argv] = host.command([program, ...args]);
   const child = spawn(file, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = once(child, 'exit').then(() => {

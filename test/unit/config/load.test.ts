@@ -199,3 +199,16 @@ describe('loadConfig', () => {
     await expect(loadConfig({ env: {}, configFile: file })).rejects.toThrow(/larger than/);
   });
 });
+
+it('takes a network by a word, or a bridge by its name', async () => {
+  const vm = (network: string) => merge({ flags: [['vm', 'network', network, '--network']] });
+  expect((await vm('bridge=br0')).config.vm.network).toBe('bridge=br0');
+  expect((await vm('user')).config.vm.network).toBe('user');
+  await expect(vm('lan')).rejects.toMatchObject({
+    message: '--network = "lan": no network',
+    hint: expect.stringContaining('bridge='),
+  });
+  const { config } = await merge({ env: { QMP_AGENT_NETWORK_DEFAULT: 'isolated' } });
+  expect(config.network.default).toBe('isolated');
+  expect((await merge({})).config).toMatchObject({ network: { default: 'auto' } });
+});

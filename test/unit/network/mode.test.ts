@@ -1,7 +1,37 @@
 import { describe, expect, it } from 'vitest';
-import { planNetwork } from '../../../src/network/mode.ts';
+import {
+  bridgeOf,
+  checkNetworkMode,
+  hasTap,
+  placeOnBridge,
+  planNetwork,
+  type NetworkMode,
+} from '../../../src/network/mode.ts';
 
 const mac = '02:23:45:67:89:ab';
+
+describe('checkNetworkMode', () => {
+  it('takes a bridge by its name', () => {
+    expect(checkNetworkMode('bridge=br-lan.7')).toBe('bridge=br-lan.7');
+    expect(bridgeOf('bridge=br-lan.7')).toBe('br-lan.7');
+    expect(['isolated', 'user', 'nat-filtered', 'bridge=br0', undefined].map(hasTap)).toEqual([
+      ...[false, false, true, true, false],
+    ]);
+  });
+
+  it.each([
+    'bridge',
+    'bridge=',
+    'bridge=..',
+    'bridge=a b',
+    'bridge=-br',
+    `bridge=${'b'.repeat(16)}`,
+  ])('refuses %j', (mode) => {
+    expect(() => checkNetworkMode(mode as NetworkMode)).toThrow(
+      expect.objectContaining({ field: 'vm.network', hint: expect.stringContaining('bridge=') }),
+    );
+  });
+});
 
 describe('planNetwork', () => {
   it('joins an isolated VM to nothing, and has nothing to tell its agent', () => {
@@ -9,6 +39,15 @@ describe('planNetwork', () => {
       nic: { mac, netdev: { kind: 'none' } },
       guest: undefined,
     });
+  });
+
+  it('joins a VM on a bridge to its tap, once it has one, with the address that was given', () => {
+    const place = placeOnBridge('qmpb1', '0123456789ab', { address: '192.0.2.5/24' });
+    expect(planNetwork('bridge=br0', '0123456789ab', place)).toEqual({
+      nic: { mac, netdev: { kind: 'tap', ifname: 'qmpb1' } },
+      guest: { up: true, mac, address: '192.0.2.5', prefix: 24, dns: [] },
+    });
+    expect(planNetwork('bridge=br0', '0123456789ab').nic.netdev).toEqual({ kind: 'none' });
   });
 
   it('gives the user-mode network what QEMU expects there', () => {

@@ -28,6 +28,7 @@ describe('options of a pool', () => {
     [{ idleTimeoutMs: Infinity }, 'pool.idleTimeoutMs', /from 100/],
     [{ healthIntervalMs: 2 ** 31 }, 'pool.healthIntervalMs', /to 2147483647/],
     [{ maxsize: 3 }, 'pool.maxsize', /mean maxSize/],
+    [{ vm: { network: 'bridge=br0' } }, 'pool.vm.network', /nat-filtered/],
   ])('that cannot be are refused: %j', (options, field, hint) => {
     expect(() => checkPoolOptions(options as PoolOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_CONFIG', field, hint: expect.stringMatching(hint) }),

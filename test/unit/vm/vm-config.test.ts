@@ -70,6 +70,27 @@ describe('checkOptions', () => {
   });
 });
 
+describe('the address on a bridge', () => {
+  const lan = { address: '192.0.2.5/24' };
+
+  it('is taken with a bridge', () => {
+    expect(checkOptions({ network: 'bridge=br0', lan })).toMatchObject({ lan });
+  });
+
+  it.each<[string, VmCreateOptions]>([
+    ['vm.lan', { network: 'bridge=br0' }],
+    ['vm.lan', { network: 'isolated', lan }],
+    ['vm.lan', { lan }],
+    ['vm.lan.address', { network: 'bridge=br0', lan: { address: '192.0.2.5' } }],
+    ['vm.egress', { network: 'bridge=br0', lan, egress: {} }],
+    ['vm.publish', { network: 'bridge=br0', lan, publish: ['8080:80'] }],
+  ])('is an error of %s: %j', (field, options) => {
+    expect(() => checkOptions(options)).toThrow(
+      expect.objectContaining({ field, hint: expect.stringMatching(/\S/) }),
+    );
+  });
+});
+
 describe('checkCloneOptions', () => {
   it('refuses a network that there is not', () => {
     expect(() => checkCloneOptions({ network: 'user' })).not.toThrow();

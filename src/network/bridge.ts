@@ -1,0 +1,83 @@
+/**
+ * A VM on a bridge of the host: a tap that is one of its ports, with a guard before it goes up. Whose the tap is
+ * is written on it before anything else is done, and gone with it: what is left of a process that died is found
+ * by that, as of taps behind the host.
+ */
+import { access, writeFile } from 'node:fs/promises';
+import { addBridgeGuard, NftClient } from '../../nft/index.ts';
+import { NetworkSetupError } from '../errors.ts';
+import { step } from '../steps.ts';
+import { removeTapsOf, stateKey } from './attach.ts';
+import { firstName } from './endpoint.ts';
+import { withHostNetwork } from './host-dir.ts';
+import { ipBatch } from './ip-command.ts';
+import { parseLan, type LanOptions } from './lan.ts';
+import { BRIDGED_TAP_NAME, existingTaps, interfaces, portCommands } from './tap.ts';
+
+/** What {@link joinBridge} is given. */
+export interface BridgeJoinOptions {
+  readonly runtimeDir: string;
+  readonly vmId: string;
+  /** The guest's MAC address. */
+  readonly mac: string;
+  /** Name of the bridge. */
+  readonly bridge: string;
+  readonly lan: LanOptions;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Gives a VM that is about to start a port of the bridge. What it had before is given back first.
+ * @returns the tap's name
+ * @throws NetworkSetupError there is no such bridge; HostError no permission, or a program is missing;
+ *   NetworkRulesError; TimeoutError; the signal's reason. Nothing is left then
+ */
+export async function joinBridge(o: BridgeJoinOptions): Promise<string> {
+  const { vmId, mac, bridge, signal } = o;
+  const { address } = parseLan(o.lan);
+  await checkBridge(bridge, vmId);
+  const owner = { state: stateKey(o.runtimeDir), vmId };
+  await removeTapsOf(owner);
+  try {
+    step('network.attach', 'tap', vmId);
+    const tap = await withHostNetwork(signal, async () => {
+      const name = firstName(BRIDGED_TAP_NAME, await interfaces());
+      const { make } = portCommands(name, { owner, mac, bridge });
+      await ipBatch(make, { signal });
+      // Else the host would speak on the LAN by it until it is a port.
+      await writeFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1').catch(() => undefined);
+      return name;
+    });
+    step('network.attach', 'rules', vmId);
+    await new NftClient().apply(addBridgeGuard({ tap, mac, address }), { signal });
+    step('network.attach', 'up', vmId);
+    await ipBatch(portCommands(tap, { owner, mac, bridge }).raise, { signal });
+    return tap;
+  } catch (error) {
+    await removeTapsOf(owner).catch(() => undefined); // gc will
+    throw error;
+  }
+}
+
+/** The tap of a VM on a bridge; undefined where it has none. */
+export async function bridgedTapOf(runtimeDir: string, vmId: string): Promise<string | undefined> {
+  const state = stateKey(runtimeDir);
+  const taps = await existingTaps();
+  return taps.find(({ owner }) => owner?.vmId === vmId && owner.state === state)?.tap;
+}
+
+async function checkBridge(name: string, vmId: string): Promise<void> {
+  const isThere = (path: string) =>
+    access(path).then(
+      () => true,
+      () => false,
+    );
+  if (await isThere(`/sys/class/net/${name}/bridge`)) return;
+  const why = (await isThere(`/sys/class/net/${name}`))
+    ? `${name} is no bridge`
+    : `there is no interface ${name}`;
+  throw new NetworkSetupError(`the VM cannot join bridge ${name}: ${why}`, {
+    hint: 'See `ip link show type bridge`; make one by `ip link add NAME type bridge`.',
+    vmId,
+  });
+}
