@@ -100,7 +100,7 @@ export function reachOf(flags: ReachFlags) {
 function addPublishOption(command: Command): Command {
   return command.option(
     '-p, --publish <ports>',
-    'a TCP port of the host that leads to one of the VM: 8080:80, or 0.0.0.0:8080:80',
+    'a port of the host that leads to one of the VM: 8080:80, 5353:53/udp, or 0.0.0.0:8080:80',
     collect,
   );
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import type { VmNetwork } from '../../nft/index.ts';
 import type { EgressOptions, VmPolicy } from './policy.ts';
-import type { PublishedTcpPort } from './publish.ts';
+import type { PublishedHostPort } from './publish.ts';
 
 const SCHEMA = 1;
 /** A policy with some thousand names. */
@@ -24,7 +24,7 @@ export interface NetworkEntry {
   /** The policy was being changed: the kernel may have the old one or the new one. */
   readonly isChanging?: true | undefined;
   /** Ports of the host that lead to it. */
-  readonly published: readonly PublishedTcpPort[];
+  readonly published: readonly PublishedHostPort[];
   /** Where what it does is recorded. */
   readonly logPath: string;
 }

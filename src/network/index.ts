@@ -25,6 +25,6 @@ export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export { rotatedLogPath } from './traffic/log-file.ts';
-export { parseAllPublished } from './publish.ts';
+export { parseAllPublished, publishedText } from './publish.ts';
 export { routesInto } from './tap.ts';
 export type { ConnectionRecord, DnsRecord, TrafficRecord } from './traffic/record.ts';

@@ -88,7 +88,7 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    */
   egress?: EgressRequest | undefined;
   /**
-   * With `nat-filtered`: TCP ports of the host that lead to ports of the guest, `8080:80`, or
+   * With `nat-filtered`: ports of the host that lead to ports of the guest, `8080:80`, `5353:53/udp`, or
    * `0.0.0.0:8080:80`. Bound to the host's loopback where no address is given. Default none.
    */
   publish?: readonly string[] | undefined;

@@ -11,6 +11,7 @@ import {
   rotatedLogPath,
   makePolicy,
   parseLan,
+  publishedText,
   readEntryOf,
   resolveEgress,
   type EgressOptions,
@@ -51,9 +52,7 @@ export class VmNetworkControl implements NetworkApi {
     const byRule = new Map(counters?.byRule);
     return {
       ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
-      published: entry.published.map(
-        ({ hostAddress, hostPort, guestPort }) => `${hostAddress}:${hostPort} -> ${guestPort}`,
-      ),
+      published: entry.published.map(publishedText),
       sent: counters?.sent,
       received: counters?.received,
       denied: counters?.denied,

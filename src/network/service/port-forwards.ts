@@ -5,7 +5,8 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { HostError } from '../../errors.ts';
-import type { PublishedTcpPort } from '../publish.ts';
+import type { PublishedHostPort } from '../publish.ts';
+import { UdpForward } from './udp-forward.ts';
 
 /** Callers of one port at a time. */
 const MAX_CALLERS = 1_024;
@@ -14,20 +15,30 @@ const CONNECT_MS = 10_000;
 
 /** The ports of all VMs that a service serves. */
 export class PortForwards implements AsyncDisposable {
-  readonly #servers = new Map<string, Server[]>();
+  readonly #servers = new Map<string, (Server | UdpForward)[]>();
   readonly #sockets = new Map<string, Set<Socket>>();
 
   /**
    * Listens on the ports of a VM. None is left where one cannot be had.
    * @throws HostError ERR_HOST_SOCKET
    */
-  async add(vmId: string, guestAddress: string, ports: readonly PublishedTcpPort[]): Promise<void> {
+  async add(
+    vmId: string,
+    guestAddress: string,
+    ports: readonly PublishedHostPort[],
+  ): Promise<void> {
     if (ports.length === 0) return;
-    const servers: Server[] = [];
+    const servers: (Server | UdpForward)[] = [];
     this.#servers.set(vmId, servers);
     this.#sockets.set(vmId, new Set());
     try {
-      for (const port of ports) servers.push(await this.#listen(vmId, guestAddress, port));
+      for (const port of ports) {
+        servers.push(
+          port.protocol === 'udp'
+            ? await openUdp(vmId, guestAddress, port)
+            : await this.#listen(vmId, guestAddress, port),
+        );
+      }
     } catch (error) {
       await this.remove(vmId);
       throw error;
@@ -38,7 +49,11 @@ export class PortForwards implements AsyncDisposable {
   async remove(vmId: string): Promise<void> {
     const servers = this.#servers.get(vmId) ?? [];
     this.#servers.delete(vmId);
-    const closed = servers.map((server) => new Promise((resolve) => server.close(resolve)));
+    const closed = servers.map((server) =>
+      server instanceof UdpForward
+        ? server[Symbol.asyncDispose]()
+        : new Promise((resolve) => server.close(resolve)),
+    );
     for (const socket of this.#sockets.get(vmId) ?? []) socket.destroy();
     this.#sockets.delete(vmId);
     await Promise.all(closed);
@@ -48,7 +63,7 @@ export class PortForwards implements AsyncDisposable {
     await Promise.all([...this.#servers.keys()].map((id) => this.remove(id)));
   }
 
-  async #listen(vmId: string, guestAddress: string, port: PublishedTcpPort): Promise<Server> {
+  async #listen(vmId: string, guestAddress: string, port: PublishedHostPort): Promise<Server> {
     const { hostAddress, hostPort, guestPort } = port;
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (caller) => {
       const guest = connect({
@@ -60,7 +75,7 @@ export class PortForwards implements AsyncDisposable {
     server.maxConnections = MAX_CALLERS;
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error: NodeJS.ErrnoException) => {
-        reject(cannotListen(vmId, `${hostAddress}:${hostPort}`, error));
+        reject(cannotListen(vmId, port, error));
       });
       server.listen(hostPort, hostAddress, resolve);
     });
@@ -88,7 +103,23 @@ export class PortForwards implements AsyncDisposable {
   }
 }
 
-function cannotListen(vmId: string, place: string, error: NodeJS.ErrnoException): HostError {
+async function openUdp(
+  vmId: string,
+  guestAddress: string,
+  port: PublishedHostPort,
+): Promise<UdpForward> {
+  return UdpForward.open(guestAddress, port).catch((error: unknown) => {
+    throw cannotListen(vmId, port, error as NodeJS.ErrnoException);
+  });
+}
+
+function cannotListen(
+  vmId: string,
+  { protocol, hostAddress, hostPort }: PublishedHostPort,
+  error: NodeJS.ErrnoException,
+): HostError {
+  const isUdp = protocol === 'udp';
+  const place = `${hostAddress}:${hostPort}${isUdp ? '/udp' : ''}`;
   const why =
     error.code === 'EADDRINUSE'
       ? 'another program has it'
@@ -96,7 +127,7 @@ function cannotListen(vmId: string, place: string, error: NodeJS.ErrnoException)
         ? 'the host has no such address'
         : error.message;
   return new HostError('ERR_HOST_SOCKET', `${place} cannot be published: ${why}`, {
-    hint: 'Give another port of the host, or end the program that has it (ss -ltnp).',
+    hint: `Give another port of the host, or end the program that has it (${isUdp ? 'ss -lunp' : 'ss -ltnp'}).`,
     vmId,
     cause: error,
   });

@@ -24,6 +24,19 @@ const fetched = async (vm: string, ...urls: string[]): Promise<string[]> => {
     .split('\n')
     .map((line) => line.replace(/(^\S+) \d.*\..*/, '$1'));
 };
+/** Answers each datagram with its source's address and its text. */
+const UDP_ECHO = `import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 53))
+while True:
+  data, source = s.recvfrom(99); s.sendto(source[0].encode() + b" " + data, source)`;
+/** Sends words one by one, each when the one before was answered; fails where one is not within 3 s. */
+const UDP_CLIENT = `
+const [at, port, ...words] = process.argv.slice(1);
+const socket = require('node:dgram').createSocket('udp4');
+const next = () => (words.length > 0 ? socket.send(words.shift(), port, at) : process.exit(0));
+socket.on('message', (data) => (console.log(String(data)), next()));
+setTimeout(() => process.exit(1), 3000);
+next();`;
 const REFUSED = 'failed 7';
 const NO_NAME = 'failed 6';
 const records = async (vm: string, what = 'log'): Promise<TrafficRecord[]> =>
@@ -250,8 +263,14 @@ describe('a VM', () => {
     await expect(
       world.agent('create', '--name', 'taken', '-p', '8080:8080', '-p', '80:80'),
     ).rejects.toThrow('127.0.0.1:80 cannot be published: another program has it');
-    await world.agent('create', '--name', 'server', '-p', '8080:8000');
-    expect((await info('server')).published).toEqual(['127.0.0.1:8080 -> 8000']);
+    const { taps } = await world.traces();
+    const ports = ['-p', '8080:8000', '-p', '5353:53/udp', '-p', '5354:54/udp'];
+    await world.agent('create', '--name', 'server', ...ports);
+    expect((await info('server')).published).toEqual([
+      '127.0.0.1:8080 -> 8000',
+      '127.0.0.1:5353 -> 53/udp',
+      '127.0.0.1:5354 -> 54/udp',
+    ]);
     const serve = 'echo hello >/tmp/x; cd /tmp; exec python3 -m http.server >/dev/null 2>&1';
     await world.agent(
       'exec',
@@ -272,9 +291,23 @@ describe('a VM', () => {
     await expect(
       world.run('curl', '-sS', '-m', '5', 'http://203.0.113.1:8080/x'),
     ).rejects.toThrow();
+    const { gatewayAddress } = await info('server');
+    const echo = `(exec python3 -c '${UDP_ECHO}' >/dev/null 2>&1) </dev/null &`;
+    await world.agent('exec', '--user', 'root', 'server', '--', 'bash', '-c', echo);
+    const say = (at: string, ...words: string[]) =>
+      world.run(process.execPath, '-e', UDP_CLIENT, at, '5353', ...words);
+    await vi.waitFor(
+      async () => {
+        const answer = await say('127.0.0.1', 'one', 'two');
+        expect(answer).toBe(`${gatewayAddress} one\n${gatewayAddress} two\n`);
+      },
+      { timeout: 30_000 * SCALE, interval: 500 },
+    );
+    await expect(say('203.0.113.1', 'three')).rejects.toThrow();
     await world.agent('remove', '--force', 'server');
     await expect(world.run('curl', '-sS', '-m', '5', 'http://127.0.0.1:8080/x')).rejects.toThrow();
-    expect((await world.traces()).taps).toHaveLength(2);
+    await expect(say('127.0.0.1', 'four')).rejects.toThrow();
+    expect((await world.traces()).taps).toEqual(taps);
   });
 
   it('gets nowhere where somebody flushes the ruleset, and has its rules again by gc', async () => {

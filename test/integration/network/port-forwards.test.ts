@@ -41,7 +41,9 @@ const ask = async (port: number, words: string): Promise<string> => {
 it('a caller reaches the guest, whose answer may come after the caller’s end', async () => {
   await using forwards = new PortForwards();
   const hostPort = await freePort();
-  await forwards.add('vm', GUEST, [{ hostAddress: '127.0.0.1', hostPort, guestPort }]);
+  await forwards.add('vm', GUEST, [
+    { protocol: 'tcp', hostAddress: '127.0.0.1', hostPort, guestPort },
+  ]);
   const words = 'x'.repeat(1_000_000);
   expect(await ask(hostPort, words)).toBe(`you said ${words}`);
   const open = connect(hostPort, '127.0.0.1').on('error', () => undefined);
@@ -54,7 +56,9 @@ it('a caller reaches the guest, whose answer may come after the caller’s end',
 it('a guest that does not listen ends the call', async () => {
   await using forwards = new PortForwards();
   const [hostPort, nobody] = [await freePort(), await freePort()];
-  await forwards.add('vm', GUEST, [{ hostAddress: '127.0.0.1', hostPort, guestPort: nobody }]);
+  await forwards.add('vm', GUEST, [
+    { protocol: 'tcp', hostAddress: '127.0.0.1', hostPort, guestPort: nobody },
+  ]);
   expect(await ask(hostPort, 'hello')).toBe('');
 });
 
@@ -64,7 +68,7 @@ it('a port that is taken is an error that names it, and none of the VM’s is le
   await once(taken, 'listening');
   const { port } = taken.address() as AddressInfo;
   const hostPort = await freePort();
-  const to = { hostAddress: '127.0.0.1', guestPort };
+  const to = { protocol: 'tcp' as const, hostAddress: '127.0.0.1', guestPort };
   const both = [
     { ...to, hostPort },
     { ...to, hostPort: port },
