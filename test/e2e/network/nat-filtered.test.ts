@@ -173,6 +173,31 @@ describe('a VM', () => {
     expect(
       await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/', `http://${OTHER}/`),
     ).toEqual([REFUSED, `${OTHER}:80`, `${OTHER}:80`]);
+    await world.agent(
+      'exec',
+      'one',
+      '--',
+      'bash',
+      '-c',
+      `(${lines('sub.web.test')}) </dev/null >/dev/null 2>&1 & sleep 3`,
+    );
+    await world.agent('net', 'deny', 'one', '--deny-domain', 'sub.web.test');
+    const ended =
+      'for i in $(seq 50); do [ -s /tmp/sub.web.test.end ] && break; sleep 0.2; done; wc -l </tmp/sub.web.test; tail -1 /tmp/sub.web.test.end';
+    expect(await world.agent('exec', 'one', '--', 'bash', '-c', ended)).toMatch(/^[1-9]\d*\n56\n$/);
+    expect(await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/')).toEqual([
+      REFUSED,
+      NO_NAME,
+    ]);
+    await world.agent(
+      'net',
+      'set',
+      'one',
+      '--allow-domain',
+      'web.test',
+      '--allow-domain',
+      '*.web.test',
+    );
     await world.agent('net', 'deny', 'one', '--deny-cidr', OTHER);
     expect(await fetched('one', 'http://sub.web.test/', 'http://web.test/')).toEqual([
       REFUSED,

@@ -123,7 +123,7 @@ describe('a change of the policy', () => {
 });
 
 describe('a dynamic rule', () => {
-  const dynamic = rule(41, [443], { destination: { kind: 'dynamic' } });
+  const dynamic = rule(41, [443], { destination: { kind: 'dynamic', of: 'example.org' } });
   const allow = (ttlS: number, ...addresses: string[]) =>
     net.client.applyTimed(allowAddress({ tap: 'tvm1', ruleId: 41, addresses, ttlS }));
   const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

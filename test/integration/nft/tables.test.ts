@@ -63,7 +63,7 @@ function manyVm(index: number): VmNetwork {
           action: 'allow',
           protocol: 'tcp',
           ports: [443],
-          destination: { kind: 'dynamic' },
+          destination: { kind: 'dynamic', of: 'example.org' },
         },
         {
           id: 51,
