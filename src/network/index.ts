@@ -10,6 +10,7 @@ export {
   leaveNetwork,
   sweepNetwork,
 } from './join.ts';
+export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { RulesLab } from './rules-lab.ts';

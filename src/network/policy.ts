@@ -5,19 +5,18 @@
  * addresses that the resolver has handed to this VM.
  */
 import {
-  DEFAULT_LIMITS,
   DEFAULT_POLICY,
   numberRules,
   overlaps,
   parseCidr,
   RESERVED_RANGES,
   type EgressDestination,
-  type NetworkLimits,
   type NetworkPolicy,
   type PortRange,
   type RuleDraft,
 } from '../../nft/index.ts';
 import { ConfigError } from '../errors.ts';
+import { makeLimits, type LimitOptions } from './limits.ts';
 import { meet, parsePattern } from './resolver/names.ts';
 
 /** What a VM may reach. All of it can be changed while it runs. */
@@ -39,7 +38,8 @@ export interface EgressOptions {
   readonly public?: boolean | undefined;
   /** How a denial shows: `reject` at once, `drop` never. Default `reject`. */
   readonly denial?: 'reject' | 'drop' | undefined;
-  readonly limits?: NetworkLimits | undefined;
+  /** Bounds. Default: see {@link LimitOptions}. */
+  readonly limits?: LimitOptions | undefined;
 }
 
 /** What a VM's policy comes to. */
@@ -117,7 +117,7 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
       rules: numbered.rules,
       exceptions: allowed.map(({ value }) => value).filter(isReserved),
       denial: o.denial ?? DEFAULT_POLICY.denial,
-      limits: { ...DEFAULT_LIMITS, ...o.limits },
+      limits: makeLimits(o.limits),
     },
     lastId: numbered.lastId,
     names: names.flatMap(({ pattern, drafts: own }) =>

@@ -12,7 +12,7 @@ import type { NetworkApi } from './network-types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
-export type { EgressOptions, EgressRequest } from '../network/index.ts';
+export type { EgressOptions, EgressRequest, LimitOptions } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
 export type * from './network-types.ts';
 export type { WaitOptions } from './wait-options.ts';

@@ -1,6 +1,12 @@
 /** What users see of `vm.network`. */
 import type { Count, EgressRule } from '../../nft/index.ts';
-import type { EgressOptions, EgressRequest, TrafficRecord } from '../network/index.ts';
+import type {
+  EgressOptions,
+  EgressRequest,
+  LimitOptions,
+  Limits,
+  TrafficRecord,
+} from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { WaitOptions } from './wait-options.ts';
 
@@ -22,6 +28,8 @@ export interface NetworkInfo {
   readonly mode: NetworkMode | undefined;
   /** Presets are names by now. */
   readonly egress: EgressOptions | undefined;
+  /** Its bounds, defaults filled in. Undefined: it has no policy. */
+  readonly limits?: Limits | undefined;
   /** While it runs with a tap: the interface on the host, and both addresses. */
   readonly tap?: string | undefined;
   readonly guestAddress?: string | undefined;
@@ -61,6 +69,11 @@ export interface NetworkApi {
    * @throws as {@link NetworkApi.set}
    */
   deny(more: EgressRequest, o?: WaitOptions): Promise<EgressOptions>;
+  /**
+   * Changes its bounds, and nothing else; those that are not given stay as they are. No connection is cut; those that
+   * are open count towards no new bound on their number. @throws as {@link NetworkApi.set}
+   */
+  limit(limits: LimitOptions, o?: WaitOptions): Promise<EgressOptions>;
   /**
    * What it did, oldest first: connections, denials, questions to the resolver. Some 8 MiB of it are kept;
    * floods are rate-limited, all of it is counted.

@@ -7,12 +7,14 @@ import {
   awaitNames,
   changeEgress,
   countersOf,
+  effectiveLimits,
   rotatedLogPath,
   makePolicy,
   readEntryOf,
   resolveEgress,
   type EgressOptions,
   type EgressRequest,
+  type LimitOptions,
   type TrafficRecord,
 } from '../network/index.ts';
 import type { WaitOptions } from './api.ts';
@@ -35,13 +37,15 @@ export class VmNetworkControl implements NetworkApi {
   async info(): Promise<NetworkInfo> {
     const { id, config } = this.#vm;
     const { network: mode, egress = {} } = config;
-    const entry = mode === 'nat-filtered' ? await readEntryOf(this.#runtimeDir, id) : undefined;
-    if (entry === undefined) return { mode, egress: mode === 'nat-filtered' ? egress : undefined };
+    if (mode !== 'nat-filtered') return { mode, egress: undefined };
+    const entry = await readEntryOf(this.#runtimeDir, id);
+    if (entry === undefined) return { mode, egress, limits: effectiveLimits(egress.limits) };
     const { tap, guestAddress, gatewayAddress, policy } = entry.network;
     const counters = await countersOf(entry.network);
     const byRule = new Map(counters?.byRule);
     return {
       ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
+      limits: effectiveLimits(entry.egress.limits),
       published: entry.published.map(
         ({ hostAddress, hostPort, guestPort }) => `${hostAddress}:${hostPort} -> ${guestPort}`,
       ),
@@ -75,6 +79,10 @@ export class VmNetworkControl implements NetworkApi {
       const after = joined(before, { denyDomains: more.denyDomains, denyCidrs: more.denyCidrs });
       return more.public === false ? { ...after, public: false } : after;
     }, o);
+  }
+
+  async limit(limits: LimitOptions, o: WaitOptions = {}): Promise<EgressOptions> {
+    return this.#change((before) => ({ ...before, limits: { ...before.limits, ...limits } }), o);
   }
 
   async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {

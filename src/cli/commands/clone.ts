@@ -2,7 +2,13 @@
 import type { Command } from 'commander';
 import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import {
+  addEgressOptions,
+  addLimitOptions,
+  addPublishOption,
+  egressOf,
+  type EgressFlags,
+} from '../egress-flags.ts';
 import { cloneOptions, loadVm } from '../vm-access.ts';
 
 interface CloneFlags extends EgressFlags {
@@ -22,7 +28,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
   command.addOption(diskQuotaOption()).addOption(networkOption('the template’s'));
-  addPublishOption(addEgressOptions(addNameOption(command)));
+  addPublishOption(addLimitOptions(addEgressOptions(addNameOption(command))));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {

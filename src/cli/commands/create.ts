@@ -2,7 +2,13 @@
 import type { Command } from 'commander';
 import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import {
+  addEgressOptions,
+  addLimitOptions,
+  addPublishOption,
+  egressOf,
+  type EgressFlags,
+} from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { loadVm, vmOptions } from '../vm-access.ts';
 
@@ -17,7 +23,7 @@ export function registerCreate(program: Command, context: CliContext): void {
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
     .action((flags: CreateFlags) => create(context, flags));
-  addPublishOption(addEgressOptions(addNameOption(addVmOptions(command))));
+  addPublishOption(addLimitOptions(addEgressOptions(addNameOption(addVmOptions(command)))));
 }
 
 async function create(context: CliContext, flags: CreateFlags): Promise<void> {

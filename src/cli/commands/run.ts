@@ -5,7 +5,13 @@ import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
 import { addExecOptions, addNameOption, addVmOptions, collectFlags } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, addPublishOption, egressOf, type EgressFlags } from '../egress-flags.ts';
+import {
+  addEgressOptions,
+  addLimitOptions,
+  addPublishOption,
+  egressOf,
+  type EgressFlags,
+} from '../egress-flags.ts';
 import { guestEnvironment } from '../environment.ts';
 import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
@@ -42,7 +48,9 @@ export function registerRun(program: Command, context: CliContext): void {
       if (flags.template !== undefined) refuseMachineFlags(command);
       return run(context, argv, flags);
     });
-  addPublishOption(addEgressOptions(addExecOptions(addNameOption(addVmOptions(command)))));
+  addPublishOption(
+    addLimitOptions(addEgressOptions(addExecOptions(addNameOption(addVmOptions(command))))),
+  );
 }
 
 /** Settings that a clone may have of its own. */
