@@ -222,7 +222,10 @@ describe('allowAddress', () => {
 describe('removeVm', () => {
   test('undoes all that addVm adds', () => {
     const vm = withPolicy({
-      rules: [rule(12, { destination: { kind: 'dynamic', of: 'example.org' } }), rule(13, { action: 'deny' })],
+      rules: [
+        rule(12, { destination: { kind: 'dynamic', of: 'example.org' } }),
+        rule(13, { action: 'deny' }),
+      ],
       published: [{ id: 20, protocol: 'udp', port: 80 }],
       exceptions: ['10.1.2.3'],
       denial: 'drop',
