@@ -83,6 +83,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
       [fromGroup(), goto('deny_stray')],
     ],
     to_host: toHostRules(),
+    output: outputRules(),
     to_gateway: toGatewayRules(),
     deny: denyRules(),
     ...Object.fromEntries(
@@ -121,6 +122,7 @@ const BASE_CHAINS: Record<string, object> = {
   raw_out: { type: 'filter', hook: 'output', prio: -300 - BEFORE, policy: 'accept' },
   forward: { type: 'filter', hook: 'forward', prio: -BEFORE, policy: 'accept' },
   input: { type: 'filter', hook: 'input', prio: -BEFORE, policy: 'accept' },
+  output: { type: 'filter', hook: 'output', prio: -BEFORE, policy: 'accept' },
   postrouting: { type: 'nat', hook: 'postrouting', prio: 100 - BEFORE, policy: 'accept' },
 };
 
@@ -307,11 +309,16 @@ function toHostRules(): Statement[][] {
   return [
     [is(meta('nfproto'), 'ipv6'), goto('deny_ipv6')],
     [is(concat(IIF, field('ip', 'daddr')), '@dnsok'), jump('to_gateway')],
-    [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), ours, ACCEPT],
+    [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), ours, goto('up')],
     [hasAny(STATE, 'related'), ours, is(field('icmp', 'type'), ICMP_ERRORS), ACCEPT],
     [hasAny(STATE, 'related'), goto('deny_related')],
     [goto('deny_host')],
   ];
+}
+
+/** What the host's own programs send to a VM counts as any: published ports. The resolver's datagrams do not. */
+function outputRules(): Statement[][] {
+  return [[is(OIF, '@taps'), hasAny(STATE, 'new', 'established', 'related'), goto('down')]];
 }
 
 function toGatewayRules(): Statement[][] {

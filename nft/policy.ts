@@ -12,8 +12,11 @@ export type EgressDestination =
   | { readonly kind: 'public' }
   /** IPv4 addresses and CIDRs. Reserved ones among them need `exceptions` too. */
   | { readonly kind: 'addresses'; readonly cidrs: readonly string[] }
-  /** What `allowAddress` put there last: the addresses of names, as long as the resolver's answer lives. */
-  | { readonly kind: 'dynamic' };
+  /**
+   * What `allowAddress` put there last: the addresses of names, as long as the resolver's answer lives. `of` says
+   * which names: a rule of others is another rule, and inherits no address.
+   */
+  | { readonly kind: 'dynamic'; readonly of: string };
 
 /** One rule of a policy. The first that fits decides; where none fits, the packet is denied. */
 export interface EgressRule {

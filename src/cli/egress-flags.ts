@@ -1,11 +1,20 @@
 /** Flags that say what a VM may reach. */
-import { Option, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ConfigError } from '../errors.ts';
-import type { EgressRequest, LanOptions } from '../network/index.ts';
+import type { EgressRequest, LanOptions, LimitOptions } from '../network/index.ts';
+import { parseBandwidth, parsePerSecond, type Bound } from '../network/limits.ts';
 import { collect } from './config-flags.ts';
 
 /** As commander gives them. */
-export interface EgressFlags {
+export interface LimitFlags {
+  bandwidthUp?: Bound;
+  bandwidthDown?: Bound;
+  newConnections?: Bound;
+  maxConnections?: Bound;
+}
+
+/** As commander gives them. */
+export interface EgressFlags extends LimitFlags {
   allowDomain?: string[];
   denyDomain?: string[];
   allowCidr?: string[];
@@ -86,9 +95,60 @@ export function lanOf({ address, gateway, dns }: LanFlags): LanOptions | undefin
   });
 }
 
+/** Adds the flags that bound it. */
+export function addLimitOptions(command: Command): Command {
+  return command
+    .optionsGroup(GROUP)
+    .option(
+      '--bandwidth-up <rate>',
+      'most that it sends, as 10mbit, 800kbit; or none (default: none)',
+      reader(parseBandwidth, 'give bits per second, as 800kbit, 10mbit or 1gbit; or none.'),
+    )
+    .option(
+      '--bandwidth-down <rate>',
+      'most that it is sent, likewise (default: none)',
+      reader(parseBandwidth, 'give bits per second, as 800kbit, 10mbit or 1gbit; or none.'),
+    )
+    .option(
+      '--new-connections <rate>',
+      'connections that it may open a second, as 50/s; or none (default: 200/s)',
+      reader(parsePerSecond, 'give a whole number a second, as 50/s; or none.'),
+    )
+    .option(
+      '--max-connections <n>',
+      'connections that it may have at a time; or none (default: 1000)',
+      reader(parseCount, 'give a whole number, or none.'),
+    );
+}
+
+function reader(parse: (text: string) => Bound | undefined, hint: string): (text: string) => Bound {
+  return (text) => {
+    const value = parse(text);
+    if (value === undefined) throw new InvalidArgumentError(hint);
+    return value;
+  };
+}
+
+function parseCount(text: string): Bound | undefined {
+  if (text === 'none') return 'none';
+  return /^\d{1,9}$/.test(text) ? Number(text) : undefined;
+}
+
+/** What they ask for; undefined: none was given. */
+export function limitsOf(flags: LimitFlags): LimitOptions | undefined {
+  const limits: LimitOptions = {
+    uploadBitsPerSecond: flags.bandwidthUp,
+    downloadBitsPerSecond: flags.bandwidthDown,
+    newConnectionsPerSecond: flags.newConnections,
+    connections: flags.maxConnections,
+  };
+  const given = Object.entries(limits).filter(([, value]) => value !== undefined);
+  return given.length === 0 ? undefined : Object.fromEntries(given);
+}
+
 /** All that says what a new VM reaches, and who reaches it. */
 export function addReachOptions(command: Command): Command {
-  return addLanOptions(addPublishOption(addEgressOptions(command)));
+  return addLanOptions(addPublishOption(addLimitOptions(addEgressOptions(command))));
 }
 
 /** What they ask for. @throws ConfigError */
@@ -116,6 +176,7 @@ export function egressOf(flags: EgressFlags): EgressRequest | undefined {
     presets: flags.preset,
     public: flags.public === false ? false : undefined,
     denial: flags.deny as EgressRequest['denial'],
+    limits: limitsOf(flags),
   };
   return Object.values(request).some((value) => value !== undefined) ? request : undefined;
 }

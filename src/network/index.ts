@@ -20,6 +20,7 @@ export {
   sweepNetwork,
 } from './join.ts';
 export { type LanOptions, parseLan } from './lan.ts';
+export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { RulesLab } from './rules-lab.ts';

@@ -5,19 +5,19 @@
  * addresses that the resolver has handed to this VM.
  */
 import {
-  DEFAULT_LIMITS,
   DEFAULT_POLICY,
   numberRules,
   overlaps,
   parseCidr,
   RESERVED_RANGES,
   type EgressDestination,
-  type NetworkLimits,
   type NetworkPolicy,
   type PortRange,
   type RuleDraft,
 } from '../../nft/index.ts';
 import { ConfigError } from '../errors.ts';
+import { makeLimits, type LimitOptions } from './limits.ts';
+import { meet, parsePattern } from './resolver/names.ts';
 
 /** What a VM may reach. All of it can be changed while it runs. */
 export interface EgressOptions {
@@ -38,7 +38,8 @@ export interface EgressOptions {
   readonly public?: boolean | undefined;
   /** How a denial shows: `reject` at once, `drop` never. Default `reject`. */
   readonly denial?: 'reject' | 'drop' | undefined;
-  readonly limits?: NetworkLimits | undefined;
+  /** Bounds. Default: see {@link LimitOptions}. */
+  readonly limits?: LimitOptions | undefined;
 }
 
 /** What a VM's policy comes to. */
@@ -62,10 +63,6 @@ export interface NamedRule {
 /** Web, ssh and git. */
 const USUAL_PORTS: readonly PortRange[] = [80, 443, 22, 9418];
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
-const NAME =
-  /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
-/** No name, whatever its numbers. */
-const ADDRESS_LIKE = /^\d{1,3}(?:\.\d{1,3}){3}(?:\/\d{1,2})?$/;
 const RESERVED = RESERVED_RANGES.map(parseCidr).filter((range) => range !== undefined);
 
 /**
@@ -74,6 +71,7 @@ const RESERVED = RESERVED_RANGES.map(parseCidr).filter((range) => range !== unde
  */
 export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
+  const denyDomains = (o.denyDomains ?? []).map((text) => parseName('denyDomains', text));
   const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, parseName));
   const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, readCidr));
   const denied = (o.denyCidrs ?? []).map((text) => readCidr('denyCidrs', text));
@@ -93,7 +91,11 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   };
   const names = domains.map((domain) => ({
     pattern: domain.value,
-    drafts: open(`--allow-domain ${domain.text}`, { kind: 'dynamic' }, domain.port),
+    drafts: open(
+      `--allow-domain ${domain.text}`,
+      { kind: 'dynamic', of: namesOf(domain.value, denyDomains) },
+      domain.port,
+    ),
   }));
   const drafts = [
     ...denied.flatMap(denyAll),
@@ -115,15 +117,24 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
       rules: numbered.rules,
       exceptions: allowed.map(({ value }) => value).filter(isReserved),
       denial: o.denial ?? DEFAULT_POLICY.denial,
-      limits: { ...DEFAULT_LIMITS, ...o.limits },
+      limits: makeLimits(o.limits),
     },
     lastId: numbered.lastId,
     names: names.flatMap(({ pattern, drafts: own }) =>
       own.map((draft) => ({ pattern, ruleId: ids.get(draft) ?? 0 })),
     ),
     allowDomains: isPublic ? undefined : domains.map(({ value }) => value),
-    denyDomains: (o.denyDomains ?? []).map((text) => parseName('denyDomains', text)),
+    denyDomains,
   };
+}
+
+/**
+ * Which names a rule's addresses are of. One that is denied from now on makes it another rule: which of the addresses
+ * that are open were that name's nobody knows, so that all of them are asked for anew.
+ */
+function namesOf(pattern: string, denied: readonly string[]): string {
+  const within = denied.filter((other) => meet(pattern, other));
+  return [pattern, ...new Set(within)].sort().join(' but not ');
 }
 
 function denyAll(cidr: string): RuleDraft[] {
@@ -171,22 +182,13 @@ function parsePort(
   return { range: from === to ? from : [from, to], protocol: protocol as 'tcp' | 'udp' };
 }
 
-/** In lower case, and in ASCII where it is international (RFC 5891). */
+/** As the resolver has it: in lower case, and in ASCII where it is international. */
 function parseName(field: string, text: string): string {
-  const [star, rest] = text.startsWith('*.') ? ['*.', text.slice(2)] : ['', text];
-  const ascii = `${star}${asciiOf(rest)}`;
-  if (NAME.test(ascii) && ascii.length <= 253 && !ADDRESS_LIKE.test(rest)) return ascii;
-  return fail(field, text, 'Give a name such as example.org, or *.example.org for all below it.');
-}
-
-function asciiOf(name: string): string {
-  const bare = name.replace(/\.$/, '').toLowerCase();
-  if (/^[\x21-\x7e]*$/.test(bare)) return bare;
-  try {
-    return new URL(`http://${bare}`).hostname;
-  } catch {
-    return '';
-  }
+  const { below, name } = parsePattern(text, `network.${field}`);
+  // `*` would open every address that any name leads to: that is what `public` says.
+  if (name === '')
+    fail(field, text, 'Give a name such as example.org, or *.example.org for all below it.');
+  return below ? `*.${name}` : name;
 }
 
 /** As the rules have it. */

@@ -13,7 +13,7 @@ import type { NetworkApi } from './network-types.ts';
 import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
-export type { EgressOptions, EgressRequest } from '../network/index.ts';
+export type { EgressOptions, EgressRequest, LimitOptions } from '../network/index.ts';
 export type { DefaultNetwork, LanOptions } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
 export type * from './network-types.ts';

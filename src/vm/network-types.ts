@@ -1,6 +1,13 @@
 /** What users see of `vm.network`. */
 import type { Count, EgressRule } from '../../nft/index.ts';
-import type { EgressOptions, EgressRequest, LanOptions, TrafficRecord } from '../network/index.ts';
+import type {
+  EgressOptions,
+  EgressRequest,
+  LanOptions,
+  LimitOptions,
+  Limits,
+  TrafficRecord,
+} from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { WaitOptions } from './wait-options.ts';
 
@@ -24,6 +31,8 @@ export interface NetworkInfo {
   readonly egress: EgressOptions | undefined;
   /** On a bridge: who it is there. */
   readonly lan?: LanOptions | undefined;
+  /** Its bounds, defaults filled in. Undefined: it has no policy. */
+  readonly limits?: Limits | undefined;
   /** While it runs with a tap: the interface on the host, and both addresses. */
   readonly tap?: string | undefined;
   readonly guestAddress?: string | undefined;
@@ -63,6 +72,11 @@ export interface NetworkApi {
    * @throws as {@link NetworkApi.set}
    */
   deny(more: EgressRequest, o?: WaitOptions): Promise<EgressOptions>;
+  /**
+   * Changes its bounds, and nothing else; those that are not given stay as they are. No connection is cut; those that
+   * are open count towards no new bound on their number. @throws as {@link NetworkApi.set}
+   */
+  limit(limits: LimitOptions, o?: WaitOptions): Promise<EgressOptions>;
   /**
    * What it did, oldest first: connections, denials, questions to the resolver. Some 8 MiB of it are kept;
    * floods are rate-limited, all of it is counted.

@@ -8,6 +8,7 @@ import {
   bridgedTapOf,
   changeEgress,
   countersOf,
+  effectiveLimits,
   rotatedLogPath,
   makePolicy,
   parseLan,
@@ -16,6 +17,7 @@ import {
   resolveEgress,
   type EgressOptions,
   type EgressRequest,
+  type LimitOptions,
   type TrafficRecord,
 } from '../network/index.ts';
 import type { WaitOptions } from './api.ts';
@@ -46,12 +48,16 @@ export class VmNetworkControl implements NetworkApi {
       return { mode, egress: undefined, lan, ...place };
     }
     const entry = mode === 'nat-filtered' ? await readEntryOf(this.#runtimeDir, id) : undefined;
-    if (entry === undefined) return { mode, egress: mode === 'nat-filtered' ? egress : undefined };
+    if (entry === undefined) {
+      if (mode !== 'nat-filtered') return { mode, egress: undefined };
+      return { mode, egress, limits: effectiveLimits(egress.limits) };
+    }
     const { tap, guestAddress, gatewayAddress, policy } = entry.network;
     const counters = await countersOf(entry.network);
     const byRule = new Map(counters?.byRule);
     return {
       ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
+      limits: effectiveLimits(entry.egress.limits),
       published: entry.published.map(publishedText),
       sent: counters?.sent,
       received: counters?.received,
@@ -83,6 +89,10 @@ export class VmNetworkControl implements NetworkApi {
       const after = joined(before, { denyDomains: more.denyDomains, denyCidrs: more.denyCidrs });
       return more.public === false ? { ...after, public: false } : after;
     }, o);
+  }
+
+  async limit(limits: LimitOptions, o: WaitOptions = {}): Promise<EgressOptions> {
+    return this.#change((before) => ({ ...before, limits: { ...before.limits, ...limits } }), o);
   }
 
   async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {

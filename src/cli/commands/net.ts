@@ -3,9 +3,17 @@ import type { Command } from 'commander';
 import { formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { TrafficRecord } from '../../network/index.ts';
+import { formatBandwidth } from '../../network/limits.ts';
 import type { NetworkInfo } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
-import { addEgressOptions, egressOf, type EgressFlags } from '../egress-flags.ts';
+import {
+  addEgressOptions,
+  addLimitOptions,
+  egressOf,
+  limitsOf,
+  type EgressFlags,
+  type LimitFlags,
+} from '../egress-flags.ts';
 import { safeJson } from '../safe-json.ts';
 import { withVm } from '../vm-access.ts';
 
@@ -43,9 +51,16 @@ export function registerNet(program: Command, context: CliContext): void {
         alter(context, vm, name, flags),
       ),
     );
-  change(
-    'set',
-    'Give it another policy. Connections that it still allows live on, others are cut.',
+  addLimitOptions(
+    change(
+      'set',
+      'Give it another policy. Connections that it still allows live on, others are cut.',
+    ),
+  );
+  addLimitOptions(
+    add('limit', 'Change its bounds, and nothing else: those not given stay as they are.').action(
+      (vm: string, flags: LimitFlags) => limit(context, vm, flags),
+    ),
   );
   change('allow', 'Allow more: all that was open stays open.');
   change('deny', 'Deny names or addresses (--deny-domain, --deny-cidr, --no-public).');
@@ -69,6 +84,14 @@ async function show(context: CliContext, idOrName: string): Promise<void> {
 
 function printFacts(context: CliContext, info: NetworkInfo): void {
   context.print(`network  ${info.mode ?? 'none'}`);
+  if (info.limits !== undefined) {
+    const { uploadBitsPerSecond: up, downloadBitsPerSecond: down } = info.limits;
+    const { newConnectionsPerSecond, connections } = info.limits;
+    context.print(`bounds   up ${formatBandwidth(up)}, down ${formatBandwidth(down)}`);
+    context.print(
+      `         new connections a second ${newConnectionsPerSecond}, at a time ${connections}`,
+    );
+  }
   if (info.tap === undefined) return;
   context.print(`tap      ${info.tap}`);
   if (info.lan !== undefined) {
@@ -123,6 +146,21 @@ async function alter(
   }
   const { signal } = context;
   const after = await withVm(context, idOrName, (vm) => vm.network[how](egress ?? {}, { signal }));
+  if (context.json) context.printJson(after);
+  else context.print(idOrName);
+}
+
+async function limit(context: CliContext, idOrName: string, flags: LimitFlags): Promise<void> {
+  const limits = limitsOf(flags);
+  if (limits === undefined) {
+    throw new ConfigError('nothing to limit', {
+      field: 'net limit',
+      value: undefined,
+      hint: 'Say what, e.g. --bandwidth-down 10mbit: see qmp-agent net limit --help.',
+    });
+  }
+  const { signal } = context;
+  const after = await withVm(context, idOrName, (vm) => vm.network.limit(limits, { signal }));
   if (context.json) context.printJson(after);
   else context.print(idOrName);
 }

@@ -92,6 +92,16 @@ export function parsePattern(pattern: string, field: string): { below: boolean; 
   return { below, name };
 }
 
+/** Whether a name is one of those that a pattern stands for; both as {@link parsePattern} reads them. */
+export function fits(pattern: string, name: string): boolean {
+  return pattern.startsWith('*.') ? name.endsWith(pattern.slice(1)) : name === pattern;
+}
+
+/** Whether there may be a name that both patterns stand for. */
+export function meet(one: string, other: string): boolean {
+  return one === other || fits(one, other) || fits(other, one); // of two, one holds the other or none does
+}
+
 /** A name as it goes over the wire, in lower case; undefined where it is none. */
 function normalise(text: string): string | undefined {
   const given = text.endsWith('.') ? text.slice(0, -1) : text;

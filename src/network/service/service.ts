@@ -15,6 +15,7 @@ import {
   type ResolverClient,
   type ResolverPolicy,
 } from '../resolver/index.ts';
+import { fits } from '../resolver/names.ts';
 import { EventStream } from '../../events.ts';
 import { tryLock } from '../../with-lock.ts';
 import { LogCapture } from '../traffic/capture.ts';
@@ -110,8 +111,10 @@ export class NetworkService implements AsyncDisposable {
     const { generation } = entry.network;
     if (now?.network.generation !== generation || now.network.tap !== entry.network.tap)
       throw new Error(`VM ${id} has changed since it asked`);
+    if (entry.policy.denyDomains.some((pattern) => fits(pattern, name)))
+      throw new Error(`${name} was denied to VM ${id} since it asked`);
     const transaction = entry.policy.names
-      .filter(({ pattern }) => matches(pattern, name))
+      .filter(({ pattern }) => fits(pattern, name))
       .flatMap(({ ruleId }) =>
         allowAddress({ tap: entry.network.tap, ruleId, addresses, ttlS: Math.ceil(ttlSeconds) }),
       );
@@ -223,11 +226,6 @@ export class NetworkService implements AsyncDisposable {
       });
     });
   }
-}
-
-/** `example.org`, or `*.example.org` for all below it. */
-function matches(pattern: string, name: string): boolean {
-  return pattern.startsWith('*.') ? name.endsWith(pattern.slice(1)) : name === pattern;
 }
 
 function clientOf(entry: NetworkEntry): ResolverClient {

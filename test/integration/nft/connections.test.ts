@@ -123,7 +123,7 @@ describe('a change of the policy', () => {
 });
 
 describe('a dynamic rule', () => {
-  const dynamic = rule(41, [443], { destination: { kind: 'dynamic' } });
+  const dynamic = rule(41, [443], { destination: { kind: 'dynamic', of: 'example.org' } });
   const allow = (ttlS: number, ...addresses: string[]) =>
     net.client.applyTimed(allowAddress({ tap: 'tvm1', ruleId: 41, addresses, ttlS }));
   const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -205,6 +205,35 @@ describe('bounds', () => {
     expect(counters.deniedByCause.get('upload')?.packets).toBeGreaterThan(0);
     expect(counters.sent.bytes).toBeGreaterThan(fast / 2);
     expect(counters.received.packets).toBeGreaterThan(0);
+  });
+
+  test('bandwidth: a TCP flow gets what was asked for, with the world and with the host', async () => {
+    const [up, down] = [2_000_000, 1_000_000];
+    await limited({ uploadBytesPerSecond: up, downloadBytesPerSecond: down });
+    await net.up.do('flow_listen', { port: 5001 });
+    await guest().do('flow_listen', { port: 5001 });
+    await net.change(0, {
+      rules: [...net.vms[0]!.network.policy.rules, rule(90, [5001])],
+    });
+    const rates: number[] = [];
+    for (const [from, receiver, to] of [
+      [guest(), { down: guest(), up: net.up }, SITE],
+      [net.host, { down: net.host, up: guest() }, GUEST],
+    ] as const) {
+      for (const way of ['up', 'down'] as const) {
+        await from.do('flow', { id: 'flow', to, port: 5001, way });
+        const id = way === 'up' ? 'served' : 'flow';
+        await receiver[way].do('flowed', { id, seconds: 1.5 }); // what its burst lets through
+        const rate = (await receiver[way].do('flowed', { id, seconds: 3 })) as number;
+        // What the host is sent is the VM's upload.
+        rates.push(rate / ((way === 'up') === (from === guest()) ? up : down));
+        await from.do('close', { id: 'flow' });
+      }
+    }
+    expect(rates).toHaveLength(4);
+    for (const rate of rates) expect(rate, rates.join(', ')).toBeGreaterThan(0.8);
+    for (const rate of rates) expect(rate, rates.join(', ')).toBeLessThan(1.2);
+    await limited({});
   });
 
   test('DNS queries per second', async () => {

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 MAX_KEPT = 10_000  # frames or log entries that wait to be taken
 
@@ -80,8 +81,6 @@ def close(r):
 
 def bulk(r):
     """Sends for some time as fast as it can; bytes that went out."""
-    import time
-
     sock = sockets[r["id"]]
     sock.settimeout(0.5)
     sent, end, block = 0, time.monotonic() + r["seconds"], b"x" * 65536
@@ -185,6 +184,62 @@ def serve_udp(sock):
             sock.sendmsg([data], control, 0, sender)
         except OSError:
             pass
+
+
+# --- flows: as fast as it goes, for as long as the peer lives
+
+flows = {}
+
+
+def flow_listen(r):
+    """Whoever connects says by one byte whether to be sent something, or counted."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("0.0.0.0", r["port"]))
+    server.listen(16)
+    start(flow_accept, server)
+
+
+def flow_accept(server):
+    while True:
+        conn, _ = server.accept()
+        if conn.recv(1) == b"d":
+            start(pour, conn)
+        else:
+            start(drain, conn, "served")
+
+
+def flow(r):
+    sock = socket.create_connection((r["to"], r["port"]), timeout=5)
+    sock.settimeout(None)
+    sockets[r["id"]] = sock
+    down = r["way"] == "down"
+    sock.sendall(b"d" if down else b"u")
+    start(*((drain, sock, r["id"]) if down else (pour, sock)))
+
+
+def pour(sock):
+    try:
+        while True:
+            sock.sendall(b"x" * 65536)
+    except OSError:
+        pass
+
+
+def drain(sock, name):
+    flows[name] = 0
+    try:
+        while data := sock.recv(1 << 20):
+            flows[name] += len(data)
+    except OSError:
+        pass
+
+
+def flowed(r):
+    """Bytes per second that came within some time."""
+    before, began = flows[r["id"]], time.monotonic()
+    time.sleep(r["seconds"])
+    return (flows[r["id"]] - before) / (time.monotonic() - began)
 
 
 # --- frames and logs
@@ -300,7 +355,7 @@ def interface(index):
 
 COMMANDS = {
     f.__name__: f
-    for f in (tcp_connect, say, receive, tell, close, bulk, udp, udp_many, ping, listen, frame, sniff, take, nflog)
+    for f in (tcp_connect, say, receive, tell, close, bulk, udp, udp_many, ping, listen, flow_listen, flow, flowed, frame, sniff, take, nflog)
 }
 
 print(json.dumps("ready"), flush=True)

@@ -63,7 +63,7 @@ function manyVm(index: number): VmNetwork {
           action: 'allow',
           protocol: 'tcp',
           ports: [443],
-          destination: { kind: 'dynamic' },
+          destination: { kind: 'dynamic', of: 'example.org' },
         },
         {
           id: 51,
@@ -191,7 +191,7 @@ describe('the base', () => {
 
   test('of another version is not touched', async () => {
     const net = await network({ vms: 0 });
-    net.nft('rename chain inet qmp_agent schema_1 schema_99');
+    net.nft('rename chain inet qmp_agent schema_2 schema_99');
     await expect(net.client.ensureBase()).rejects.toMatchObject({
       code: 'ERR_NETWORK_RULES',
       reason: 'schema',

@@ -120,3 +120,16 @@ it.each<[string, EgressOptions]>([
   expect(() => makePolicy(o)).toThrow(ConfigError);
   expect(() => makePolicy(o)).toThrow(field);
 });
+
+it('a rule of other names is another rule, so that it inherits no address', () => {
+  const before = build({ allowDomains: ['a.example', 'b.example', '*.c.example'] });
+  const ids = (o: EgressOptions) => makePolicy(o, before).names.map(({ ruleId }) => ruleId);
+  expect(before.names.map(({ ruleId }) => ruleId)).toEqual([1, 2, 3]);
+  expect(ids({ allowDomains: ['b.example'] })).toEqual([2]);
+  expect(ids({ allowDomains: ['d.example', 'b.example'] })).toEqual([4, 2]);
+  const allowDomains = ['a.example', 'b.example', '*.c.example'];
+  // What a name that is denied now has opened must not stay open; all else is as it was.
+  expect(ids({ allowDomains, denyDomains: ['bad.c.example'] })).toEqual([1, 2, 4]);
+  expect(ids({ allowDomains, denyDomains: ['*.example'] })).toEqual([4, 5, 6]);
+  expect(ids({ allowDomains, denyDomains: ['c.example', 'x.b.example'] })).toEqual([1, 2, 3]);
+});

@@ -59,7 +59,7 @@ describe('addVm', () => {
         rule(12, {
           protocol: 'udp',
           ports: [[1000, 2000], 1500, 53],
-          destination: { kind: 'dynamic' },
+          destination: { kind: 'dynamic', of: 'example.org' },
         }),
         rule(13, {
           ports: [1, 3, 5, 7, 9],
@@ -145,7 +145,7 @@ describe('changePolicy', () => {
   });
 
   test('keeps the addresses of a dynamic rule that stays, and drops the set of one that goes', () => {
-    const dynamic = { destination: { kind: 'dynamic' } } as const;
+    const dynamic = { destination: { kind: 'dynamic', of: 'example.org' } } as const;
     const before = withPolicy({ rules: [rule(5, dynamic), rule(6, dynamic)] });
     const after = withPolicy({ rules: [rule(5, dynamic), rule(7)] });
     const all = lines(changePolicy(before, after));
@@ -222,7 +222,10 @@ describe('allowAddress', () => {
 describe('removeVm', () => {
   test('undoes all that addVm adds', () => {
     const vm = withPolicy({
-      rules: [rule(12, { destination: { kind: 'dynamic' } }), rule(13, { action: 'deny' })],
+      rules: [
+        rule(12, { destination: { kind: 'dynamic', of: 'example.org' } }),
+        rule(13, { action: 'deny' }),
+      ],
       published: [{ id: 20, protocol: 'udp', port: 80 }],
       exceptions: ['10.1.2.3'],
       denial: 'drop',
