@@ -1,4 +1,5 @@
 /** VMs on the host's network. */
+export type { Place } from './attach.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {
@@ -12,6 +13,7 @@ export {
 } from './join.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
+export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export { rotatedLogPath } from './traffic/log-file.ts';

@@ -8,6 +8,7 @@ import {
   DEFAULT_POOL,
   joinNetwork,
   leaveNetwork,
+  type Place,
   readEntryOf,
 } from '../network/index.ts';
 import { planNetwork, type NetworkPlan } from '../network/mode.ts';
@@ -45,15 +46,15 @@ export async function guestNetworkOf({
 }
 
 /**
- * Gives a VM that is about to start its tap, where it is to have one.
+ * Gives a VM that is about to start its tap, where it is to have one; the rest comes beside its start.
  * @throws what `joinNetwork` throws
  */
 export async function takePlace(
   { id, files, config }: VmOnNetwork,
   signal: AbortSignal | undefined,
-): Promise<VmNetwork | undefined> {
+): Promise<Place | undefined> {
   if (config.network !== 'nat-filtered') return undefined;
-  const { network } = await joinNetwork({
+  return joinNetwork({
     ...{ vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal },
     ...{
       egress: config.egress ?? {},
@@ -62,7 +63,6 @@ export async function takePlace(
       logPath: files.networkLogPath,
     },
   });
-  return network;
 }
 
 /** The wait for a VM's names to be answered, which goes on beside its start and ends with it. */
@@ -71,14 +71,20 @@ export class NamesWait implements Disposable {
   /** Resolves when they are, at once where the VM has no tap. @throws NetworkSetupError, TimeoutError */
   readonly answered: Promise<void>;
 
-  constructor({ id, files, config }: VmOnNetwork, signal: AbortSignal | undefined) {
+  constructor(
+    { id, files }: Omit<VmOnNetwork, 'config'>,
+    place: Place | undefined,
+    signal: AbortSignal | undefined,
+  ) {
     this.answered =
-      config.network === 'nat-filtered'
-        ? awaitNames(
-            { vmId: id, runtimeDir: runtimeDirOf(files) },
-            { signal: eitherSignal(this.#over.signal, signal) },
-          )
-        : Promise.resolve();
+      place === undefined
+        ? Promise.resolve()
+        : place.whole.then(() =>
+            awaitNames(
+              { vmId: id, runtimeDir: runtimeDirOf(files) },
+              { signal: eitherSignal(this.#over.signal, signal) },
+            ),
+          );
     this.answered.catch(() => undefined); // who starts the VM hears of it, where it gets that far
   }
 
@@ -95,10 +101,13 @@ export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Prom
 /**
  * Gives back the tap of a VM that has ended; no error where it has none.
  * @param vm without its config where that is not known
+ * @param place that it was about to have
  */
 export async function givePlaceBack(
   vm: Omit<VmOnNetwork, 'config'> & { config: VmConfig | undefined },
+  place?: Place,
 ): Promise<void> {
+  await place?.whole.catch(() => undefined);
   if (vm.config !== undefined && vm.config.network !== 'nat-filtered') return;
   await leaveNetwork(runtimeDirOf(vm.files), vm.id);
 }

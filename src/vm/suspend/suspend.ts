@@ -8,6 +8,7 @@ import type { WaitOptions } from '../api.ts';
 import { connectedChannels } from '../connected-channels.ts';
 import { newSavedName } from '../ids.ts';
 import type { LiveVm } from '../live-vm.ts';
+import { givePlaceBack } from '../network-of.ts';
 import type { SavedMemory } from '../record.ts';
 import { requireWhole } from '../resume.ts';
 import { shutDown } from '../shutdown.ts';
@@ -82,6 +83,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     const { machine } = vm.config;
     await shutDown(live, { graceMs: 0, machine, awake: false });
     await vm.letGo();
+    await givePlaceBack(vm).catch(() => undefined); // the resume, or gc, will
     step('suspend', 'sweep', vm.id);
     await sweepSaved(dir, name);
     const durationMs = Math.round(performance.now() - startedAt);
