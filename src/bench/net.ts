@@ -1,7 +1,6 @@
 import { PathLab, RulesLab } from '../network/index.ts';
 import { cloneOnce, openTemplate, SETTLE_MS, subjectOfClone } from './clone.ts';
 import { interleave } from './interleave.ts';
-import { measureGuest } from './net-guest.ts';
 import type { BenchReport, BenchSeries } from './report.ts';
 import { beginRun, makeReport, type BenchOptions } from './subject.ts';
 
@@ -28,8 +27,7 @@ const PATH_FIGURES = [
  * its first `true`) beside `net.clone-isolated` (one without), and `net.clone-cost`, the difference of the two.
  *
  * `net.packet-*` (processor time of one), `net.rtt-*`, `net.tcp-*` and `net.connections-*` are of hosts that have no
- * rules (`none`) or those of 2 or 1,000 VMs, with namespaces for a guest and a server; `net.guest.*` those of a guest
- * and this host, see `measureGuest`.
+ * rules (`none`) or those of 2 or 1,000 VMs, with namespaces for a guest and a server.
  *
  * @throws whatever `createTemplate` and `Vm.fromTemplate` throw: the host must be set up for taps
  */
@@ -39,12 +37,11 @@ export async function benchNet(options: BenchOptions): Promise<BenchReport> {
   const paths = await measurePaths(options);
   await using template = await openTemplate(options, { network: 'nat-filtered' });
   const subject = await subjectOfClone(template.name, options);
-  const guest = await measureGuest(template.name, options);
   const clones = await measureClones(template.name, options);
   return makeReport(
     begun,
     subject,
-    [...rules, ...paths, ...guest, ...clones],
+    [...rules, ...paths, ...clones],
     [
       ['net.rules.add-200-to-2', 'net.rules.add-200', 'net.rules.add-2'],
       ['net.rules.add-1000-to-2', 'net.rules.add-1000', 'net.rules.add-2'],
