@@ -23,7 +23,7 @@ module.exports = {
       '^src/errors\\.ts$',
       `${npm}execa/`,
     ]),
-    only('nft-stands-alone', '^nft/', ['^nft/', '^src/errors\\.ts$', `${npm}execa/`]),
+    only('nft-stands-alone', '^nft/', ['^nft/', '^src/errors\\.ts$']),
     {
       name: 'errors-are-the-root',
       severity: 'error',

@@ -1,10 +1,11 @@
 /** The one place that runs nft. */
+import { spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { randomUUID } from 'node:crypto';
-import { execa } from 'execa';
 import { TimeoutError } from '../src/errors.ts';
 import { readFailure } from './failure.ts';
 
@@ -40,20 +41,69 @@ export async function runNft(
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   await using input = await nameless(json);
   const [file = 'nft', ...args] = command;
-  const result = await execa(file, [...args, '-j', '-f', '-'], {
-    // Any descriptor will do; execa's types know of its own only.
-    stdin: input.handle.fd as 0,
-    reject: false,
-    timeout: timeoutMs,
-    maxBuffer: MAX_OUTPUT_BYTES,
-    forceKillAfterDelay: 1000,
-    env: { LC_ALL: 'C' },
-    ...(o.signal === undefined ? {} : { cancelSignal: o.signal }),
+  const result = await call(file, [...args, '-j', '-f', '-'], {
+    input: input.handle.fd,
+    timeoutMs,
+    signal: o.signal,
   });
   o.signal?.throwIfAborted();
   if (result.timedOut) throw new TimeoutError('nft', timeoutMs);
-  if (result.failed) throw readFailure(result);
+  if (result.exitCode !== 0) throw readFailure(result);
   return result.stdout;
+}
+
+interface Ended {
+  readonly code?: string | undefined;
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly shortMessage?: string | undefined;
+  readonly timedOut: boolean;
+}
+
+/**
+ * Node's own `spawn`: execa takes 1.5 ms more, a fifth of what a transaction takes. Killed where it is late: the kernel
+ * does all of a transaction or nothing.
+ */
+function call(
+  file: string,
+  args: readonly string[],
+  o: { input: number; timeoutMs: number; signal: AbortSignal | undefined },
+): Promise<Ended> {
+  return new Promise((resolve) => {
+    const env = { ...process.env, LC_ALL: 'C' };
+    const child = spawn(file, args, { stdio: [o.input, 'pipe', 'pipe'], env });
+    const kill = () => void child.kill('SIGKILL');
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      kill();
+    }, o.timeoutMs);
+    o.signal?.addEventListener('abort', kill, { once: true });
+    let bytes = 0;
+    const collect = (stream: Readable | null): Buffer[] => {
+      const chunks: Buffer[] = [];
+      stream?.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes > MAX_OUTPUT_BYTES) kill();
+        else chunks.push(chunk);
+      });
+      return chunks;
+    };
+    const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
+    const end = (exitCode: number | undefined, error?: NodeJS.ErrnoException) => {
+      clearTimeout(timer);
+      o.signal?.removeEventListener('abort', kill);
+      const tooMuch = bytes > MAX_OUTPUT_BYTES ? `more than ${MAX_OUTPUT_BYTES} bytes` : undefined;
+      const [out, err] = [stdout, stderr].map((chunks) => Buffer.concat(chunks).toString());
+      const what = { code: error?.code, shortMessage: error?.message ?? tooMuch };
+      resolve({ ...what, exitCode, stdout: out ?? '', stderr: err ?? '', timedOut });
+    };
+    child.once('error', (error) => {
+      if (child.pid === undefined) end(undefined, error); // it could not be started
+    });
+    child.once('close', (exitCode) => end(exitCode ?? undefined));
+  });
 }
 
 /**

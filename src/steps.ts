@@ -26,6 +26,8 @@ export const STEPS = {
   /** Within a launch: a VM gets its tap. */
   'network.attach': ['tap', 'rules', 'up'],
   'network.detach': ['rules', 'tap'],
+  /** Its policy, or what of its connections lives on. */
+  'network.change': ['note', 'rules', 'record'],
   /** The end of a VM that belongs to its process; so ends each VM of a pool. */
   discard: ['kill', 'files'],
   /** A used VM of a pool is made as new in place, by way of a `snapshot.restore`. */

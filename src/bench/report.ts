@@ -10,7 +10,7 @@ import { quantile } from '../quantile.ts';
 export const BENCH_SCHEMA = 1;
 
 /** Units of a figure. */
-export type BenchUnit = 'ms' | 'MiB/s' | 'MiB' | '%';
+export type BenchUnit = 'ms' | 'us' | 'MiB/s' | '/s' | 'MiB' | '%';
 
 /** Samples of one figure as they were taken, in order. */
 export interface BenchSeries {

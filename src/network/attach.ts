@@ -22,6 +22,7 @@ import {
   existingTaps,
   interfaces,
   isBridged,
+  lookAtTap,
   makeTap,
   ownerOf,
   raiseTap,
@@ -32,7 +33,7 @@ import {
 /** How often rules are looked at anew that change under the look. */
 const MAX_TRIES = 3;
 
-/** What {@link attachVm} is given. */
+/** What {@link takeTap} is given. */
 export interface AttachOptions {
   readonly vmId: string;
   /** See {@link stateKey}. */
@@ -50,19 +51,26 @@ export function stateKey(runtimeDir: string): string {
   return createHash('sha256').update(runtimeDir).digest('hex').slice(0, 12);
 }
 
+/** A VM's place on the network. Its tap is there, and lets nothing through before the rest is. */
+export interface Place {
+  readonly network: VmNetwork;
+  /** The rules are there and the tap is up. @throws see {@link takeTap}; nothing is left then */
+  readonly whole: Promise<void>;
+}
+
 /**
- * Gives a VM its tap, address and rules.
+ * Gives a VM its tap and address. Its rules come while the caller starts QEMU, which needs no more than the tap.
  * @throws NetworkSetupError the host does not forward, or has no address left
  * @throws HostError no permission, or a program is missing; NetworkPolicyError; NetworkRulesError;
  *   ConfigError `network.pool`; TimeoutError; the signal's reason. Nothing is left then
  */
-export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
-  const { vmId, signal } = o;
+export async function takeTap(o: AttachOptions): Promise<Place> {
+  const { vmId } = o;
   const pool = parsePool(o.pool);
   checkVm(networkOf(endpointAt(pool, 1), 0, o)); // before anything is made
   await checkForwarding();
   step('network.attach', 'tap', vmId);
-  const made = await withHostNetwork(signal, async () => {
+  const { endpoint, generation } = await withHostNetwork(o.signal, async () => {
     const index = firstFree(pool, await interfaces());
     if (index === undefined) {
       throw new NetworkSetupError(`all ${pool.capacity - 1} networks of ${pool.cidr} are taken`, {
@@ -70,22 +78,32 @@ export async function attachVm(o: AttachOptions): Promise<VmNetwork> {
         vmId,
       });
     }
-    const endpoint = endpointAt(pool, index);
-    const generation = await nextGeneration();
-    await makeTap(endpoint, { state: o.state, vmId }).catch(async (error: unknown) => {
-      // Its first step may have been done; what another has made says whose it is.
-      if ((await ownerOf(endpoint.tap))?.vmId === vmId) await removeTap(endpoint.tap);
+    const free = endpointAt(pool, index);
+    const next = await nextGeneration();
+    await makeTap(free, { state: o.state, vmId }).catch(async (error: unknown) => {
+      // Its first step may have been done; what another has made says whose it is, or is up.
+      const { owner, isUnfinished } = await lookAtTap(free.tap);
+      if (owner?.vmId === vmId || isUnfinished) await removeTap(free.tap);
       throw error;
     });
-    return { endpoint, generation };
+    return { endpoint: free, generation: next };
   });
-  const network = networkOf(made.endpoint, made.generation, o);
+  const network = networkOf(endpoint, generation, o);
+  const whole = finish(network, endpoint, o);
+  whole.catch(() => undefined); // who waits for it hears of it
+  return { network, whole };
+}
+
+async function finish(
+  network: VmNetwork,
+  endpoint: Endpoint,
+  { vmId, mac, signal }: AttachOptions,
+): Promise<void> {
   try {
     step('network.attach', 'rules', vmId);
     await addRules(network, signal);
     step('network.attach', 'up', vmId);
-    await raiseTap(made.endpoint, o.mac, { signal });
-    return network;
+    await raiseTap(endpoint, mac, { signal });
   } catch (error) {
     await detachVm(network, vmId).catch(() => undefined); // gc will
     throw error;
@@ -146,7 +164,9 @@ function takeAway(
 ): Promise<boolean> {
   return withHostNetwork(o.signal, async () => {
     const isThere = (await interfaces()).includes(tap);
-    if (isThere && (await ownerOf(tap))?.vmId !== vmId) return false; // another VM has it by now
+    const { owner, isUnfinished } = await lookAtTap(tap);
+    const isMeant = vmId === undefined ? isUnfinished : owner?.vmId === vmId;
+    if (isThere && !isMeant) return false; // somebody else has it by now
     if (vmId !== undefined) step('network.detach', 'rules', vmId);
     try {
       if (isBridged(tap)) await new NftClient().apply(removeBridgeGuard(tap));

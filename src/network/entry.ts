@@ -2,7 +2,7 @@
  * What is written down of each VM that has a tap, for whoever has to know: the service that answers its names,
  * `qmp-agent net`, and gc. One small file per VM in the runtime directory, gone with the next boot as taps are.
  */
-import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import type { VmNetwork } from '../../nft/index.ts';
@@ -12,6 +12,9 @@ import type { PublishedHostPort } from './publish.ts';
 const SCHEMA = 1;
 /** A policy with some thousand names. */
 const MAX_ENTRY_BYTES = 4 * 2 ** 20;
+const TEMPORARY = /^[0-9a-f]+\.[0-9a-f]+\.tmp$/;
+/** What is younger may be in the writing. */
+const MIN_AGE_MS = 10_000;
 const ENTRY = /^([0-9a-f]+)\.json$/;
 
 /** One VM on the network. */
@@ -70,6 +73,16 @@ export async function readEntryOf(
 /** No error where it is gone. */
 export async function removeEntry(dir: string, vmId: string): Promise<void> {
   await rm(pathOf(dir, vmId), { force: true });
+}
+
+/** Those that were never finished: their writers died. */
+export async function removeHalfEntries(dir: string): Promise<void> {
+  for (const name of await readdir(dir).catch(() => [])) {
+    if (!TEMPORARY.test(name)) continue;
+    const facts = await stat(join(dir, name)).catch(() => undefined);
+    if (facts !== undefined && Date.now() - facts.mtimeMs > MIN_AGE_MS)
+      await rm(join(dir, name), { force: true });
+  }
 }
 
 /** All of them. */

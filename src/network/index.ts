@@ -8,6 +8,7 @@ export {
   tapObstacle,
 } from './default-mode.ts';
 export { bridgedTapOf, joinBridge } from './bridge.ts';
+export type { Place } from './attach.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {
@@ -23,6 +24,7 @@ export { type LanOptions, parseLan } from './lan.ts';
 export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
+export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export { rotatedLogPath } from './traffic/log-file.ts';

@@ -1,20 +1,23 @@
 /** A VM on the network, from its start to its end: tap, rules, entry and names together. */
 import { changePolicy, NftClient, type VmCounters, type VmNetwork } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
+import { step } from '../steps.ts';
 import {
-  attachVm,
   detachVm,
   mendRules,
   rebuildRules,
   removeTapsOf,
   stateKey,
   sweepTaps,
+  takeTap,
+  type Place,
 } from './attach.ts';
 import {
   networkDir,
   readEntries,
   readEntry,
   removeEntry,
+  removeHalfEntries,
   writeEntry,
   type NetworkEntry,
 } from './entry.ts';
@@ -40,27 +43,30 @@ export interface JoinOptions {
 }
 
 /**
- * Gives a VM that is about to start its tap, with rules. What it had before is given back first, so that no
- * connection of an earlier life goes on.
- * @throws what `attachVm` and `makePolicy` throw; nothing is left then
+ * Gives a VM that is about to start its tap; it has its rules, and is written down, when `whole` resolves. What it
+ * had before is given back first, so that no connection of an earlier life goes on.
+ * @throws what `takeTap` and `makePolicy` throw, or `whole` does; nothing is left then
  */
-export async function joinNetwork(o: JoinOptions): Promise<NetworkEntry> {
+export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const { runtimeDir, vmId, egress, logPath } = o;
   const policy = makePolicy(egress);
   const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
-  const network = await attachVm({
+  const { network, whole: ruled } = await takeTap({
     ...{ vmId, mac: o.mac, pool: o.pool, policy: policy.rules, signal: o.signal },
     state: stateKey(runtimeDir),
   });
   const entry = { vmId, network, policy, egress, published, logPath };
-  try {
-    await writeEntry(networkDir(runtimeDir), entry);
-  } catch (error) {
-    await detachVm(network, vmId).catch(() => undefined); // gc will
-    throw error;
-  }
-  return entry;
+  const whole = ruled.then(async () => {
+    try {
+      await writeEntry(networkDir(runtimeDir), entry);
+    } catch (error) {
+      await detachVm(network, vmId).catch(() => undefined); // gc will
+      throw error;
+    }
+  });
+  whole.catch(() => undefined); // who waits for it hears of it
+  return { network, whole };
 }
 
 /**
@@ -121,7 +127,7 @@ async function change(
 ): Promise<NetworkEntry> {
   const dir = networkDir(runtimeDir);
   const before = await requireEntry(runtimeDir, vmId);
-  const wanted = make(before);
+  const wanted = { ...make(before), isChanging: undefined };
   const isUnsure = before.isChanging === true;
   const renewed = async (entry: NetworkEntry): Promise<NetworkEntry> => {
     const generation = await withHostNetwork(undefined, nextGeneration);
@@ -129,10 +135,13 @@ async function change(
   };
   const after = o.renew === true || isUnsure ? await renewed(wanted) : wanted;
   const { lastId } = after.policy;
+  step('network.change', 'note', vmId);
   await writeEntry(dir, { ...before, policy: { ...before.policy, lastId }, isChanging: true });
+  step('network.change', 'rules', vmId);
   if (isUnsure) await withHostNetwork(undefined, () => rebuildRules(after.network));
   else await new NftClient().apply(changePolicy(before.network, after.network));
-  await writeEntry(dir, { ...after, isChanging: undefined });
+  step('network.change', 'record', vmId);
+  await writeEntry(dir, after);
   nudgeService(dir);
   return after;
 }
@@ -170,6 +179,7 @@ export async function sweepNetwork(
       return isGone;
     });
   const gone = await sweepTaps(stateKey(runtimeDir), removeOwn, o);
+  await removeHalfEntries(dir);
   const entries = await readEntries(dir);
   if (entries.length === 0) return gone;
   const there = new Set((await existingTaps(o)).map(({ tap }) => tap));

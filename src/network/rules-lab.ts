@@ -1,5 +1,4 @@
 /** A network namespace full of VMs that are only rules and taps: what one more costs there is measured. */
-import { randomBytes } from 'node:crypto';
 import {
   addVm,
   NftClient,
@@ -9,7 +8,7 @@ import {
   type VmNetwork,
 } from '../../nft/index.ts';
 import { DEFAULT_POOL, endpointAt, parsePool } from './endpoint.ts';
-import { ipBatch } from './ip-command.ts';
+import { NetworkNamespace } from './namespace.ts';
 import { makePolicy } from './policy.ts';
 
 /** VMs that are added by one transaction while it is filled. */
@@ -17,22 +16,26 @@ const AT_ONCE = 50;
 
 /** See above. Gone with it: nothing of it is in the host's own namespace. */
 export class RulesLab implements AsyncDisposable {
-  readonly #namespace: string;
+  readonly #namespace: NetworkNamespace;
   readonly #nft: NftClient;
   readonly #policy = makePolicy({}).rules;
   readonly #pool = parsePool(DEFAULT_POOL);
   #count = 0;
 
-  private constructor(namespace: string) {
+  private constructor(namespace: NetworkNamespace) {
     this.#namespace = namespace;
-    this.#nft = new NftClient({ command: ['ip', 'netns', 'exec', namespace, 'nft'] });
+    this.#nft = new NftClient({ command: namespace.command(['nft']) });
   }
 
-  /** @throws HostError no permission; NetworkRulesError */
-  static async open(o: { signal?: AbortSignal | undefined }): Promise<RulesLab> {
-    const namespace = `qmp-agent-bench-${randomBytes(4).toString('hex')}`;
-    await ipBatch([`netns add ${namespace}`], o);
-    const lab = new RulesLab(namespace);
+  /**
+   * @param o.namespace it is its own afterwards. Default: a new one
+   * @throws HostError no permission; NetworkRulesError
+   */
+  static async open(o: {
+    signal?: AbortSignal | undefined;
+    namespace?: NetworkNamespace;
+  }): Promise<RulesLab> {
+    const lab = new RulesLab(o.namespace ?? (await NetworkNamespace.make(o)));
     try {
       await lab.#nft.ensureBase(o);
       return lab;
@@ -62,8 +65,20 @@ export class RulesLab implements AsyncDisposable {
     await this.#nft.apply(transaction, o);
     const ms = performance.now() - startedAt;
     await this.#nft.apply(removeVm(remainsOf(vm)), o);
-    await this.#ip([`link delete dev ${vm.tap}`], o);
+    await this.#namespace.ip([`link delete dev ${vm.tap}`], o);
     return ms;
+  }
+
+  /** The VM that comes next, whose interface is for the caller to make before {@link addRules}. Without bounds, and with UDP. */
+  next(): VmNetwork {
+    const policy = makePolicy({ allowPorts: ['443/udp'] }).rules;
+    return { ...this.#vm(this.#count + 1), policy: { ...policy, limits: {} } };
+  }
+
+  /** Gives {@link next} its rules. */
+  async addRules(vm: VmNetwork, o: { signal?: AbortSignal | undefined }): Promise<void> {
+    await this.#nft.apply(addVm(vm), o);
+    this.#count += 1;
   }
 
   /** ms of a transaction that is about nothing: what any costs. */
@@ -74,7 +89,7 @@ export class RulesLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await ipBatch([`netns delete ${this.#namespace}`]);
+    await this.#namespace[Symbol.asyncDispose]();
   }
 
   async #makeTaps(
@@ -85,11 +100,7 @@ export class RulesLab implements AsyncDisposable {
       `tuntap add dev ${tap} mode tap`,
       `link set dev ${tap} group ${TAP_GROUP}`,
     ]);
-    await this.#ip(commands, o);
-  }
-
-  #ip(commands: readonly string[], o: { signal?: AbortSignal | undefined }): Promise<void> {
-    return ipBatch(commands, { ...o, namespace: this.#namespace });
+    await this.#namespace.ip(commands, o);
   }
 
   #vm(index: number): VmNetwork {

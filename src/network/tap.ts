@@ -14,8 +14,10 @@ export interface TapOwner {
 /** A tap that is there. */
 export interface ExistingTap {
   readonly tap: string;
-  /** Undefined: none of ours, or one in the making. */
+  /** Undefined: it is {@link isUnfinished}, or somebody else's. */
   readonly owner: TapOwner | undefined;
+  /** As it is between our first two commands: a tap that nobody has put up, or written on. */
+  readonly isUnfinished: boolean;
 }
 
 /** First word of what is written on our taps. */
@@ -23,6 +25,8 @@ const ALIAS = 'qmp-agent';
 const ALIAS_TEXT = /^qmp-agent:([0-9a-f]+):([0-9a-f]+)$/;
 /** Names of taps that are ports of a bridge; a number follows. */
 export const BRIDGED_TAP_NAME = 'qmpb';
+/** netdevice(7). */
+const IFF_UP = 1;
 const OURS = new RegExp(`^(?:${TAP_NAME}|${BRIDGED_TAP_NAME})[0-9]+$`);
 
 /**
@@ -121,22 +125,30 @@ export function interfaces(): Promise<string[]> {
   return readdir('/sys/class/net');
 }
 
-/** All of our taps, with their owners. */
+/** All of our taps, with their owners. An interface that somebody else has given such a name is none. */
 export async function existingTaps(o: IpCallOptions = {}): Promise<ExistingTap[]> {
   const names = (await interfaces()).filter((name) => OURS.test(name));
-  return Promise.all(names.map(async (tap) => ({ tap, owner: await ownerOf(tap) }))).then(
-    (taps) => {
-      o.signal?.throwIfAborted();
-      return taps;
-    },
-  );
+  const all = await Promise.all(names.map(lookAtTap));
+  o.signal?.throwIfAborted();
+  return all.filter(({ owner, isUnfinished }) => owner !== undefined || isUnfinished);
 }
 
 /** Whose a tap is. Undefined: nobody's, or it is gone. */
 export async function ownerOf(tap: string): Promise<TapOwner | undefined> {
-  const alias = await readFile(`/sys/class/net/${tap}/ifalias`, 'utf8').catch(() => '');
-  const [, state, vmId] = ALIAS_TEXT.exec(alias.trim()) ?? [];
-  return state === undefined || vmId === undefined ? undefined : { state, vmId };
+  return (await lookAtTap(tap)).owner;
+}
+
+/** What there is by this name. */
+export async function lookAtTap(tap: string): Promise<ExistingTap> {
+  const read = async (name: string) =>
+    (await readFile(`/sys/class/net/${tap}/${name}`, 'utf8').catch(() => '')).trim();
+  const [alias, flags, kind] = await Promise.all(['ifalias', 'flags', 'tun_flags'].map(read));
+  const [, state, vmId] = ALIAS_TEXT.exec(alias ?? '') ?? [];
+  return {
+    tap,
+    owner: state === undefined || vmId === undefined ? undefined : { state, vmId },
+    isUnfinished: alias === '' && kind !== '' && (Number(flags) & IFF_UP) === 0,
+  };
 }
 
 /** Whether anything of the host has an address in this network, or a route to it. */

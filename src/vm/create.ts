@@ -140,21 +140,22 @@ export async function launchAndBoot(o: {
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const onNetwork = { id, files, config };
   const place = await takePlace(onNetwork, o.signal);
-  using names = new NamesWait(onNetwork, o.signal);
+  using names = new NamesWait(onNetwork, place, o.signal);
   const live = await LiveVm.launch({
     id,
     paths: files,
     config,
-    place,
+    place: place?.at,
     from: o.from,
     signal: o.signal,
     onStep: (name) => step(operation as 'clone', name, id),
     onSpawn: async (run) => {
       record = { ...record, run };
       await writeRecord(files, record);
+      await place?.whole; // as long as QEMU takes to answer
     },
   }).catch(async (error: unknown) => {
-    await givePlaceBack(onNetwork).catch(() => undefined); // gc will
+    await givePlaceBack(onNetwork, place).catch(() => undefined); // gc will
     throw error;
   });
   try {
@@ -173,7 +174,7 @@ export async function launchAndBoot(o: {
   } catch (error) {
     await kill(live).catch(() => undefined);
     await live.release();
-    await givePlaceBack(onNetwork).catch(() => undefined); // gc will
+    await givePlaceBack(onNetwork, place).catch(() => undefined); // gc will
     throw error;
   }
   const readyMs = Math.round(performance.now() - startedAt);

@@ -53,21 +53,31 @@ export async function guestNetworkOf({
   return networkOf(id, config, await placeOf({ id, files, config }))?.guest;
 }
 
+/** What a VM that is about to start has of its network. */
+export interface StartPlace {
+  /** Its tap, which is there. */
+  readonly at: TapPlace;
+  /** Its rules are there too, and the tap is up. Nothing is left where it rejects. */
+  readonly whole: Promise<void>;
+}
+
 /**
- * Gives a VM that is about to start its tap, where it is to have one.
+ * Gives a VM that is about to start its tap, where it is to have one; the rest comes beside its start.
  * @throws what `joinNetwork` and `joinBridge` throw
  */
 export async function takePlace(
   { id, files, config }: VmOnNetwork,
   signal: AbortSignal | undefined,
-): Promise<TapPlace | undefined> {
+): Promise<StartPlace | undefined> {
   if (!hasTap(config.network)) return undefined;
   const vm = { vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal };
   const bridge = bridgeOf(config.network);
   const { lan } = config;
-  if (bridge !== undefined && lan !== undefined)
-    return placeOnBridge(await joinBridge({ ...vm, bridge, lan }), id, lan);
-  const { network } = await joinNetwork({
+  if (bridge !== undefined && lan !== undefined) {
+    const at = placeOnBridge(await joinBridge({ ...vm, bridge, lan }), id, lan);
+    return { at, whole: Promise.resolve() };
+  }
+  const { network, whole } = await joinNetwork({
     ...vm,
     ...{
       egress: config.egress ?? {},
@@ -76,7 +86,7 @@ export async function takePlace(
       logPath: files.networkLogPath,
     },
   });
-  return placeBehindHost(network);
+  return { at: placeBehindHost(network), whole };
 }
 
 /** The wait for a VM's names to be answered, which goes on beside its start and ends with it. */
@@ -85,14 +95,20 @@ export class NamesWait implements Disposable {
   /** Resolves when they are, at once where the VM has no tap. @throws NetworkSetupError, TimeoutError */
   readonly answered: Promise<void>;
 
-  constructor({ id, files, config }: VmOnNetwork, signal: AbortSignal | undefined) {
+  constructor(
+    { id, files }: Omit<VmOnNetwork, 'config'>,
+    place: StartPlace | undefined,
+    signal: AbortSignal | undefined,
+  ) {
     this.answered =
-      config.network === 'nat-filtered'
-        ? awaitNames(
-            { vmId: id, runtimeDir: runtimeDirOf(files) },
-            { signal: eitherSignal(this.#over.signal, signal) },
-          )
-        : Promise.resolve();
+      place === undefined
+        ? Promise.resolve()
+        : place.whole.then(() =>
+            awaitNames(
+              { vmId: id, runtimeDir: runtimeDirOf(files) },
+              { signal: eitherSignal(this.#over.signal, signal) },
+            ),
+          );
     this.answered.catch(() => undefined); // who starts the VM hears of it, where it gets that far
   }
 
@@ -109,10 +125,13 @@ export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Prom
 /**
  * Gives back the tap of a VM that has ended; no error where it has none.
  * @param vm without its config where that is not known
+ * @param place that it was about to have
  */
 export async function givePlaceBack(
   vm: Omit<VmOnNetwork, 'config'> & { config: VmConfig | undefined },
+  place?: StartPlace,
 ): Promise<void> {
+  await place?.whole.catch(() => undefined);
   if (vm.config !== undefined && !hasTap(vm.config.network)) return;
   await leaveNetwork(runtimeDirOf(vm.files), vm.id);
 }

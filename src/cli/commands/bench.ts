@@ -76,7 +76,8 @@ const BENCHES: readonly BenchEntry[] = [
   },
   {
     name: 'net',
-    description: 'rules of one more VM beside 2, 200 and 1,000, and what a tap costs a clone',
+    description:
+      'rules, packets and connections beside 2 and 1,000 VMs, and what a tap costs a clone',
     runs: 10,
     load: async () => (await import('../../bench/net.ts')).benchNet,
   },

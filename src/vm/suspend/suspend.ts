@@ -83,7 +83,7 @@ export async function suspendVm(vm: VmInside, given: WaitOptions): Promise<void>
     const { machine } = vm.config;
     await shutDown(live, { graceMs: 0, machine, awake: false });
     await vm.letGo();
-    await givePlaceBack(vm).catch(() => undefined); // gc will
+    await givePlaceBack(vm).catch(() => undefined); // the resume, or gc, will
     step('suspend', 'sweep', vm.id);
     await sweepSaved(dir, name);
     const durationMs = Math.round(performance.now() - startedAt);

@@ -6,7 +6,7 @@ import type { WaitOptions } from '../api.ts';
 import { killStrays } from '../gc.ts';
 import { wrongState } from '../find-vm.ts';
 import { LiveVm } from '../live-vm.ts';
-import { NamesWait, takePlace } from '../network-of.ts';
+import { givePlaceBack, NamesWait, takePlace } from '../network-of.ts';
 import { isAlive } from '../process-identity.ts';
 import { kill } from '../shutdown.ts';
 import type { VmInside } from '../vm-inside.ts';
@@ -39,17 +39,23 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   await killStrays(id); // of a suspend or a resume whose process died
   step('resume', 'launch', id);
   const place = await takePlace(vm, signal);
-  using names = new NamesWait(vm, signal);
+  using names = new NamesWait(vm, place, signal);
   const live = await LiveVm.launch({
     id,
-    place,
+    place: place?.at,
     paths: vm.files,
     config: { ...config, accel: before.accel },
     from: { ...files, busyChannels: suspended.busyChannels },
     hold: true,
     onStep: (name) => step('resume', name, id),
     signal,
-    onSpawn: (run) => vm.write({ state: 'suspended', suspended, run }),
+    onSpawn: async (run) => {
+      await vm.write({ state: 'suspended', suspended, run });
+      await place?.whole; // as long as QEMU takes to answer
+    },
+  }).catch(async (error: unknown) => {
+    await givePlaceBack(vm, place).catch(() => undefined); // gc will
+    throw error;
   });
   try {
     signal?.throwIfAborted();
@@ -61,6 +67,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   } catch (error) {
     await kill(live).catch(() => undefined);
     await live.release();
+    await givePlaceBack(vm, place).catch(() => undefined); // gc will
     throw error;
   }
   events.emit('vm.loaded', { vmId: id, loadMs: Math.round(performance.now() - startedAt) });

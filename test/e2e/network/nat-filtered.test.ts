@@ -1,8 +1,6 @@
 /** VMs with a tap: real guests, taps, rules and resolver on a host of the tests' own. */
 import { once } from 'node:events';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { NetworkInfo } from '../../../src/vm/api.ts';
-import type { TrafficRecord } from '../../../src/network/index.ts';
 import { SCALE } from '../../scale.ts';
 import { LAN, METADATA, OTHER, WEB, World } from './world.ts';
 
@@ -14,16 +12,7 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-/** The reply's first word, or curl's exit code. */
-const curl = (url: string) =>
-  `curl -sS -m 10 ${url} 2>/dev/null | grep . || echo "failed \${PIPESTATUS[0]}"`;
-const fetched = async (vm: string, ...urls: string[]): Promise<string[]> => {
-  const text = await world.agent('exec', vm, '--', 'bash', '-c', urls.map(curl).join('\n'));
-  return text
-    .trim()
-    .split('\n')
-    .map((line) => line.replace(/(^\S+) \d.*\..*/, '$1'));
-};
+const fetched = (vm: string, ...urls: string[]) => world.fetched(vm, ...urls);
 /** Answers each datagram with its source's address and its text. */
 const UDP_ECHO = `import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 53))
@@ -39,14 +28,8 @@ setTimeout(() => process.exit(1), 3000);
 next();`;
 const REFUSED = 'failed 7';
 const NO_NAME = 'failed 6';
-const records = async (vm: string, what = 'log'): Promise<TrafficRecord[]> =>
-  (await world.agent('net', what, vm, '--json'))
-    .trim()
-    .split('\n')
-    .filter(Boolean)
-    .map((line) => JSON.parse(line) as TrafficRecord);
-const info = async (vm: string): Promise<NetworkInfo> =>
-  JSON.parse(await world.agent('net', 'show', vm, '--json')) as NetworkInfo;
+const records = (vm: string, what?: string) => world.records(vm, what);
+const info = (vm: string) => world.info(vm);
 
 describe('a host', () => {
   it('that is not set up refuses such a VM, and says what to do; then it is set up', async () => {

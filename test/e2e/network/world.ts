@@ -1,11 +1,13 @@
 /** A host of the tests' own with an internet behind it: a name server, web servers, a private network. */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { NetworkInfo } from '../../../src/vm/api.ts';
+import type { TrafficRecord } from '../../../src/network/index.ts';
 import { NODE_ARGS, type Sandbox } from '../../integration/cli/command.ts';
 import { TestHost } from '../../integration/network/test-host.ts';
-import { vmSandbox } from '../cli/host.ts';
+import { processesOf, vmSandbox } from '../cli/host.ts';
 
 export const WEB = '203.0.113.10';
 export const OTHER = '203.0.113.11';
@@ -13,6 +15,7 @@ const NAMES = '203.0.113.53';
 export const LAN = '10.1.2.3';
 export const METADATA = '169.254.169.254';
 const HOST = '203.0.113.1';
+const UPSTREAM = '203.0.113.254';
 
 /** Answers each request with the address it came to and the one it came from. */
 const WEB_SERVER = `
@@ -31,7 +34,7 @@ console.log('ready');`;
 /** See above. All of it is gone with it. */
 export class World implements AsyncDisposable {
   readonly box: Sandbox;
-  readonly #host: TestHost;
+  #host: TestHost;
   readonly #internet: TestHost;
   readonly #servers: ChildProcess[];
 
@@ -44,29 +47,7 @@ export class World implements AsyncDisposable {
   static async create(): Promise<World> {
     const box = await vmSandbox();
     const [host, internet] = [await TestHost.start(), await TestHost.start()];
-    await host.run(
-      'ip',
-      'link',
-      'add',
-      'eth0',
-      'type',
-      'veth',
-      'peer',
-      'name',
-      'eth0',
-      'netns',
-      String(internet.pid),
-    );
-    const address = (a: string) => ['address', 'add', a, 'dev', 'eth0'];
-    await host.run('ip', ...address(`${HOST}/24`));
-    await host.run('ip', 'link', 'set', 'eth0', 'up');
-    await host.run('ip', 'route', 'add', 'default', 'via', '203.0.113.254');
-    for (const a of ['203.0.113.254/24', WEB, OTHER, NAMES, LAN, METADATA])
-      await internet.run('ip', ...address(a));
-    await internet.run('ip', 'link', 'set', 'eth0', 'up');
-    const resolvConf = join(box.dir, 'resolv.conf');
-    await writeFile(resolvConf, `nameserver ${NAMES}\n`);
-    await host.run('mount', '--bind', resolvConf, '/etc/resolv.conf');
+    await connect(box, host, internet);
     const records = [
       `/web.test/${WEB}`,
       `/other.test/${OTHER}`,
@@ -110,6 +91,11 @@ export class World implements AsyncDisposable {
     return this.run(...agentCommand(this.box, '--log-level', 'error', ...args));
   }
 
+  /** Runs the text of a module on the host; see `TestHost.module`. */
+  module(body: string): Promise<unknown[]> {
+    return this.#host.module(body);
+  }
+
   /** Starts `qmp-agent …` on the host, output to us. */
   start(...args: string[]): ChildProcess {
     const [file, argv] = this.#host.command([
@@ -123,6 +109,47 @@ export class World implements AsyncDisposable {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, ...this.box.env },
     });
+  }
+
+  /** What a VM gets from each URL: who answered, or `failed` with curl's exit code. */
+  async fetched(vm: string, ...urls: string[]): Promise<string[]> {
+    const curl = (url: string) =>
+      `curl -sS -m 10 ${url} 2>/dev/null | grep . || echo "failed \${PIPESTATUS[0]}"`;
+    const text = await this.agent('exec', vm, '--', 'bash', '-c', urls.map(curl).join('\n'));
+    return text
+      .trim()
+      .split('\n')
+      .map((line) => line.replace(/(^\S+) \d.*\..*/, '$1'));
+  }
+
+  /** What a VM did. */
+  async records(vm: string, what = 'log'): Promise<TrafficRecord[]> {
+    return (await this.agent('net', what, vm, '--json'))
+      .trim()
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as TrafficRecord);
+  }
+
+  async info(vm: string): Promise<NetworkInfo> {
+    return JSON.parse(await this.agent('net', 'show', vm, '--json')) as NetworkInfo;
+  }
+
+  /**
+   * The host loses its power and boots: its processes, interfaces, rules, settings and `/run` are gone; disks,
+   * and what is set at boot, are not.
+   */
+  async reboot(): Promise<void> {
+    const settings = await this.run('sh', '-c', 'cat /etc/sysctl.d/*.conf');
+    for (const line of await processesOf(this.box)) killIfThere(Number.parseInt(line, 10));
+    await this.#internet.run('ip', 'link', 'delete', 'eth0');
+    await this.#host[Symbol.asyncDispose]();
+    const runtime = join(this.box.dir, 'run');
+    for (const name of await readdir(runtime))
+      await rm(join(runtime, name), { recursive: true, force: true });
+    this.#host = await TestHost.start();
+    await connect(this.box, this.#host, this.#internet);
+    await this.run('sh', '-c', `printf '%s' "$1" | sysctl -q -p -`, 'boot', settings);
   }
 
   /** What there is of VMs on the host's network. */
@@ -169,4 +196,39 @@ export async function started(
   await Promise.race([once(child.stdout, 'data'), once(child.stderr, 'data'), ended]);
   ended.catch(() => undefined);
   return child;
+}
+
+/** A cable between the two, and the address of the name server. */
+async function connect(box: Sandbox, host: TestHost, internet: TestHost): Promise<void> {
+  await host.run(
+    'ip',
+    'link',
+    'add',
+    'eth0',
+    'type',
+    'veth',
+    'peer',
+    'name',
+    'eth0',
+    'netns',
+    String(internet.pid),
+  );
+  const address = (a: string) => ['address', 'add', a, 'dev', 'eth0'];
+  await host.run('ip', ...address(`${HOST}/24`));
+  await host.run('ip', 'link', 'set', 'eth0', 'up');
+  await host.run('ip', 'route', 'add', 'default', 'via', UPSTREAM);
+  for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, LAN, METADATA])
+    await internet.run('ip', ...address(a));
+  await internet.run('ip', 'link', 'set', 'eth0', 'up');
+  const resolvConf = join(box.dir, 'resolv.conf');
+  await writeFile(resolvConf, `nameserver ${NAMES}\n`);
+  await host.run('mount', '--bind', resolvConf, '/etc/resolv.conf');
+}
+
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }

@@ -5,6 +5,11 @@ import { TestHost } from './test-host.ts';
 const STATE = 'abcdef012345';
 /** Options of one VM; its number tells it from others. */
 const OPTIONS = `
+  const attachVm = async (o) => {
+    const { network: vm, whole } = await network.takeTap(o);
+    await whole;
+    return vm;
+  };
   const options = (n, more = {}) => ({ vmId: 'aaaaaaaaaa0' + n, state: '${STATE}', pool: network.DEFAULT_POOL,
     mac: '02:00:00:00:00:0' + n, policy: nft.DEFAULT_POLICY, ...more });`;
 
@@ -27,7 +32,7 @@ const ruleset = () => host.run('nft', 'list', 'ruleset');
 
 it('a host that does not forward is refused, and set up by one call', async () => {
   const [refusal, first, second, undone, again] = await host.module(`${OPTIONS}
-    await network.attachVm(options(1)).catch((e) => say(failure(e)));
+    await attachVm(options(1)).catch((e) => say(failure(e)));
     say(await network.setUpNetwork());
     say(await network.setUpNetwork());
     say(await network.undoNetworkSetup());
@@ -49,7 +54,7 @@ it('a host that does not forward is refused, and set up by one call', async () =
 
 it('a VM gets a tap that is up, with rules of its own, and gives all of it back', async () => {
   const before = await ruleset();
-  const [vm] = (await host.module(`${OPTIONS} say(await network.attachVm(options(1)));`)) as [
+  const [vm] = (await host.module(`${OPTIONS} say(await attachVm(options(1)));`)) as [
     Record<string, unknown>,
   ];
   expect(vm).toMatchObject({
@@ -95,7 +100,7 @@ it('processes that add VMs at once get different taps, and rules where somebody 
   const made = (await Promise.all(
     groups.map((group) =>
       host.module(`${OPTIONS}
-        await Promise.all(${JSON.stringify(group)}.map(async (n) => say(await network.attachVm(options(n)))));`),
+        await Promise.all(${JSON.stringify(group)}.map(async (n) => say(await attachVm(options(n)))));`),
     ),
   )) as { tap: string; guestAddress: string; generation: number }[][];
   const all = made.flat();
@@ -117,7 +122,7 @@ it('processes that add VMs at once get different taps, and rules where somebody 
 });
 
 it('rules of a tap that vanished go too', async () => {
-  await host.module(`${OPTIONS} await network.attachVm(options(1));`);
+  await host.module(`${OPTIONS} await attachVm(options(1));`);
   await host.run('ip', 'link', 'delete', 'qmpa1');
   expect(await ruleset()).toContain('out_qmpa1');
   await host.module(`await network.sweepTaps('${STATE}', async () => false);`);
@@ -127,12 +132,12 @@ it('rules of a tap that vanished go too', async () => {
 it('what cannot be is refused by name, and leaves nothing', async () => {
   const refused = await host.module(`${OPTIONS}
     await network.setUpNetwork();
-    const refuse = (o) => network.attachVm(options(1, o)).catch((e) => say(failure(e)));
+    const refuse = (o) => attachVm(options(1, o)).catch((e) => say(failure(e)));
     await refuse({ pool: '8.8.0.0/16' });
     await refuse({ policy: { ...nft.DEFAULT_POLICY, exceptions: ['nonsense'] } });
     await refuse({ mac: 'nonsense' });
     await refuse({ signal: AbortSignal.abort(new Error('given up')) });
-    const all = await Promise.allSettled([1, 2, 3, 4].map((n) => network.attachVm(options(n, { pool: '10.210.0.0/29' }))));
+    const all = await Promise.allSettled([1, 2, 3, 4].map((n) => attachVm(options(n, { pool: '10.210.0.0/29' }))));
     say(all.filter(({ status }) => status === 'rejected').map(({ reason }) => failure(reason)));
     await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
   expect(refused).toMatchObject([
@@ -152,12 +157,12 @@ it('a VM inherits nothing of the one that had its tap before, whatever became of
     await network.setUpNetwork();
     const open = { ...nft.DEFAULT_POLICY, exceptions: ['192.168.7.0/24'], rules: [{ ...nft.DEFAULT_RULES[0],
       destination: { kind: 'addresses', cidrs: ['192.168.7.0/24'] } }] };
-    await network.attachVm(options(1, { policy: open }));
+    await attachVm(options(1, { policy: open }));
     say(await network.sweepTaps('${STATE}', async () => false));`);
   expect(swept).toEqual(['qmpa7']);
   expect(await ruleset()).toContain('192.168.7.0/24');
   await host.run('ip', 'link', 'delete', 'qmpa1');
-  const [second] = (await host.module(`${OPTIONS} say(await network.attachVm(options(2)));`)) as [
+  const [second] = (await host.module(`${OPTIONS} say(await attachVm(options(2)));`)) as [
     { tap: string },
   ];
   expect(second.tap).toBe('qmpa1');

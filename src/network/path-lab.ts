@@ -1,0 +1,210 @@
+/**
+ * A guest, a host and a server behind it in namespaces of their own, joined by veth pairs: what packets cost on
+ * their way through the host, with our rules and without. No VM is needed, and its emulation in no figure.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { execa } from 'execa';
+import { TAP_GROUP } from '../../nft/index.ts';
+import { DEFAULT_POOL, endpointAt, GATEWAY_MAC, parsePool, TAP_PREFIX } from './endpoint.ts';
+import { NetworkNamespace } from './namespace.ts';
+import { RulesLab } from './rules-lab.ts';
+
+/** TEST-NET-3 (RFC 5737): to our rules, an address like any other. */
+const HOST = '203.0.113.1';
+const SERVER = '203.0.113.10';
+const PACKETS = 20_000;
+const ROUND_TRIPS = 200;
+const TRANSFER_BYTES = 128 * 2 ** 20;
+const CONNECTIONS = 300;
+const TIMEOUT_MS = 60_000;
+
+/** Takes what comes: by its first byte it is sent back (`e`), or told when all of it is there (`s`). */
+const SERVER_PROGRAM = `
+const { createServer } = require('node:net');
+const socket = require('node:dgram').createSocket('udp4');
+socket.bind(443, '${SERVER}', () => {
+  createServer({ noDelay: true, allowHalfOpen: true }, (peer) => {
+    peer.on('error', () => undefined);
+    peer.once('data', (first) => {
+      if (first[0] === 101) return void (peer.write(first), peer.pipe(peer));
+      peer.on('data', () => undefined).on('end', () => peer.end('.'));
+    });
+  }).listen(80, '${SERVER}', 1024, () => console.log('ready'));
+});`;
+
+/** Prints one figure. Packets are written without libuv, whose part would be larger than the kernel's. */
+const GUEST_PROGRAM = `
+const { connect } = require('node:net');
+const { once } = require('node:events');
+const to = { host: '${SERVER}', port: 80, noDelay: true };
+const open = async () => { const s = connect(to); await once(s, 'connect'); return s; };
+const figures = {
+  async packet() {
+    const socket = require('node:dgram').createSocket('udp4');
+    socket.connect(443, '${SERVER}');
+    await once(socket, 'connect');
+    const { writeSync } = require('node:fs');
+    const bytes = Buffer.alloc(64);
+    const send = (n) => {
+      for (let i = 0; i < n; i++) {
+        try { writeSync(socket._handle.fd, bytes); } catch (e) { if (e.code !== 'EAGAIN') throw e; }
+      }
+    };
+    send(${PACKETS / 10});
+    const before = process.cpuUsage();
+    send(${PACKETS});
+    const { user, system } = process.cpuUsage(before);
+    socket.close();
+    return (user + system) / ${PACKETS};
+  },
+  async rtt() {
+    const socket = await open();
+    socket.write('e');
+    await once(socket, 'data');
+    const all = [];
+    for (let i = 0; i < ${ROUND_TRIPS}; i++) {
+      const sent = performance.now();
+      socket.write('.');
+      await once(socket, 'data');
+      all.push(performance.now() - sent);
+    }
+    socket.destroy();
+    return all.sort((a, b) => a - b)[${ROUND_TRIPS / 2}];
+  },
+  async tcp() {
+    const socket = await open();
+    const began = performance.now();
+    const bytes = Buffer.alloc(2 ** 20, 's');
+    for (let i = 0; i < ${TRANSFER_BYTES / 2 ** 20}; i++) {
+      if (!socket.write(bytes)) await once(socket, 'drain');
+    }
+    socket.end();
+    await once(socket, 'data');
+    return ${TRANSFER_BYTES / 2 ** 20} / ((performance.now() - began) / 1000);
+  },
+  async connections() {
+    const began = performance.now();
+    for (let i = 0; i < ${CONNECTIONS}; i++) (await open()).resetAndDestroy();
+    return ${CONNECTIONS} / ((performance.now() - began) / 1000);
+  },
+};
+figures[process.argv[1]]().then((figure) => console.log(figure));`;
+
+/**
+ * `packet`: µs of processor time from the guest's write to the server's socket; `rtt`: ms of a byte there and
+ * back; `tcp`: MiB/s of one connection; `connections`: made one after the other in a second.
+ */
+export type PathFigure = 'packet' | 'rtt' | 'tcp' | 'connections';
+
+/** See above. Gone with it: nothing of it is in the host's own namespace. */
+export class PathLab implements AsyncDisposable {
+  readonly #guest: NetworkNamespace;
+  readonly #held: readonly AsyncDisposable[];
+  readonly #server: ChildProcess;
+
+  private constructor(
+    guest: NetworkNamespace,
+    held: readonly AsyncDisposable[],
+    server: ChildProcess,
+  ) {
+    this.#guest = guest;
+    this.#held = held;
+    this.#server = server;
+  }
+
+  /**
+   * @param o.vms how many the host has rules for, this guest among them; 0: no rules at all
+   * @throws HostError no permission; NetworkRulesError
+   */
+  static async open(o: { vms: number; signal?: AbortSignal | undefined }): Promise<PathLab> {
+    const held: NetworkNamespace[] = [];
+    const make = async (): Promise<NetworkNamespace> => {
+      const namespace = await NetworkNamespace.make(o);
+      held.push(namespace);
+      return namespace;
+    };
+    try {
+      const [host, guest, upstream] = [await make(), await make(), await make()];
+      await joinUp({ host, guest, upstream }, o);
+      const server = await startServer(upstream);
+      return new PathLab(guest, held, server);
+    } catch (error) {
+      for (const namespace of held) await namespace[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Takes one figure. */
+  async take(figure: PathFigure, o: { signal?: AbortSignal | undefined } = {}): Promise<number> {
+    const [file, ...args] = this.#guest.command([process.execPath, '-e', GUEST_PROGRAM, figure]);
+    const { stdout } = await execa(file, args, {
+      timeout: TIMEOUT_MS,
+      killSignal: 'SIGKILL',
+      ...(o.signal === undefined ? {} : { cancelSignal: o.signal }),
+    });
+    return Number(stdout);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const gone = once(this.#server, 'close');
+    this.#server.kill('SIGKILL');
+    await gone;
+    for (const one of this.#held) await one[Symbol.asyncDispose]();
+  }
+}
+
+async function joinUp(
+  { host, guest, upstream }: Record<'host' | 'guest' | 'upstream', NetworkNamespace>,
+  { vms, signal }: { vms: number; signal?: AbortSignal | undefined },
+): Promise<void> {
+  const rules = vms === 0 ? undefined : await RulesLab.open({ signal, namespace: host });
+  await rules?.fill(vms - 1, { signal });
+  const plain = endpointAt(parsePool(DEFAULT_POOL), 1);
+  const vm = rules?.next();
+  const { tap, guestAddress, gatewayAddress } = vm ?? plain;
+  await host.ip(
+    [
+      `link add ${tap} type veth peer name eth0 netns ${guest.name}`,
+      `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC}`,
+      `address add ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
+      `link set dev ${tap} up`,
+      `link add up0 type veth peer name eth0 netns ${upstream.name}`,
+      `address add ${HOST}/24 dev up0`,
+      'link set dev up0 up',
+    ],
+    { signal },
+  );
+  await guest.ip(
+    [
+      ...(vm === undefined ? [] : [`link set dev eth0 address ${vm.mac}`]),
+      `address add ${guestAddress}/${TAP_PREFIX} dev eth0`,
+      'link set dev eth0 up',
+      `route add default via ${gatewayAddress}`,
+    ],
+    { signal },
+  );
+  await upstream.ip(
+    [
+      `address add ${SERVER}/24 dev eth0`,
+      'link set dev eth0 up',
+      `route add ${DEFAULT_POOL} via ${HOST}`,
+    ],
+    { signal },
+  );
+  const [file, ...args] = host.command(['sysctl', '-q', '-w', 'net.ipv4.ip_forward=1']);
+  await execa(file, args, { timeout: TIMEOUT_MS });
+  if (vm !== undefined) await rules?.addRules(vm, { signal });
+}
+
+async function startServer(upstream: NetworkNamespace): Promise<ChildProcess> {
+  const program = [process.execPath, '-e', SERVER_PROGRAM];
+  const [file, ...args] = upstream.command(['setpriv', '--pdeathsig', 'KILL', '--', ...program]);
+  const server = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const ended = once(server, 'close').then(() => {
+    throw new Error('the server of the benchmark ended');
+  });
+  ended.catch(() => undefined);
+  await Promise.race([once(server.stdout, 'data'), ended]);
+  return server;
+}

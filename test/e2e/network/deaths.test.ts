@@ -1,0 +1,122 @@
+/**
+ * The death of the process that starts or ends a VM with a tap, at each step of its network; and the host's
+ * own end, as in a loss of power. (Without VMs, and at any moment: test/integration/network/deaths.test.ts.)
+ */
+import { readdir, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { STEP_CHANNEL, STEPS } from '../../../src/steps.ts';
+import { SCALE } from '../../scale.ts';
+import { statePaths } from '../vm/state.ts';
+import { LAN, WEB, World } from './world.ts';
+
+const ROOT = join(import.meta.dirname, '../../..');
+const TEMPLATE = 'net';
+const REFUSED = 'failed 7';
+const NO_NAME = 'failed 6';
+
+let world: World;
+beforeAll(async () => {
+  world = await World.create();
+  await world.agent('setup', 'network');
+  await world.agent('template', 'create', TEMPLATE, '--network', 'nat-filtered', '-m', '256M');
+  await world.agent('clone', TEMPLATE, '--name', 'bystander');
+});
+afterAll(() => world[Symbol.asyncDispose]());
+
+const places = (['network.attach', 'network.detach'] as const).flatMap((operation) =>
+  STEPS[operation].map((step) => [operation, step] as const),
+);
+
+/** Does something with VMs in a process that is killed at the last of these steps that it comes to. */
+const dieAt = (operation: string, step: string, work: string) =>
+  expect(
+    world.module(`
+      import { subscribe } from 'node:diagnostics_channel';
+      import { Vm } from '${ROOT}/src/vm/vm.ts';
+      const o = { paths: ${JSON.stringify(statePaths(world.box))}, persistent: true };
+      let isArmed = false;
+      subscribe('${STEP_CHANNEL}', (m) => {
+        if (isArmed && m.operation === '${operation}' && m.step === '${step}') process.kill(process.pid, 'SIGKILL');
+      });
+      ${work}`),
+  ).rejects.toMatchObject({ signal: 'SIGKILL' });
+
+/** As if time had gone by: what is young may be in the making. */
+async function age(): Promise<void> {
+  const then = new Date(Date.now() - 60_000);
+  for (const dir of ['data/vms', 'run'].map((name) => join(world.box.dir, name)))
+    for (const name of await readdir(dir)) await utimes(join(dir, name), then, then);
+}
+
+describe('the death of the process', () => {
+  it.each(places)('at %s %s leaves nothing, and others their network', async (operation, step) => {
+    const work =
+      operation === 'network.attach'
+        ? `isArmed = true; await Vm.fromTemplate('${TEMPLATE}', o);`
+        : `const vm = await Vm.fromTemplate('${TEMPLATE}', o); isArmed = true; await vm.remove({ force: true });`;
+    const before = await world.traces();
+    await dieAt(operation, step, work);
+    await age();
+    await world.agent('gc');
+    await age();
+    await world.agent('gc'); // what was ended by the first
+    const listed = JSON.parse(await world.agent('list', '--json')) as { name?: string }[];
+    expect(listed.map(({ name }) => name)).toEqual(['bystander']);
+    expect(await world.traces()).toEqual(before);
+  });
+
+  it('did the bystander no harm', async () => {
+    expect(await world.fetched('bystander', 'http://web.test/', `http://${LAN}/`)).toEqual([
+      `${WEB}:80`,
+      REFUSED,
+    ]);
+  });
+});
+
+describe('a VM that is suspended', () => {
+  beforeAll(async () => {
+    await world.agent('clone', TEMPLATE, '--name', 'asleep', '--allow-domain', 'web.test');
+    await world.agent('exec', 'asleep', '--', 'sh', '-c', 'echo kept > /dev/shm/line');
+    await world.agent('suspend', 'asleep');
+  });
+
+  it('has no tap', async () => {
+    expect((await world.traces()).taps).toHaveLength(1);
+  });
+
+  it('goes on with its network and its policy, though the host has booted since', async () => {
+    await world.reboot();
+    expect(await world.traces()).toEqual({ taps: [], rules: [], services: [] });
+    await world.agent('resume', 'asleep');
+    expect(await world.agent('exec', 'asleep', '--', 'cat', '/dev/shm/line')).toBe('kept\n');
+    expect(await world.fetched('asleep', 'http://web.test/', 'http://other.test/')).toEqual([
+      `${WEB}:80`,
+      NO_NAME,
+    ]);
+  });
+
+  it('as does one that ran when the power went, once it is started', async () => {
+    await world.agent('gc');
+    expect((await world.traces()).taps).toHaveLength(1);
+    await world.agent('start', 'bystander');
+    expect(await world.fetched('bystander', 'http://web.test/', `http://${LAN}/`)).toEqual([
+      `${WEB}:80`,
+      REFUSED,
+    ]);
+    expect((await world.info('bystander')).guestAddress).not.toBe(
+      (await world.info('asleep')).guestAddress,
+    );
+    expect(await world.run('ip', 'xfrm', 'policy')).toContain('action block');
+  });
+
+  it('leaves nothing when all are removed', async () => {
+    await world.agent('remove', '--force', 'bystander', 'asleep');
+    await vi.waitFor(
+      async () => {
+        expect(await world.traces()).toEqual({ taps: [], rules: [], services: [] });
+      },
+      { timeout: 30_000 * SCALE, interval: 500 },
+    );
+  });
+});
