@@ -10,6 +10,10 @@ import { vmSandbox } from '../cli/host.ts';
 export const WEB = '203.0.113.10';
 export const OTHER = '203.0.113.11';
 const NAMES = '203.0.113.53';
+/** For servers that a test brings along; their names lead to them. */
+export const GIT = '203.0.113.20';
+export const NPM = '203.0.113.21';
+export const PIP = '203.0.113.22';
 export const LAN = '10.1.2.3';
 export const METADATA = '169.254.169.254';
 const HOST = '203.0.113.1';
@@ -61,8 +65,8 @@ export class World implements AsyncDisposable {
     await host.run('ip', ...address(`${HOST}/24`));
     await host.run('ip', 'link', 'set', 'eth0', 'up');
     await host.run('ip', 'route', 'add', 'default', 'via', '203.0.113.254');
-    for (const a of ['203.0.113.254/24', WEB, OTHER, NAMES, LAN, METADATA])
-      await internet.run('ip', ...address(a));
+    const places = [WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA];
+    for (const a of ['203.0.113.254/24', ...places]) await internet.run('ip', ...address(a));
     await internet.run('ip', 'link', 'set', 'eth0', 'up');
     const resolvConf = join(box.dir, 'resolv.conf');
     await writeFile(resolvConf, `nameserver ${NAMES}\n`);
@@ -72,6 +76,9 @@ export class World implements AsyncDisposable {
       `/other.test/${OTHER}`,
       `/lan.test/${LAN}`,
       `/sub.web.test/${OTHER}`,
+      `/git.test/${GIT}`,
+      `/npm.test/${NPM}`,
+      `/pip.test/${PIP}`,
     ];
     const servers = [
       await started(internet, 'dnsmasq', [
@@ -106,9 +113,23 @@ export class World implements AsyncDisposable {
   }
 
   /** `qmp-agent …` on the host. @returns stdout */
-  async agent(...args: string[]): Promise<string> {
-    const env = Object.entries({ ...this.box.env, NO_COLOR: '1' }).map(([k, v]) => `${k}=${v}`);
-    return this.run('env', ...env, process.execPath, ...NODE_ARGS, '--log-level', 'error', ...args);
+  agent(...args: string[]): Promise<string> {
+    return this.agentWith([], ...args);
+  }
+
+  /** @param more variables, `NAME=value` */
+  async agentWith(more: readonly string[], ...args: string[]): Promise<string> {
+    const own = Object.entries({ ...this.box.env, NO_COLOR: '1' }).map(([k, v]) => `${k}=${v}`);
+    return this.run(
+      'env',
+      ...own,
+      ...more,
+      process.execPath,
+      ...NODE_ARGS,
+      '--log-level',
+      'error',
+      ...args,
+    );
   }
 
   /** Starts `qmp-agent …` on the host, output to us. */
@@ -124,6 +145,11 @@ export class World implements AsyncDisposable {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...process.env, ...this.box.env },
     });
+  }
+
+  /** A program of the internet's that runs until the end, once it has said something. */
+  async serve(program: string, ...args: string[]): Promise<void> {
+    this.#servers.push(await started(this.#internet, program, args));
   }
 
   /** What there is of VMs on the host's network. */
