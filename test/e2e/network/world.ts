@@ -12,6 +12,10 @@ import { processesOf, vmSandbox } from '../cli/host.ts';
 export const WEB = '203.0.113.10';
 export const OTHER = '203.0.113.11';
 const NAMES = '203.0.113.53';
+/** For servers that a test brings along; their names lead to them. */
+export const GIT = '203.0.113.20';
+export const NPM = '203.0.113.21';
+export const PIP = '203.0.113.22';
 export const LAN = '10.1.2.3';
 export const METADATA = '169.254.169.254';
 const HOST = '203.0.113.1';
@@ -53,6 +57,9 @@ export class World implements AsyncDisposable {
       `/other.test/${OTHER}`,
       `/lan.test/${LAN}`,
       `/sub.web.test/${OTHER}`,
+      `/git.test/${GIT}`,
+      `/npm.test/${NPM}`,
+      `/pip.test/${PIP}`,
     ];
     const servers = [
       await started(internet, 'dnsmasq', [
@@ -87,8 +94,13 @@ export class World implements AsyncDisposable {
   }
 
   /** `qmp-agent …` on the host. @returns stdout */
-  async agent(...args: string[]): Promise<string> {
-    return this.run(...agentCommand(this.box, '--log-level', 'error', ...args));
+  agent(...args: string[]): Promise<string> {
+    return this.agentWith([], ...args);
+  }
+
+  /** @param more variables, `NAME=value` */
+  async agentWith(more: readonly string[], ...args: string[]): Promise<string> {
+    return this.run('env', ...more, ...agentCommand(this.box, '--log-level', 'error', ...args));
   }
 
   /** Runs the text of a module on the host; see `TestHost.module`. */
@@ -150,6 +162,11 @@ export class World implements AsyncDisposable {
     this.#host = await TestHost.start();
     await connect(this.box, this.#host, this.#internet);
     await this.run('sh', '-c', `printf '%s' "$1" | sysctl -q -p -`, 'boot', settings);
+  }
+
+  /** A program of the internet's that runs until the end, once it has said something. */
+  async serve(program: string, ...args: string[]): Promise<void> {
+    this.#servers.push(await started(this.#internet, program, args));
   }
 
   /** What there is of VMs on the host's network. */
@@ -217,7 +234,7 @@ async function connect(box: Sandbox, host: TestHost, internet: TestHost): Promis
   await host.run('ip', ...address(`${HOST}/24`));
   await host.run('ip', 'link', 'set', 'eth0', 'up');
   await host.run('ip', 'route', 'add', 'default', 'via', UPSTREAM);
-  for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, LAN, METADATA])
+  for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA])
     await internet.run('ip', ...address(a));
   await internet.run('ip', 'link', 'set', 'eth0', 'up');
   const resolvConf = join(box.dir, 'resolv.conf');
