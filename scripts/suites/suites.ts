@@ -77,7 +77,7 @@ function allSuites(resultsDir: string): Suite[] {
     {
       name: 'e2e',
       argv: vitest(['e2e']),
-      timeoutMs: 35 * MINUTE,
+      timeoutMs: 45 * MINUTE,
       needsBuild: true,
       needsImage: true,
       coverage: false,
