@@ -8,7 +8,6 @@ export {
   tapObstacle,
 } from './default-mode.ts';
 export { bridgedTapOf, joinBridge } from './bridge.ts';
-export type { Place } from './attach.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {
