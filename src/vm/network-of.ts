@@ -92,16 +92,16 @@ export async function takePlace(
 /** The wait for a VM's names to be answered, which goes on beside its start and ends with it. */
 export class NamesWait implements Disposable {
   readonly #over = new AbortController();
-  /** Resolves when they are, at once where the VM has no tap. @throws NetworkSetupError, TimeoutError */
+  /** Resolves when they are, at once where no resolver of ours is in the VM's network. @throws NetworkSetupError, TimeoutError */
   readonly answered: Promise<void>;
 
   constructor(
-    { id, files }: Omit<VmOnNetwork, 'config'>,
+    { id, files, config }: VmOnNetwork,
     place: StartPlace | undefined,
     signal: AbortSignal | undefined,
   ) {
     this.answered =
-      place === undefined
+      place === undefined || config.network !== 'nat-filtered'
         ? Promise.resolve()
         : place.whole.then(() =>
             awaitNames(
