@@ -32,6 +32,7 @@ const [where] = process.argv.slice(1);
 for (const at of where.split(',')) {
   const [address, port] = at.split(':');
   createServer((request, response) => {
+    if (request.url === '/big') return response.end(Buffer.alloc(1048576));
     if (request.url !== '/slow') return response.end(at + ' ' + request.socket.remoteAddress + '\\n');
     const timer = setInterval(() => response.write('.\\n'), 100);
     response.on('close', () => clearInterval(timer));
