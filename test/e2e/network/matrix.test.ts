@@ -305,7 +305,12 @@ describe('a policy that changes', () => {
     records.clear();
     await internet.do('tell', { port: 443, text: 'late' });
     expect(await guest.do('receive', { id: 'old', timeoutS: 1 })).toMatch(/timeout|ECONNRESET/);
-    await records.expect({ kind: 'denied', cause: 'cut' });
+    // Cut, or unasked for: whether the host has forgotten the connection by then is a matter of time.
+    await records.expect({
+      kind: 'denied',
+      from: OTHER,
+      cause: expect.stringMatching(/^(cut|inward)$/),
+    });
     await check(() => connect(OTHER, 443), denied('policy', OTHER, 443, 'ECONNREFUSED'));
   });
 
