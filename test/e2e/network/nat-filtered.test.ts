@@ -183,6 +183,31 @@ describe('a VM', () => {
     expect(
       await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/', `http://${OTHER}/`),
     ).toEqual([REFUSED, `${OTHER}:80`, `${OTHER}:80`]);
+    await world.agent(
+      'exec',
+      'one',
+      '--',
+      'bash',
+      '-c',
+      `(${lines('sub.web.test')}) </dev/null >/dev/null 2>&1 & sleep 3`,
+    );
+    await world.agent('net', 'deny', 'one', '--deny-domain', 'sub.web.test');
+    const ended =
+      'for i in $(seq 50); do [ -s /tmp/sub.web.test.end ] && break; sleep 0.2; done; wc -l </tmp/sub.web.test; tail -1 /tmp/sub.web.test.end';
+    expect(await world.agent('exec', 'one', '--', 'bash', '-c', ended)).toMatch(/^[1-9]\d*\n56\n$/);
+    expect(await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/')).toEqual([
+      REFUSED,
+      NO_NAME,
+    ]);
+    await world.agent(
+      'net',
+      'set',
+      'one',
+      '--allow-domain',
+      'web.test',
+      '--allow-domain',
+      '*.web.test',
+    );
     await world.agent('net', 'deny', 'one', '--deny-cidr', OTHER);
     expect(await fetched('one', 'http://sub.web.test/', 'http://web.test/')).toEqual([
       REFUSED,
@@ -192,6 +217,52 @@ describe('a VM', () => {
       'network.allowCidrs',
     );
     await expect(world.agent('net', 'allow', 'one')).rejects.toThrow('nothing to allow');
+    await world.agent('net', 'set', 'one');
+  });
+
+  it('has bounds, which change while it runs', async () => {
+    const seconds = async () =>
+      Number(
+        await world.agent(
+          ...['exec', 'one', '--', 'curl', '-sS', '-m', '60', '-o', '/dev/null', '-w'],
+          ...['%{time_total}', `http://${WEB}/big`],
+        ),
+      );
+    const free = await seconds();
+    await world.agent(
+      'net',
+      'limit',
+      'one',
+      '--bandwidth-down',
+      '1mbit',
+      '--max-connections',
+      'none',
+    );
+    // 1 MiB, less the burst of 256 KiB, at 125 000 bytes a second: 6.3 s.
+    const bounded = await seconds();
+    expect(bounded).toBeGreaterThan(5);
+    expect(bounded).toBeLessThan(9 + free);
+    expect((await info('one')).limits).toEqual({
+      ...{ uploadBitsPerSecond: 'none', downloadBitsPerSecond: 1e6 },
+      ...{ newConnectionsPerSecond: 200, connections: 'none' },
+    });
+    await world.agent(
+      'net',
+      'limit',
+      'one',
+      '--bandwidth-down',
+      'none',
+      '--new-connections',
+      '1/s',
+    );
+    expect(await seconds()).toBeLessThan(5);
+    const many = `for i in $(seq 12); do (exec 3<>/dev/tcp/${WEB}/80) 2>&1; done | grep -c refused`;
+    const refused = await world.agent('exec', 'one', '--', 'bash', '-c', many);
+    expect(Number(refused)).toBeGreaterThan(0);
+    await expect(world.agent('net', 'limit', 'one', '--bandwidth-up', '5mbps')).rejects.toThrow(
+      'give bits per second',
+    );
+    await expect(world.agent('net', 'limit', 'one')).rejects.toThrow('nothing to limit');
     await world.agent('net', 'set', 'one');
   });
 

@@ -23,6 +23,11 @@ export class Records implements Disposable {
     this.#seen = [];
   }
 
+  /** Those since it was cleared. */
+  get all(): readonly TrafficRecord[] {
+    return this.#seen;
+  }
+
   /** Waits for a record with these values. */
   async expect(wanted: Partial<Record<string, unknown>>): Promise<void> {
     await vi.waitFor(

@@ -1,24 +1,28 @@
 /** A host of the tests' own with an internet behind it: a name server, web servers, a private network. */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { NetworkInfo } from '../../../src/vm/api.ts';
 import type { TrafficRecord } from '../../../src/network/index.ts';
 import { NODE_ARGS, type Sandbox } from '../../integration/cli/command.ts';
 import { TestHost } from '../../integration/network/test-host.ts';
+import { Peer, PEER_SCRIPT } from '../../integration/nft/network.ts';
 import { processesOf, vmSandbox } from '../cli/host.ts';
+import { Capture } from './capture.ts';
 
 export const WEB = '203.0.113.10';
 export const OTHER = '203.0.113.11';
-const NAMES = '203.0.113.53';
+export const NAMES = '203.0.113.53';
 /** For servers that a test brings along; their names lead to them. */
 export const GIT = '203.0.113.20';
 export const NPM = '203.0.113.21';
 export const PIP = '203.0.113.22';
 export const LAN = '10.1.2.3';
 export const METADATA = '169.254.169.254';
-const HOST = '203.0.113.1';
+/** Of the LAN, too. */
+export const RESERVED = ['172.16.0.5', '192.168.1.10', '100.64.0.1', '198.18.0.1'];
+export const HOST = '203.0.113.1';
 const UPSTREAM = '203.0.113.254';
 
 /** Answers each request with the address it came to and the one it came from. */
@@ -28,6 +32,7 @@ const [where] = process.argv.slice(1);
 for (const at of where.split(',')) {
   const [address, port] = at.split(':');
   createServer((request, response) => {
+    if (request.url === '/big') return response.end(Buffer.alloc(1048576));
     if (request.url !== '/slow') return response.end(at + ' ' + request.socket.remoteAddress + '\\n');
     const timer = setInterval(() => response.write('.\\n'), 100);
     response.on('close', () => clearInterval(timer));
@@ -41,6 +46,7 @@ export class World implements AsyncDisposable {
   #host: TestHost;
   readonly #internet: TestHost;
   readonly #servers: ChildProcess[];
+  readonly #peers: Peer[] = [];
 
   private constructor(box: Sandbox, hosts: [TestHost, TestHost], servers: ChildProcess[]) {
     this.box = box;
@@ -61,6 +67,7 @@ export class World implements AsyncDisposable {
       `/npm.test/${NPM}`,
       `/pip.test/${PIP}`,
     ];
+    await writeFile(join(box.dir, 'hosts'), '');
     const servers = [
       await started(internet, 'dnsmasq', [
         ...[
@@ -73,6 +80,7 @@ export class World implements AsyncDisposable {
         ],
         ...[
           '--user=root',
+          `--addn-hosts=${join(box.dir, 'hosts')}`,
           `--listen-address=${NAMES}`,
           '--local=/test/',
           ...records.map((a) => `--address=${a}`),
@@ -169,6 +177,39 @@ export class World implements AsyncDisposable {
     this.#servers.push(await started(this.#internet, program, args));
   }
 
+  /** A peer on the upstream side. */
+  internetPeer(): Promise<Peer> {
+    return this.#peer(...this.#internet.command(['python3', PEER_SCRIPT]));
+  }
+
+  /** All that arrives upstream from now on. */
+  capture(): Promise<Capture> {
+    return Capture.start((argv) => this.#internet.command(argv));
+  }
+
+  /** A peer in a VM, as root. */
+  async guestPeer(vm: string): Promise<Peer> {
+    const script = await readFile(PEER_SCRIPT, 'utf8');
+    const command = [process.execPath, ...NODE_ARGS, '--log-level', 'error', 'exec'];
+    return this.#peer(
+      ...this.#host.command([...command, '-u', 'root', vm, '--', 'python3', '-c', script]),
+    );
+  }
+
+  async #peer(program: string, args: string[]): Promise<Peer> {
+    const peer = new Peer([program, ...args], { ...process.env, ...this.box.env });
+    this.#peers.push(peer);
+    await peer.ready();
+    return peer;
+  }
+
+  /** From now on these names, and no others of those that change, have these addresses. */
+  async rename(addresses: Record<string, string>): Promise<void> {
+    const lines = Object.entries(addresses).map(([name, address]) => `${address} ${name}\n`);
+    await writeFile(join(this.box.dir, 'hosts'), lines.join(''));
+    this.#servers[0]?.kill('SIGHUP');
+  }
+
   /** What there is of VMs on the host's network. */
   async traces(): Promise<{ taps: string[]; rules: string[]; services: string[] }> {
     const links = JSON.parse(await this.run('ip', '-json', 'link')) as { ifname: string }[];
@@ -185,6 +226,7 @@ export class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const peer of this.#peers) peer.close();
     for (const server of this.#servers) server.kill('SIGKILL');
     await this.#host[Symbol.asyncDispose]();
     await this.#internet[Symbol.asyncDispose]();
@@ -234,7 +276,7 @@ async function connect(box: Sandbox, host: TestHost, internet: TestHost): Promis
   await host.run('ip', ...address(`${HOST}/24`));
   await host.run('ip', 'link', 'set', 'eth0', 'up');
   await host.run('ip', 'route', 'add', 'default', 'via', UPSTREAM);
-  for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA])
+  for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA, ...RESERVED])
     await internet.run('ip', ...address(a));
   await internet.run('ip', 'link', 'set', 'eth0', 'up');
   const resolvConf = join(box.dir, 'resolv.conf');

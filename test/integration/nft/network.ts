@@ -63,16 +63,18 @@ interface RawEntry {
   out: string;
 }
 
-/** A process in a namespace, see peer.py. */
+/** What a peer runs. */
+export const PEER_SCRIPT = fileURLToPath(new URL('peer.py', import.meta.url));
+
+/** A process in a namespace or a guest, see peer.py. */
 export class Peer {
   readonly #process: ChildProcess;
   readonly #lines: AsyncIterator<string>;
   readonly #reader: Interface;
 
-  constructor(namespace: string) {
-    const script = fileURLToPath(new URL('peer.py', import.meta.url));
-    const argv = ['netns', 'exec', namespace, 'python3', script];
-    this.#process = spawn('ip', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
+  /** @param command that runs the script */
+  constructor([program = '', ...args]: readonly string[], env = process.env) {
+    this.#process = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'], env });
     this.#reader = createInterface({ input: this.#process.stdout! });
     this.#lines = this.#reader[Symbol.asyncIterator]();
   }
@@ -233,7 +235,10 @@ export class TestNetwork {
   }
 
   async #startPeers(names: readonly string[]): Promise<Peer[]> {
-    const peers = names.map((name) => new Peer(`${this.#prefix}-${name}`));
+    const peers = names.map(
+      (name) =>
+        new Peer(['ip', 'netns', 'exec', `${this.#prefix}-${name}`, 'python3', PEER_SCRIPT]),
+    );
     this.#peers.push(...peers);
     for (const peer of peers) await peer.ready();
     return peers;

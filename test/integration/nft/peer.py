@@ -1,5 +1,5 @@
 """
-One end of a network, driven by a test: runs in a network namespace, takes one JSON request a line on stdin and
+One end of a network, driven by a test: runs in a network namespace or a guest, takes one JSON request a line on stdin and
 answers each with a line. Sockets as programs use them, raw frames, a sniffer, and a reader of nflog.
 """
 
@@ -55,7 +55,7 @@ def say(r):
     sock.settimeout(r.get("timeoutS", 5))
 
     def exchange():
-        sock.sendall(b"hello")
+        sock.sendall(r.get("text", "hello").encode())
         return "echo" if sock.recv(100) else "closed"
 
     return attempt(exchange)
