@@ -22,6 +22,8 @@ import { chainNames, type NftReply } from './reply.ts';
 /** Name of the chain. */
 const CHAIN = 'ingress';
 const PREFIX = `${TABLE}_`;
+/** A user's own table may begin like ours. */
+const OURS = new RegExp(`^${PREFIX}qmpb[0-9]+$`);
 /** Before anybody else's, as of the guard. */
 const PRIORITY = -500;
 
@@ -72,8 +74,6 @@ export function removeBridgeGuard(tap: string): NftTransaction {
 /** Taps that have one. */
 export function guardedTaps(reply: NftReply): string[] {
   return chainNames(reply).flatMap(({ family, table: name, name: chain }) =>
-    family === 'netdev' && chain === CHAIN && name.startsWith(PREFIX)
-      ? [name.slice(PREFIX.length)]
-      : [],
+    family === 'netdev' && chain === CHAIN && OURS.test(name) ? [name.slice(PREFIX.length)] : [],
   );
 }

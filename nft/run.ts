@@ -37,9 +37,9 @@ export async function runNft(
   json: string,
   o: NftCallOptions = {},
 ): Promise<string> {
-  o.signal?.throwIfAborted();
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   await using input = await nameless(json);
+  o.signal?.throwIfAborted(); // a listener is not told of an abort that was before it
   const [file = 'nft', ...args] = command;
   const result = await call(file, [...args, '-j', '-f', '-'], {
     input: input.handle.fd,

@@ -39,7 +39,7 @@ export interface ReachFlags extends EgressFlags, LanFlags {
 }
 
 const GROUP =
-  'Network (each but the last two may be given several times; they imply --network nat-filtered):';
+  'Network (they imply --network nat-filtered; what allows, denies or publishes may be repeated):';
 
 /** Adds them. */
 export function addEgressOptions(command: Command): Command {

@@ -26,6 +26,7 @@ import {
   makeTap,
   ownerOf,
   raiseTap,
+  removeMade,
   removeTap,
   type TapOwner,
 } from './tap.ts';
@@ -80,12 +81,8 @@ export async function takeTap(o: AttachOptions): Promise<Place> {
     }
     const free = endpointAt(pool, index);
     const next = await nextGeneration();
-    await makeTap(free, { state: o.state, vmId }).catch(async (error: unknown) => {
-      // Its first step may have been done; what another has made says whose it is, or is up.
-      const { owner, isUnfinished } = await lookAtTap(free.tap);
-      if (owner?.vmId === vmId || isUnfinished) await removeTap(free.tap);
-      throw error;
-    });
+    const owner = { state: o.state, vmId };
+    await makeTap(free, owner).catch((error: unknown) => removeMade(free.tap, vmId, error));
     return { endpoint: free, generation: next };
   });
   const network = networkOf(endpoint, generation, o);

@@ -12,7 +12,14 @@ import { firstName } from './endpoint.ts';
 import { withHostNetwork } from './host-dir.ts';
 import { ipBatch } from './ip-command.ts';
 import { parseLan, type LanOptions } from './lan.ts';
-import { BRIDGED_TAP_NAME, existingTaps, interfaces, portCommands } from './tap.ts';
+import {
+  BRIDGED_TAP_NAME,
+  existingTaps,
+  ignoreMissing,
+  interfaces,
+  portCommands,
+  removeMade,
+} from './tap.ts';
 
 /** What {@link joinBridge} is given. */
 export interface BridgeJoinOptions {
@@ -43,9 +50,9 @@ export async function joinBridge(o: BridgeJoinOptions): Promise<string> {
     const tap = await withHostNetwork(signal, async () => {
       const name = firstName(BRIDGED_TAP_NAME, await interfaces());
       const { make } = portCommands(name, { owner, mac, bridge });
-      await ipBatch(make, { signal });
+      await ipBatch(make).catch((error: unknown) => removeMade(name, vmId, error));
       // Else the host would speak on the LAN by it until it is a port.
-      await writeFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1').catch(() => undefined);
+      await writeFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1').catch(ignoreMissing);
       return name;
     });
     step('network.attach', 'rules', vmId);

@@ -162,6 +162,18 @@ export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<s
     .map(({ dst = '', dev = '' }) => `${dst} dev ${dev}`);
 }
 
-function ignoreMissing(error: unknown): void {
+/**
+ * After a failure of making a tap: its first step may have been done. What another has made says whose it is,
+ * or is up. To be called under the host's lock.
+ * @throws the error
+ */
+export async function removeMade(tap: string, vmId: string, error: unknown): Promise<never> {
+  const { owner, isUnfinished } = await lookAtTap(tap);
+  if (owner?.vmId === vmId || isUnfinished) await removeTap(tap);
+  throw error;
+}
+
+/** Of a setting that this kernel has not. */
+export function ignoreMissing(error: unknown): void {
   if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
 }

@@ -183,6 +183,7 @@ export class LiveVm {
     });
     const notedEnd = config.persistent ? endNotedIn(paths) : undefined;
     const watch = new VmWatch({ vmId: id, process, disk, ...logs, notedEnd });
+    let isRefused = false;
     try {
       const run: VmRun = {
         starter: ownIdentity(),
@@ -194,7 +195,10 @@ export class LiveVm {
         memoryPath: frozen?.memoryPath,
       };
       context.onStep?.('spawned');
-      await context.onSpawn(run);
+      await context.onSpawn(run).catch((error: unknown) => {
+        isRefused = true;
+        throw error;
+      });
       const guard = eitherSignal(watch.fault, signal);
       const client = await connectToNewQemu(id, paths.qmpSocketPath, guard);
       if (frozen !== undefined) {
@@ -209,7 +213,7 @@ export class LiveVm {
       return new LiveVm({ id, paths, run, process, watch, qmp, busyChannels });
     } catch (error) {
       // A closed QMP socket tells of QEMU's death a moment before the kernel does.
-      const wait = signal?.aborted ? 0 : DEATH_MS;
+      const wait = signal?.aborted || isRefused ? 0 : DEATH_MS;
       const hasDied = await Promise.race([
         watch.ended.then(() => true),
         delay(wait, false, { ref: false }),
@@ -217,6 +221,7 @@ export class LiveVm {
       process.kill('SIGKILL');
       const end = await watch.ended;
       if (signal?.aborted) throw signal.reason;
+      if (isRefused) throw error; // by who starts it: nothing is wrong with QEMU
       if (!(watch.fault.reason instanceof VmDiedError) || error instanceof HostError) throw error;
       // Of one that kept silent until our SIGKILL, the silence is what there is to tell.
       const isLate = error instanceof QmpConnectError || error instanceof TimeoutError;

@@ -73,6 +73,7 @@ export class UdpForward implements AsyncDisposable {
   }
 
   #receive(data: Buffer, address: string, port: number): void {
+    if (port === 0) return; // nobody could be answered there, and Node throws where it is tried
     const source = `${address}:${port}`;
     const session = this.#sessions.get(source) ?? this.#begin(source, address, port);
     session.idle.refresh();

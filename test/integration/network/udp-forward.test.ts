@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -129,6 +130,22 @@ it('of too many sources the one goes that has been silent longest', async () => 
   const wayOfThree = await three.ask('d');
   expect([await one.ask('e'), await three.ask('f')]).toEqual([wayOfOne, wayOfThree]);
   expect(await two.ask('g')).not.toBe(wayOfTwo);
+});
+
+it('a source that has no port is heard by nobody, and harms nobody', async () => {
+  const port = await published();
+  await using _forward = await UdpForward.open(GUEST, port);
+  const heard: string[] = [];
+  const listen = (data: Buffer) => void heard.push(data.toString());
+  guest.on('message', listen);
+  const datagram = `import socket, struct
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+raw.sendto(struct.pack('!HHHH', 0, ${port.hostPort}, 11, 0) + b'odd', ('127.0.0.1', 0))`;
+  execFileSync('python3', ['-c', datagram]);
+  using one = await Caller.open(port.hostPort);
+  await one.ask('a');
+  guest.off('message', listen);
+  expect(heard).toEqual(['a']);
 });
 
 it('a port that is taken is an error that names it', async () => {
