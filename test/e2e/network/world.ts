@@ -161,7 +161,11 @@ export class World implements AsyncDisposable {
    */
   async reboot(): Promise<void> {
     const settings = await this.run('sh', '-c', 'cat /etc/sysctl.d/*.conf');
-    for (const line of await processesOf(this.box)) killIfThere(Number.parseInt(line, 10));
+    const internets = new Set(this.#servers.map(({ pid }) => pid)); // files of the box are named by them too
+    for (const line of await processesOf(this.box)) {
+      const pid = Number.parseInt(line, 10);
+      if (!internets.has(pid)) killIfThere(pid);
+    }
     await this.#internet.run('ip', 'link', 'delete', 'eth0');
     await this.#host[Symbol.asyncDispose]();
     const runtime = join(this.box.dir, 'run');
