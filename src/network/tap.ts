@@ -49,14 +49,24 @@ export function portCommands(
   tap: string,
   o: { owner: TapOwner; mac: string; bridge: string },
 ): { make: string[]; raise: string[] } {
-  const address = `fe${o.mac.slice(2)}`;
   return {
     make: [
       `tuntap add dev ${tap} mode tap`,
-      `link set dev ${tap} address ${address} alias ${ALIAS}:${o.owner.state}:${o.owner.vmId}`,
+      `link set dev ${tap} address ${portMac(o.mac)} alias ${ALIAS}:${o.owner.state}:${o.owner.vmId}`,
     ],
     raise: [`link set dev ${tap} master ${o.bridge} up`],
   };
+}
+
+/**
+ * Begins with `fe`, as a bridge takes the lowest address of its ports. One guest in 64 has an address that begins
+ * so too: the port has another then, as a bridge keeps for its host what is sent to an address of a port.
+ */
+function portMac(guestMac: string): string {
+  const mac = `fe${guestMac.slice(2)}`;
+  if (mac !== guestMac) return mac;
+  const last = Number.parseInt(mac.slice(-1), 16) ^ 1;
+  return mac.slice(0, -1) + last.toString(16);
 }
 
 /** Whether a tap is a port of a bridge, by its name. */
