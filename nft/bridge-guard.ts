@@ -22,8 +22,10 @@ import { chainNames, type NftReply } from './reply.ts';
 /** Name of the chain. */
 const CHAIN = 'ingress';
 const PREFIX = `${TABLE}_`;
+/** Names of taps that are ports of a bridge; a number follows. */
+export const BRIDGED_TAP_NAME = 'qmpb';
 /** A user's own table may begin like ours. */
-const OURS = new RegExp(`^${PREFIX}qmpb[0-9]+$`);
+const OURS = new RegExp(`^${PREFIX}${BRIDGED_TAP_NAME}[0-9]+$`);
 /** Before anybody else's, as of the guard. */
 const PRIORITY = -500;
 

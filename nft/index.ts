@@ -6,7 +6,12 @@
  */
 export { type AddressRange, contains, overlaps, parseCidr } from './address.ts';
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
-export { addBridgeGuard, type BridgedVm, removeBridgeGuard } from './bridge-guard.ts';
+export {
+  addBridgeGuard,
+  BRIDGED_TAP_NAME,
+  type BridgedVm,
+  removeBridgeGuard,
+} from './bridge-guard.ts';
 export { checkPolicy, checkVm, MAX_LIMIT } from './check.ts';
 export { type CounterGroup, NftClient } from './client.ts';
 export type { NftTransaction } from './json.ts';

@@ -13,6 +13,14 @@ export async function openError(path: string): Promise<string | undefined> {
   }
 }
 
+/** Whether a file is there for us. @param mode what we would do with it; default: nothing but know of it */
+export async function isThere(path: string, mode = constants.F_OK): Promise<boolean> {
+  return access(path, mode).then(
+    () => true,
+    () => false,
+  );
+}
+
 /**
  * A program's path; undefined where there is none.
  * @param program its name, or a path
@@ -25,11 +33,7 @@ export async function findProgram(
   const dirs = searched.split(delimiter).filter((dir) => dir !== '');
   const candidates = program.includes('/') ? [program] : dirs.map((dir) => join(dir, program));
   for (const candidate of candidates) {
-    const isThere = await access(candidate, constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return candidate;
+    if (await isThere(candidate, constants.X_OK)) return candidate;
   }
   return undefined;
 }

@@ -97,18 +97,18 @@ export function lanOf({ address, gateway, dns }: LanFlags): LanOptions | undefin
 
 /** Adds the flags that bound it. */
 export function addLimitOptions(command: Command): Command {
+  const bandwidth = reader(
+    parseBandwidth,
+    'give bits per second, as 800kbit, 10mbit or 1gbit; or none.',
+  );
   return command
     .optionsGroup(GROUP)
     .option(
       '--bandwidth-up <rate>',
       'most that it sends, as 10mbit, 800kbit; or none (default: none)',
-      reader(parseBandwidth, 'give bits per second, as 800kbit, 10mbit or 1gbit; or none.'),
+      bandwidth,
     )
-    .option(
-      '--bandwidth-down <rate>',
-      'most that it is sent, likewise (default: none)',
-      reader(parseBandwidth, 'give bits per second, as 800kbit, 10mbit or 1gbit; or none.'),
-    )
+    .option('--bandwidth-down <rate>', 'most that it is sent, likewise (default: none)', bandwidth)
     .option(
       '--new-connections <rate>',
       'connections that it may open a second, as 50/s; or none (default: 200/s)',

@@ -3,6 +3,7 @@
  * module that knows zod. Sources and their order are the business of `load.ts`.
  */
 import { z } from 'zod';
+import { PLAIN_MODES } from './network-modes.ts';
 import { parseMib, parseMs } from './units.ts';
 
 /** Smallest and largest guest memory, MiB. Below 128 Debian's kernel and Node do not come up. */
@@ -52,9 +53,6 @@ const text = (what: string) =>
 /** A directory or file; the loader makes it absolute and expands a leading `~/`. */
 const path = (what: string) => text(`the path of ${what}`);
 
-/** Networks that need no more than a word. */
-const MODES = ['isolated', 'nat-filtered', 'user'] as const;
-
 const vm = z.strictObject({
   /** Image that VMs stand on. */
   image: text('the name of an image (see qmp-agent image list)').default('base'),
@@ -69,8 +67,10 @@ const vm = z.strictObject({
   channel: choice('auto', 'vsock', 'virtio-serial').default('auto'),
   /** Unset: see `network.default`; of a clone: its template's. */
   network: z
-    .union([z.enum(MODES), z.templateLiteral(['bridge=', z.string()])], { error: 'no network' })
-    .meta({ hint: `give one of ${MODES.join(', ')}, or bridge= and the name of a bridge` })
+    .union([z.enum(PLAIN_MODES), z.templateLiteral(['bridge=', z.string()])], {
+      error: 'no network',
+    })
+    .meta({ hint: `give one of ${PLAIN_MODES.join(', ')}, or bridge= and the name of a bridge` })
     .optional(),
   /** From the start of QEMU to the agent's first answer. */
   readyTimeoutMs: ms(100).default(120_000),
@@ -80,7 +80,7 @@ const vm = z.strictObject({
 
 const network = z.strictObject({
   /** The network of a VM for which none is given. `auto`: see `network/default-mode.ts`. */
-  default: choice('auto', ...MODES).default('auto'),
+  default: choice('auto', ...PLAIN_MODES).default('auto'),
 });
 
 const exec = z.strictObject({

@@ -1,5 +1,5 @@
 /** User namespaces and cgroups. */
-import { access } from 'node:fs/promises';
+import { isThere } from '../host-files.ts';
 import { readText } from './probe.ts';
 import { ok, warn, type Check } from './types.ts';
 
@@ -30,8 +30,8 @@ export async function probeIsolation(uid: number, user: string): Promise<Isolati
     readText('/proc/sys/kernel/apparmor_restrict_unprivileged_userns'),
     readText('/etc/subuid'),
     readText(`${CGROUP}/cgroup.controllers`),
-    exists(`${CGROUP}/unified/cgroup.controllers`),
-    exists(`${CGROUP}/memory`),
+    isThere(`${CGROUP}/unified/cgroup.controllers`),
+    isThere(`${CGROUP}/memory`),
   ]);
   return {
     uid,
@@ -43,13 +43,6 @@ export async function probeIsolation(uid: number, user: string): Promise<Isolati
     cgroup: controllers !== undefined ? 'unified' : hybrid ? 'hybrid' : v1 ? 'v1' : 'none',
     controllers,
   };
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 /** Judges. */

@@ -1,6 +1,6 @@
 /** What VMs with a tap need of the host, and what is in their way. */
-import { access } from 'node:fs/promises';
 import { NftClient } from '../../nft/index.ts';
+import { isThere } from '../host-files.ts';
 import {
   DEFAULT_POOL,
   isForwarding,
@@ -31,10 +31,7 @@ export interface NetworkFacts {
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
   const [hasTun, forwards, routes, droppingChains, taps] = await Promise.all([
-    access('/dev/net/tun').then(
-      () => true,
-      () => false,
-    ),
+    isThere('/dev/net/tun'),
     isForwarding(),
     routesInto(DEFAULT_POOL).catch(() => []),
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too

@@ -1,6 +1,7 @@
 /** Our own files: directories, base image, configuration. */
-import { access, constants, lstat } from 'node:fs/promises';
+import { constants, lstat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { isThere } from '../host-files.ts';
 import { fail, ok, warn, type Check } from './types.ts';
 
 /** A unix socket path has 107 bytes; `/<id>/monitor.sock` takes 26 of them. */
@@ -29,10 +30,7 @@ export async function probeDirectory(
   for (let at = path; ; at = dirname(at)) {
     const found = await lstat(at).catch(() => undefined);
     if (found === undefined && at !== dirname(at)) continue;
-    const writable = await access(at, constants.W_OK | constants.X_OK).then(
-      () => true,
-      () => false,
-    );
+    const writable = await isThere(at, constants.W_OK | constants.X_OK);
     return {
       ...{ key, path, uid, at, writable },
       exists: at === path,

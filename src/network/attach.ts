@@ -24,7 +24,6 @@ import {
   isBridged,
   lookAtTap,
   makeTap,
-  ownerOf,
   raiseTap,
   removeMade,
   removeTap,
@@ -193,7 +192,7 @@ export async function mendRules(
     if (known === undefined || ruled.has(known.tap)) continue;
     await withHostNetwork(o.signal, async () => {
       const network = await networkOf(vmId);
-      if (network === undefined || (await ownerOf(network.tap))?.vmId !== vmId) return;
+      if (network === undefined || (await lookAtTap(network.tap)).owner?.vmId !== vmId) return;
       await rebuildRules(network, o);
     });
   }

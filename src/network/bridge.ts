@@ -3,23 +3,17 @@
  * is written on it before anything else is done, and gone with it: what is left of a process that died is found
  * by that, as of taps behind the host.
  */
-import { access, writeFile } from 'node:fs/promises';
-import { addBridgeGuard, NftClient } from '../../nft/index.ts';
+import { writeFile } from 'node:fs/promises';
+import { addBridgeGuard, BRIDGED_TAP_NAME, NftClient } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
+import { isThere } from '../host-files.ts';
 import { step } from '../steps.ts';
 import { removeTapsOf, stateKey } from './attach.ts';
 import { firstName } from './endpoint.ts';
 import { withHostNetwork } from './host-dir.ts';
 import { ipBatch } from './ip-command.ts';
 import { parseLan, type LanOptions } from './lan.ts';
-import {
-  BRIDGED_TAP_NAME,
-  existingTaps,
-  ignoreMissing,
-  interfaces,
-  portCommands,
-  removeMade,
-} from './tap.ts';
+import { existingTaps, ignoreMissing, interfaces, portCommands, removeMade } from './tap.ts';
 
 /** What {@link joinBridge} is given. */
 export interface BridgeJoinOptions {
@@ -74,11 +68,6 @@ export async function bridgedTapOf(runtimeDir: string, vmId: string): Promise<st
 }
 
 async function checkBridge(name: string, vmId: string): Promise<void> {
-  const isThere = (path: string) =>
-    access(path).then(
-      () => true,
-      () => false,
-    );
   if (await isThere(`/sys/class/net/${name}/bridge`)) return;
   const why = (await isThere(`/sys/class/net/${name}`))
     ? `${name} is no bridge`

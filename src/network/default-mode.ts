@@ -5,15 +5,16 @@
 import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { PLAIN_MODES } from '../config/network-modes.ts';
 import { ConfigError } from '../errors.ts';
-import { events } from '../events.ts';
 import { findProgram, openError } from '../host-files.ts';
+import { warnOnce } from '../host-warning.ts';
 import { HOST_DIR } from './host-dir.ts';
 import type { NetworkMode } from './mode.ts';
 import { isSetUp } from './setup.ts';
 
 /** What may be chosen, what holds by itself first. */
-export const DEFAULT_NETWORKS = ['auto', 'isolated', 'nat-filtered', 'user'] as const;
+export const DEFAULT_NETWORKS = ['auto', ...PLAIN_MODES] as const;
 
 /** `auto`: as the host can; else the mode itself. */
 export type DefaultNetwork = (typeof DEFAULT_NETWORKS)[number];
@@ -110,13 +111,9 @@ function fromEnvironment(): DefaultNetwork {
   });
 }
 
-let warned = false;
-
 /** Announces once a process that nobody asked for less than what VMs can have, and they have it. */
 function warnAboutIsolation({ message, hint }: TapObstacle): void {
-  if (warned) return;
-  warned = true;
-  events.emit('host.warning', {
+  warnOnce('network.isolated', {
     code: 'network.isolated',
     message: `VMs reach nothing (--network isolated): ${message}`,
     hint: `${hint} Or say that it is meant: --network isolated, or the setting network.default.`,

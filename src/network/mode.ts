@@ -1,8 +1,9 @@
 /** What a VM can reach, and what it takes for that: a device, and what its guest is told. */
 import type { NetworkSpec } from '../../guest-agent/protocol.ts';
 import type { VmNetwork } from '../../nft/index.ts';
+import { PLAIN_MODES } from '../config/network-modes.ts';
 import { ConfigError } from '../errors.ts';
-import { events } from '../events.ts';
+import { warnOnce } from '../host-warning.ts';
 import { GATEWAY_MAC, TAP_PREFIX } from './endpoint.ts';
 import { parseLan, type LanOptions } from './lan.ts';
 import { macOf, type NicConfig } from './nic.ts';
@@ -18,7 +19,6 @@ export type NetworkMode = (typeof PLAIN_MODES)[number] | BridgeMode;
 /** A bridge of the host by its name. */
 export type BridgeMode = `bridge=${string}`;
 
-const PLAIN_MODES = ['isolated', 'nat-filtered', 'user'] as const;
 const BRIDGE = 'bridge=';
 /** A name that Linux takes for an interface, of letters that need no quotes anywhere (IFNAMSIZ). */
 const INTERFACE = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/;
@@ -87,15 +87,12 @@ export function placeOnBridge(tap: string, vmId: string, lan: LanOptions): TapPl
   return { tap, guest: { mac: macOf(vmId), ...parseLan(lan) } };
 }
 
-const warned = new Set<string>();
-
 /** Announces once a process, for each mode that filters nothing or little, what its guests reach. */
 export function warnAboutReach(mode: NetworkMode | undefined): void {
   const bridge = bridgeOf(mode);
-  if (mode === undefined || (mode !== 'user' && bridge === undefined) || warned.has(mode)) return;
-  warned.add(mode);
-  events.emit(
-    'host.warning',
+  if (mode === undefined || (mode !== 'user' && bridge === undefined)) return;
+  warnOnce(
+    mode,
     bridge === undefined
       ? {
           code: 'network.user',

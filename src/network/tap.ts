@@ -1,6 +1,6 @@
 /** The tap of a VM: how it is made, step by step, and taken away. */
 import { readdir, readFile, writeFile } from 'node:fs/promises';
-import { TAP_GROUP } from '../../nft/index.ts';
+import { BRIDGED_TAP_NAME, TAP_GROUP } from '../../nft/index.ts';
 import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
 import { ipBatch, IpError, ipJson, type IpCallOptions } from './ip-command.ts';
 
@@ -23,8 +23,6 @@ export interface ExistingTap {
 /** First word of what is written on our taps. */
 const ALIAS = 'qmp-agent';
 const ALIAS_TEXT = /^qmp-agent:([0-9a-f]+):([0-9a-f]+)$/;
-/** Names of taps that are ports of a bridge; a number follows. */
-export const BRIDGED_TAP_NAME = 'qmpb';
 /** netdevice(7). */
 const IFF_UP = 1;
 const OURS = new RegExp(`^(?:${TAP_NAME}|${BRIDGED_TAP_NAME})[0-9]+$`);
@@ -37,14 +35,11 @@ const OURS = new RegExp(`^(?:${TAP_NAME}|${BRIDGED_TAP_NAME})[0-9]+$`);
 export function makeCommands({ tap }: Endpoint, owner: TapOwner): string[] {
   return [
     `tuntap add dev ${tap} mode tap`,
-    `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC} alias ${ALIAS}:${owner.state}:${owner.vmId}`,
+    `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC} alias ${aliasOf(owner)}`,
   ];
 }
 
-/**
- * The same for a port of a bridge. A bridge takes the lowest MAC address among its ports for its own where it has not
- * been given one, and neighbours would lose the host: so a port's is higher than any that a device has. Pure.
- */
+/** The same for a port of a bridge. Pure. */
 export function portCommands(
   tap: string,
   o: { owner: TapOwner; mac: string; bridge: string },
@@ -52,21 +47,26 @@ export function portCommands(
   return {
     make: [
       `tuntap add dev ${tap} mode tap`,
-      `link set dev ${tap} address ${portMac(o.mac)} alias ${ALIAS}:${o.owner.state}:${o.owner.vmId}`,
+      `link set dev ${tap} address ${portMac(o.mac)} alias ${aliasOf(o.owner)}`,
     ],
     raise: [`link set dev ${tap} master ${o.bridge} up`],
   };
 }
 
 /**
- * Begins with `fe`, as a bridge takes the lowest address of its ports. One guest in 64 has an address that begins
- * so too: the port has another then, as a bridge keeps for its host what is sent to an address of a port.
+ * A bridge takes the lowest MAC address among its ports for its own where it has not been given one, and neighbours
+ * would lose the host: so a port's begins with `fe`. One guest in 64 has an address that begins so too; its port has
+ * another, as a bridge keeps for its host what is sent to an address of a port.
  */
 function portMac(guestMac: string): string {
   const mac = `fe${guestMac.slice(2)}`;
   if (mac !== guestMac) return mac;
   const last = Number.parseInt(mac.slice(-1), 16) ^ 1;
   return mac.slice(0, -1) + last.toString(16);
+}
+
+function aliasOf({ state, vmId }: TapOwner): string {
+  return `${ALIAS}:${state}:${vmId}`;
 }
 
 /** Whether a tap is a port of a bridge, by its name. */
@@ -143,12 +143,7 @@ export async function existingTaps(o: IpCallOptions = {}): Promise<ExistingTap[]
   return all.filter(({ owner, isUnfinished }) => owner !== undefined || isUnfinished);
 }
 
-/** Whose a tap is. Undefined: nobody's, or it is gone. */
-export async function ownerOf(tap: string): Promise<TapOwner | undefined> {
-  return (await lookAtTap(tap)).owner;
-}
-
-/** What there is by this name. */
+/** What there is by this name: nobody's, where it is gone. */
 export async function lookAtTap(tap: string): Promise<ExistingTap> {
   const read = async (name: string) =>
     (await readFile(`/sys/class/net/${tap}/${name}`, 'utf8').catch(() => '')).trim();

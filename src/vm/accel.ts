@@ -1,8 +1,8 @@
 /** KVM or software emulation: what this host can do, and why not. */
 import { readFile } from 'node:fs/promises';
 import { HostError } from '../errors.ts';
-import { events } from '../events.ts';
 import { openError } from '../host-files.ts';
+import { warnOnce } from '../host-warning.ts';
 import type { Accel, AccelChoice } from './api.ts';
 
 const KVM_DEVICE = '/dev/kvm';
@@ -80,13 +80,9 @@ export function kvmError(message: string, hint?: string): HostError {
   });
 }
 
-let warned = false;
-
 /** Announces once a process that `auto` came down to software emulation. */
 export function warnAboutTcg(why: string, hint?: string): void {
-  if (warned) return;
-  warned = true;
-  events.emit('host.warning', {
+  warnOnce('accel.tcg', {
     code: 'accel.tcg',
     message: `VMs run under software emulation (TCG), some 10 times slower: ${why}`,
     hint,

@@ -1,5 +1,5 @@
 /** One life of a VM's QEMU, in the hands of this process: launched by it, or taken up. */
-import { access, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { QmpClient } from '../../qmp/index.ts';
@@ -13,6 +13,7 @@ import {
 } from '../errors.ts';
 import { events } from '../events.ts';
 import { restoredError } from '../guest/index.ts';
+import { isThere } from '../host-files.ts';
 import { eitherSignal } from './abort.ts';
 import { chooseAccel, isKvmFailure, kvmError, probeKvm, warnAboutTcg } from './accel.ts';
 import type { Accel } from './api.ts';
@@ -395,13 +396,7 @@ async function prepareSockets(paths: VmPaths, vmId: string): Promise<void> {
   const all = [paths.qmpSocketPath, paths.monitorSocketPath, paths.consoleSocketPath, ...channels];
   await Promise.all(
     all.map(async (path) => {
-      if (
-        await access(path).then(
-          () => false,
-          () => true,
-        )
-      )
-        return;
+      if (!(await isThere(path))) return;
       if (await isListening(path)) {
         throw new HostError('ERR_HOST_SOCKET', `another process listens on ${path}`, {
           vmId,

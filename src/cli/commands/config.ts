@@ -1,6 +1,6 @@
 /** `qmp-agent config`. */
-import { access } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { isThere } from '../../host-files.ts';
 import type { CliContext } from '../context.ts';
 
 /** Adds `config`. */
@@ -57,10 +57,7 @@ async function path(context: CliContext): Promise<void> {
   const files = await Promise.all(
     resolvePaths(context.env).configFiles.map(async (file) => ({
       file,
-      exists: await access(file).then(
-        () => true,
-        () => false,
-      ),
+      exists: await isThere(file),
     })),
   );
   if (context.json) {

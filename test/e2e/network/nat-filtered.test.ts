@@ -146,12 +146,8 @@ describe('a VM', () => {
   it('is allowed more while it runs, and less: what is still allowed lives on, the rest is cut', async () => {
     const lines = (name: string) =>
       `curl -sSN -m 60 http://${name}/slow >/tmp/${name} 2>/tmp/${name}.end; echo $? >>/tmp/${name}.end`;
-    await world.agent(
-      'exec',
+    await world.bash(
       'one',
-      '--',
-      'bash',
-      '-c',
       `for n in web.test other.test; do (${lines('$n')}) </dev/null >/dev/null 2>&1 & done; sleep 3`,
     );
     await world.agent(
@@ -167,16 +163,9 @@ describe('a VM', () => {
     );
     const growing = (names: string) =>
       `for n in ${names}; do a=$(wc -l </tmp/$n); sleep 2; b=$(wc -l </tmp/$n); [ $b -gt $a ] && echo flows || echo stands; done`;
-    expect(
-      await world.agent(
-        'exec',
-        'one',
-        '--',
-        'bash',
-        '-c',
-        `sleep 1; ${growing('web.test other.test')}`,
-      ),
-    ).toBe('flows\nstands\n');
+    expect(await world.bash('one', `sleep 1; ${growing('web.test other.test')}`)).toBe(
+      'flows\nstands\n',
+    );
     expect(
       await fetched(
         'one',
@@ -190,18 +179,9 @@ describe('a VM', () => {
     expect(
       await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/', `http://${OTHER}/`),
     ).toEqual([REFUSED, `${OTHER}:80`, `${OTHER}:80`]);
-    await world.agent(
-      'exec',
-      'one',
-      '--',
-      'bash',
-      '-c',
-      `(${lines('sub.web.test')}) </dev/null >/dev/null 2>&1 & sleep 3`,
-    );
+    await world.bash('one', `(${lines('sub.web.test')}) </dev/null >/dev/null 2>&1 & sleep 3`);
     await world.agent('net', 'deny', 'one', '--deny-domain', 'sub.web.test');
-    expect(
-      await world.agent('exec', 'one', '--', 'bash', '-c', `sleep 1; ${growing('sub.web.test')}`),
-    ).toBe('stands\n');
+    expect(await world.bash('one', `sleep 1; ${growing('sub.web.test')}`)).toBe('stands\n');
     expect(await fetched('one', `http://${OTHER}/`, 'http://sub.web.test/')).toEqual([
       REFUSED,
       NO_NAME,
@@ -264,7 +244,7 @@ describe('a VM', () => {
     );
     expect(await seconds()).toBeLessThan(5);
     const many = `for i in $(seq 12); do (exec 3<>/dev/tcp/${WEB}/80) 2>&1; done | grep -c refused`;
-    const refused = await world.agent('exec', 'one', '--', 'bash', '-c', many);
+    const refused = await world.bash('one', many);
     expect(Number(refused)).toBeGreaterThan(0);
     await expect(world.agent('net', 'limit', 'one', '--bandwidth-up', '5mbps')).rejects.toThrow(
       'give bits per second',
@@ -311,7 +291,7 @@ describe('a VM', () => {
     const meet = `timeout 5 bash -c '</dev/tcp/${one.guestAddress}/22' 2>&1 | grep -o refused | head -1`;
     await vi.waitFor(
       async () => {
-        expect(await world.agent('exec', 'two', '--', 'bash', '-c', meet)).toBe('refused\n');
+        expect(await world.bash('two', meet)).toBe('refused\n');
         expect(await records('two', 'denied')).toEqual(
           expect.arrayContaining([expect.objectContaining({ to: one.guestAddress, toPort: 22 })]),
         );
@@ -333,14 +313,7 @@ describe('a VM', () => {
       '127.0.0.1:5354 -> 54/udp',
     ]);
     const serve = 'echo hello >/tmp/x; cd /tmp; exec python3 -m http.server >/dev/null 2>&1';
-    await world.agent(
-      'exec',
-      'server',
-      '--',
-      'bash',
-      '-c',
-      `(${serve}) </dev/null >/dev/null 2>&1 &`,
-    );
+    await world.bash('server', `(${serve}) </dev/null >/dev/null 2>&1 &`);
     await vi.waitFor(
       async () => {
         expect(await world.run('curl', '-sS', '-m', '20', 'http://127.0.0.1:8080/x')).toBe(
@@ -375,7 +348,7 @@ describe('a VM', () => {
     await world.run('nft', 'flush', 'ruleset');
     const quick = (url: string) => `curl -s -m 3 ${url} >/dev/null; echo $?`;
     const urls = [`http://${WEB}/`, `http://${LAN}/`, 'http://203.0.113.1/', 'http://10.210.0.2/'];
-    const tried = await world.agent('exec', 'two', '--', 'bash', '-c', urls.map(quick).join('\n'));
+    const tried = await world.bash('two', urls.map(quick).join('\n'));
     expect(tried).not.toContain('0\n');
     await world.agent('gc');
     expect(await fetched('two', 'http://web.test/', `http://${LAN}/`)).toEqual([

@@ -22,7 +22,7 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-const bash = (line: string) => world.agent('exec', 'one', '--', 'bash', '-c', `cd; ${line}`);
+const bash = (line: string) => world.bash('one', `cd; ${line}`);
 /** Exit code and output of what should fail. */
 const failing = (line: string) => bash(`{ ${line}; } 2>&1; echo "exit $?"`);
 
@@ -111,20 +111,10 @@ describe('where only names are open', () => {
       verdict: 'refused',
       remedy: '--allow-domain web.test',
     });
-    await records.expect({
-      kind: 'denied',
-      to: OTHER,
-      toPort: 80,
-      cause: 'policy',
-      remedy: `--allow-cidr ${OTHER}:80`,
-    });
-    await records.expect({
-      kind: 'denied',
-      to: OTHER,
-      toPort: 22,
-      cause: 'policy',
-      remedy: `--allow-cidr ${OTHER}:22`,
-    });
+    for (const toPort of [80, 22]) {
+      const remedy = `--allow-cidr ${OTHER}:${toPort}`;
+      await records.expect({ kind: 'denied', to: OTHER, toPort, cause: 'policy', remedy });
+    }
   });
 
   it('npm and pip say it too', async () => {

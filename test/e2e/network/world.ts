@@ -131,11 +131,16 @@ export class World implements AsyncDisposable {
     });
   }
 
+  /** What a line of bash prints in a VM. */
+  bash(vm: string, line: string): Promise<string> {
+    return this.agent('exec', vm, '--', 'bash', '-c', line);
+  }
+
   /** What a VM gets from each URL: who answered, or `failed` with curl's exit code. */
   async fetched(vm: string, ...urls: string[]): Promise<string[]> {
     const curl = (url: string) =>
       `curl -sS -m 10 ${url} 2>/dev/null | grep . || echo "failed \${PIPESTATUS[0]}"`;
-    const text = await this.agent('exec', vm, '--', 'bash', '-c', urls.map(curl).join('\n'));
+    const text = await this.bash(vm, urls.map(curl).join('\n'));
     return text
       .trim()
       .split('\n')
