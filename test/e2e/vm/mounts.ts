@@ -10,7 +10,7 @@ export interface SmallFilesystem extends AsyncDisposable {
   fill(): Promise<void>;
   /** Takes away all the space that is free, at one stroke; {@link remount} brings it back. */
   shrinkSync(): void;
-  /** Takes away what {@link fill} wrote. */
+  /** Takes away what {@link fill} wrote, where it did. */
   free(): Promise<void>;
   /** Mounts it anew with these options, e.g. `ro` or `size=1g`. */
   remount(options: string): Promise<void>;
@@ -44,7 +44,7 @@ export async function mountSmall(dir: string, size: string): Promise<SmallFilesy
         if (!execaSync('mount', ['-o', options, dir], { reject: false }).failed) return;
       }
     },
-    free: () => rm(ballast),
+    free: () => rm(ballast, { force: true }),
     remount: async (options) => {
       await execa('mount', ['-o', `remount,${options}`, dir]);
     },
