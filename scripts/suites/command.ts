@@ -1,6 +1,7 @@
 /** Runs one command in a process group of its own, with a deadline, its output shown and kept. */
 import { spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
+import { StringDecoder } from 'node:string_decoder';
 import type { RunEnd } from './records.ts';
 
 /** What is kept of a command's output for the message of a failure. */
@@ -13,6 +14,8 @@ export interface CommandOptions {
   timeoutMs: number;
   /** The whole output goes into this file. */
   logPath: string;
+  /** Before each line that is shown, where several commands run at once. */
+  label?: string;
 }
 
 /** Runs `argv`; never rejects, what went wrong is in the result. */
@@ -27,8 +30,9 @@ export async function runCommand(argv: readonly string[], o: CommandOptions): Pr
     // A group of its own, so that a deadline reaches every process that stayed in it.
     detached: true,
   });
+  const print = o.label === undefined ? printRaw : labelled(o.label);
   const show = (chunk: Buffer): void => {
-    process.stdout.write(chunk);
+    print(chunk);
     log.write(chunk);
     tail = (tail + chunk.toString('utf8')).slice(-TAIL_CHARS);
   };
@@ -67,6 +71,21 @@ export async function runCommand(argv: readonly string[], o: CommandOptions): Pr
     child.stderr.destroy();
     await new Promise<void>((resolve) => log.end(resolve));
   }
+}
+
+function printRaw(chunk: Buffer): void {
+  process.stdout.write(chunk);
+}
+
+/** Prints whole lines only: parts of two commands' lines must not meet in one. */
+function labelled(label: string): (chunk: Buffer) => void {
+  const decoder = new StringDecoder('utf8');
+  let rest = '';
+  return (chunk) => {
+    const lines = (rest + decoder.write(chunk)).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) process.stdout.write(`${label} | ${line}\n`);
+  };
 }
 
 function killGroup(pid: number | undefined, signal: NodeJS.Signals): void {

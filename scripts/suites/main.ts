@@ -1,5 +1,5 @@
 /**
- * Runs the chosen suites one after the other and sums them up. `scripts/test` has installed what is
+ * Runs the chosen suites, some of them beside the lab, and sums them up. `scripts/test` has installed what is
  * needed and built the project before it starts this.
  *
  * Whatever happens, the last line is `N passed, N failed, N skipped`: each suite has its deadline
@@ -13,7 +13,7 @@ import { runCommand } from './command.ts';
 import { reportCoverage } from './coverage.ts';
 import type { Outcome, RunEnd } from './records.ts';
 import { describeEnd, outcomeOf, parseRecords, seconds, withTail } from './records.ts';
-import { chooseSuites, type Suite } from './suites.ts';
+import { chooseSuites, LAB, type Suite } from './suites.ts';
 import { summaryText, totals } from './summary.ts';
 import { checkSurvivors, RUN_MARKER, takeStock } from './survivors.ts';
 
@@ -41,13 +41,14 @@ async function run(
   name: string,
   argv: readonly string[],
   timeoutMs: number,
-  env = {},
+  { env = {}, label }: { env?: NodeJS.ProcessEnv; label?: string | undefined } = {},
 ): Promise<RunEnd> {
   console.log(`\n== ${name}`);
   const end = await runCommand(argv, {
     env: { ...baseEnv, ...env },
     timeoutMs: Math.max(1, Math.min(timeoutMs, deadlineAt - Date.now())),
     logPath: join(RESULTS, `${name}.log`),
+    ...(label === undefined ? {} : { label }),
   });
   console.log(
     `== ${name}: ${seconds(end.durationMs)}${end.exitCode === 0 ? '' : `, ${describeEnd(end)}`}`,
@@ -55,12 +56,13 @@ async function run(
   return end;
 }
 
-async function runSuite(suite: Suite): Promise<Outcome> {
+async function runSuite(suite: Suite, label?: string): Promise<Outcome> {
   const records = join(RESULTS, `${suite.name}.ndjson`);
-  const end = await run(suite.name, suite.argv, suite.timeoutMs, {
+  const env = {
     QMP_AGENT_TEST_RECORDS: join(process.cwd(), records),
     ...(suite.needsBuild ? { QMP_AGENT_TEST_BUILT: 'yes' } : {}),
-  });
+  };
+  const end = await run(suite.name, suite.argv, suite.timeoutMs, { env, label });
   let text = '';
   try {
     text = readFileSync(suite.recordsPath ?? records, 'utf8');
@@ -100,24 +102,35 @@ async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   const buildFailed = process.env['QMP_AGENT_TEST_BUILD_FAILED'];
   if (buildFailed !== undefined) outcomes.push(notRun('build', buildFailed));
-  let image: Outcome | undefined;
-  for (const suite of suites) {
-    if (Date.now() >= deadlineAt) {
-      outcomes.push(notRun(suite.name, 'the deadline of the whole run has passed'));
-    } else if (suite.needsBuild && buildFailed !== undefined) {
+  let image: Promise<Outcome> | undefined;
+  const one = async (suite: Suite, label?: string): Promise<void> => {
+    if (suite.needsBuild && buildFailed !== undefined) {
       outcomes.push(notRun(suite.name, 'the build failed'));
-    } else if (
-      suite.needsImage &&
-      image === undefined &&
-      (image = await buildImage()).failures.length > 0
-    ) {
-      outcomes.push(image, notRun(suite.name, 'the base image could not be built'));
-    } else if (suite.needsImage && image !== undefined && image.failures.length > 0) {
-      outcomes.push(notRun(suite.name, 'the base image could not be built'));
-    } else {
-      outcomes.push(await runSuite(suite));
+      return;
     }
-  }
+    if (suite.needsImage) {
+      const first = image === undefined;
+      const built = await (image ??= buildImage());
+      if (built.failures.length > 0) {
+        if (first) outcomes.push(built);
+        outcomes.push(notRun(suite.name, 'the base image could not be built'));
+        return;
+      }
+    }
+    outcomes.push(
+      Date.now() >= deadlineAt
+        ? notRun(suite.name, 'the deadline of the whole run has passed')
+        : await runSuite(suite, label),
+    );
+  };
+  const inTurn = async (some: readonly Suite[], labels = false): Promise<void> => {
+    for (const suite of some) await one(suite, labels ? suite.name : undefined);
+  };
+  const lab = suites.filter(({ name }) => name === LAB);
+  const besideLab = suites.filter((suite) => suite.besideLab);
+  await inTurn(suites.filter((suite) => !lab.includes(suite) && !besideLab.includes(suite)));
+  const atOnce = lab.length > 0 && besideLab.length > 0;
+  await Promise.all([inTurn(lab, atOnce), inTurn(besideLab, atOnce)]);
   return outcomes;
 }
 
