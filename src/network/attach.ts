@@ -54,7 +54,11 @@ export function stateKey(runtimeDir: string): string {
 /** A VM's place on the network. Its tap is there, and lets nothing through before the rest is. */
 export interface Place {
   readonly network: VmNetwork;
-  /** The rules are there and the tap is up. @throws see {@link takeTap}; nothing is left then */
+  /**
+   * The rules are there and the tap is up. Where it rejects the tap stays, and with it that nothing gets through:
+   * a QEMU that is about to open it would make one of its own that no rule knows. Who started that QEMU gives the
+   * tap back once it is dead. @throws see {@link takeTap}
+   */
   readonly whole: Promise<void>;
 }
 
@@ -95,15 +99,10 @@ async function finish(
   endpoint: Endpoint,
   { vmId, mac, signal }: AttachOptions,
 ): Promise<void> {
-  try {
-    step('network.attach', 'rules', vmId);
-    await addRules(network, signal);
-    step('network.attach', 'up', vmId);
-    await raiseTap(endpoint, mac, { signal });
-  } catch (error) {
-    await detachVm(network, vmId).catch(() => undefined); // gc will
-    throw error;
-  }
+  step('network.attach', 'rules', vmId);
+  await addRules(network, signal);
+  step('network.attach', 'up', vmId);
+  await raiseTap(endpoint, mac, { signal });
 }
 
 /**

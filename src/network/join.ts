@@ -45,7 +45,8 @@ export interface JoinOptions {
 /**
  * Gives a VM that is about to start its tap; it has its rules, and is written down, when `whole` resolves. What it
  * had before is given back first, so that no connection of an earlier life goes on.
- * @throws what `takeTap` and `makePolicy` throw, or `whole` does; nothing is left then
+ * @throws what `takeTap` and `makePolicy` throw; nothing is left then. Where `whole` rejects the tap is left, and
+ *   {@link leaveNetwork} takes it away
  */
 export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const { runtimeDir, vmId, egress, logPath } = o;
@@ -57,14 +58,7 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
     state: stateKey(runtimeDir),
   });
   const entry = { vmId, network, policy, egress, published, logPath };
-  const whole = ruled.then(async () => {
-    try {
-      await writeEntry(networkDir(runtimeDir), entry);
-    } catch (error) {
-      await detachVm(network, vmId).catch(() => undefined); // gc will
-      throw error;
-    }
-  });
+  const whole = ruled.then(() => writeEntry(networkDir(runtimeDir), entry));
   whole.catch(() => undefined); // who waits for it hears of it
   return { network, whole };
 }

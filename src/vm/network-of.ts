@@ -57,7 +57,7 @@ export async function guestNetworkOf({
 export interface StartPlace {
   /** Its tap, which is there. */
   readonly at: TapPlace;
-  /** Its rules are there too, and the tap is up. Nothing is left where it rejects. */
+  /** Its rules are there too, and the tap is up. The tap is there where it rejects, too: see {@link givePlaceBack}. */
   readonly whole: Promise<void>;
 }
 
@@ -123,7 +123,7 @@ export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Prom
 }
 
 /**
- * Gives back the tap of a VM that has ended; no error where it has none.
+ * Gives back the tap of a VM that has ended, or whose start failed: QEMU is dead by then. No error where it has none.
  * @param vm without its config where that is not known
  * @param place that it was about to have
  */

@@ -74,6 +74,41 @@ describe('the death of the process', () => {
   });
 });
 
+it('a start whose tap cannot go up takes the tap away when QEMU, which might open it, is dead', async () => {
+  const before = await world.traces();
+  const [failure, seen] = (await world.module(`
+    import { execFileSync } from 'node:child_process';
+    import { readdirSync, readFileSync } from 'node:fs';
+    import { subscribe } from 'node:diagnostics_channel';
+    import { Vm } from '${ROOT}/src/vm/vm.ts';
+    const taps = () => readdirSync('/sys/class/net').filter((name) => /^qmpa/.test(name));
+    const others = taps();
+    const isOfQemu = (pid, vmId) => {
+      try {
+        return readFileSync('/proc/' + pid + '/cmdline', 'utf8').includes('qmp-agent-' + vmId);
+      } catch {
+        return false;
+      }
+    };
+    const seen = [];
+    subscribe('${STEP_CHANNEL}', ({ operation, step, vmId }) => {
+      if (step === 'spawned') seen.push(step);
+      if (operation === 'network.attach' && step === 'up') {
+        const tap = taps().find((name) => !others.includes(name));
+        const at = 2 * Number(tap.slice(4));
+        execFileSync('ip', ['address', 'add', '10.210.0.' + at + '/31', 'dev', tap]);
+      }
+      if (operation === 'network.detach' && step === 'tap')
+        seen.push(step, readdirSync('/proc').filter((pid) => /^[0-9]+$/.test(pid) && isOfQemu(pid, vmId)).length);
+    });
+    await Vm.fromTemplate('${TEMPLATE}', { paths: ${JSON.stringify(statePaths(world.box))} })
+      .catch((error) => say(failure(error)));
+    say(seen);`)) as [{ message: string }, unknown];
+  expect(seen).toEqual(['spawned', 'tap', 0]);
+  expect(failure.message).toMatch(/already assigned|File exists/);
+  expect(await world.traces()).toEqual(before);
+});
+
 describe('a VM that is suspended', () => {
   beforeAll(async () => {
     await world.agent('clone', TEMPLATE, '--name', 'asleep', '--allow-domain', 'web.test');

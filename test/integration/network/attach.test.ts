@@ -1,5 +1,6 @@
 /** Taps and rules of VMs on a host of the tests' own, with the real ip and nft; no VM is needed for them. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { STEP_CHANNEL } from '../../../src/steps.ts';
 import { TestHost } from './test-host.ts';
 
 const STATE = 'abcdef012345';
@@ -148,6 +149,38 @@ it('what cannot be is refused by name, and leaves nothing', async () => {
     [{ code: 'ERR_NETWORK_SETUP', message: 'all 3 networks of 10.210.0.0/29 are taken' }],
   ]);
   expect(await taps()).toEqual([]);
+  expect(await ruleset()).not.toContain('qmpa');
+});
+
+it.each([
+  [
+    'the tap cannot go up',
+    "execFileSync('ip', ['address', 'add', '10.210.0.2/31', 'dev', 'qmpa1'])",
+  ],
+  ['the start is given up', "controller.abort(new Error('given up'))"],
+  [
+    'nothing can be written of it',
+    "execFileSync('sh', ['-c', 'mkdir -p $0; touch $0/network', dir])",
+  ],
+])('a tap outlives that %s: a QEMU may be about to open it', async (_, fault) => {
+  const [failed, left, all] = await host.module(`
+    import { execFileSync } from 'node:child_process';
+    import { mkdtempSync } from 'node:fs';
+    import { subscribe } from 'node:diagnostics_channel';
+    await network.setUpNetwork();
+    const dir = mkdtempSync('/run/qmp-agent-network/state-') + '/run';
+    const controller = new AbortController();
+    subscribe('${STEP_CHANNEL}', ({ step }) => { if (step === 'up') { ${fault}; } });
+    const { whole } = await network.joinNetwork({ runtimeDir: dir, vmId: 'aaaaaaaaaa01', egress: {}, publish: [],
+      mac: '02:00:00:00:00:01', pool: network.DEFAULT_POOL, logPath: dir + '/log', signal: controller.signal });
+    say(await whole.then(() => 'whole', () => 'failed'));
+    const links = () => execFileSync('ip', ['-brief', 'link'], { encoding: 'utf8' });
+    say(links());
+    await network.leaveNetwork(dir, 'aaaaaaaaaa01');
+    say(links());`);
+  expect(failed).toBe('failed');
+  expect(left).toContain('qmpa1');
+  expect(all).not.toContain('qmpa1');
   expect(await ruleset()).not.toContain('qmpa');
 });
 
