@@ -25,7 +25,7 @@ import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { makePolicy, type EgressOptions } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
 import { existingTaps } from './tap.ts';
-import { nudgeService, syncService } from './service/start.ts';
+import { nudgeService, syncService, tellService } from './service/start.ts';
 
 /** What {@link joinNetwork} is given. */
 export interface JoinOptions {
@@ -87,9 +87,18 @@ export async function leaveNetwork(runtimeDir: string, vmId: string): Promise<vo
   nudgeService(dir);
 }
 
-/** The guest goes back to an earlier state: none of its connections is its own any more. */
-export async function cutConnections(runtimeDir: string, vmId: string): Promise<void> {
-  await change(runtimeDir, vmId, (before) => before, { renew: true });
+/**
+ * The guest goes back to an earlier state: none of its connections is its own any more, those by way of its published
+ * ports neither, which the service holds.
+ * @throws NetworkSetupError it has no tap; NetworkRulesError; TimeoutError the service does not cut them; the signal's
+ *   reason
+ */
+export async function cutConnections(
+  { runtimeDir, vmId }: Pick<JoinOptions, 'runtimeDir' | 'vmId'>,
+  o: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined } = {},
+): Promise<void> {
+  const { published } = await change(runtimeDir, vmId, (before) => before, { renew: true });
+  if (published.length > 0) await tellService(networkDir(runtimeDir), { vmId, ...o });
 }
 
 /**

@@ -22,6 +22,7 @@ import {
 } from '../network/mode.ts';
 import { macOf } from '../network/nic.ts';
 import { eitherSignal } from './abort.ts';
+import type { WaitOptions } from './wait-options.ts';
 import type { VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
@@ -118,8 +119,12 @@ export class NamesWait implements Disposable {
 }
 
 /** A guest that goes back to an earlier state has none of the connections that it has now. */
-export async function cutConnectionsOf({ id, files, config }: VmOnNetwork): Promise<void> {
-  if (config.network === 'nat-filtered') await cutConnections(runtimeDirOf(files), id);
+export async function cutConnectionsOf(
+  { id, files, config }: VmOnNetwork,
+  o: WaitOptions,
+): Promise<void> {
+  if (config.network !== 'nat-filtered') return;
+  await cutConnections({ runtimeDir: runtimeDirOf(files), vmId: id }, o);
 }
 
 /**

@@ -50,7 +50,7 @@ export async function wakeRestored(
   if (live.link.current === undefined) await live.link.restored();
   // Also where it was put back while it was paused, and goes on only now.
   const isPutBack = operation === 'snapshot.restore' || inside.run?.restoring !== undefined;
-  if (isPutBack) await cutConnectionsOf(inside);
+  if (isPutBack) await cutConnectionsOf(inside, { signal, timeoutMs });
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
     step(operation, 'renew', inside.id);

@@ -45,8 +45,17 @@ export class PortForwards implements AsyncDisposable {
     }
   }
 
+  /** Who speaks through them is cut off: the guest went back to a time when it did not know him. */
+  cut(vmId: string): void {
+    for (const server of this.#servers.get(vmId) ?? []) {
+      if (server instanceof UdpForward) server.cut();
+    }
+    for (const socket of this.#sockets.get(vmId) ?? []) socket.destroy();
+  }
+
   /** Ends them, and who speaks through them. */
   async remove(vmId: string): Promise<void> {
+    this.cut(vmId);
     const servers = this.#servers.get(vmId) ?? [];
     this.#servers.delete(vmId);
     const closed = servers.map((server) =>
@@ -54,7 +63,6 @@ export class PortForwards implements AsyncDisposable {
         ? server[Symbol.asyncDispose]()
         : new Promise((resolve) => server.close(resolve)),
     );
-    for (const socket of this.#sockets.get(vmId) ?? []) socket.destroy();
     this.#sockets.delete(vmId);
     await Promise.all(closed);
   }

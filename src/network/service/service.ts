@@ -165,7 +165,11 @@ export class NetworkService implements AsyncDisposable {
     const wanted = new Map((await readEntries(this.#o.dir)).map((entry) => [entry.vmId, entry]));
     for (const [id, { network }] of this.#served) {
       const now = wanted.get(id)?.network;
-      if (now?.tap === network.tap && now.gatewayAddress === network.gatewayAddress) continue;
+      if (now?.tap === network.tap && now.gatewayAddress === network.gatewayAddress) {
+        // An earlier guest's: none of them was with this one.
+        if (now.generation !== network.generation) this.#forwards.cut(id);
+        continue;
+      }
       await this.#forwards.remove(id);
       await this.#resolver.remove(id);
       this.#logs.remove(id);

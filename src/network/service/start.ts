@@ -9,6 +9,8 @@ import { NetworkSetupError, TimeoutError } from '../../errors.ts';
 
 /** Node starts in half a second; on an emulated machine in many times that. */
 const DEFAULT_TIMEOUT_MS = 60_000;
+/** Default of {@link tellService}: it runs already, and looks within some ms. */
+const TELL_MS = 10_000;
 /** Between two tries to start it: one that starts is not there at once. */
 const RESTART_MS = 3_000;
 const POLL_MS = 20;
@@ -73,6 +75,26 @@ export async function syncService(
       startService(dir);
     }
     await delay(POLL_MS, undefined, { signal: o.signal }).catch(() => undefined);
+  }
+}
+
+/**
+ * Resolves when the service has looked at the entries of all VMs, or does not run.
+ * @throws TimeoutError it does not answer (10 s by default); the signal's reason
+ */
+export async function tellService(
+  dir: string,
+  o: { vmId: string; signal?: AbortSignal | undefined; timeoutMs?: number | undefined },
+): Promise<void> {
+  const timeoutMs = o.timeoutMs ?? TELL_MS;
+  const deadline = performance.now() + timeoutMs;
+  const reply = await ask(dir, o.vmId, { timeoutMs, signal: o.signal });
+  o.signal?.throwIfAborted();
+  if (reply === undefined && performance.now() >= deadline) {
+    throw new TimeoutError('the network service', timeoutMs, {
+      hint: `It said: ${await lastWords(dir)}`,
+      vmId: o.vmId,
+    });
   }
 }
 

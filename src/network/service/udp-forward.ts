@@ -8,7 +8,10 @@ import type { PublishedHostPort } from '../publish.ts';
 
 /** Sources at a time; who comes then takes the place of the one that has been silent longest. */
 const MAX_SESSIONS = 512;
-/** Silence after which a source is forgotten: the kernel's own for such connections is up to 120 s. */
+/**
+ * A source that has said nothing for so long is forgotten; the kernel's own for such connections is up to 120 s. Only its
+ * own words count: by its answers a guest could hold a socket of the host's for ever (RFC 4787, REQ-6).
+ */
 const IDLE_MS = 90_000;
 /** Datagrams that wait to be sent; what comes then is lost, as datagrams are. */
 const MAX_QUEUED = 256;
@@ -66,10 +69,15 @@ export class UdpForward implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const source of [...this.#sessions.keys()]) this.#forget(source);
+    this.cut();
     const closed = once(this.#listener, 'close');
     this.#listener.close();
     await closed;
+  }
+
+  /** Forgets all sources: the guest is not the one that they spoke to. */
+  cut(): void {
+    for (const source of [...this.#sessions.keys()]) this.#forget(source);
   }
 
   #receive(data: Buffer, address: string, port: number): void {
@@ -90,7 +98,6 @@ export class UdpForward implements AsyncDisposable {
     guest.on('error', () => undefined); // no descriptor left, or no way to the guest: the datagram is lost
     guest.on('message', (data, from) => {
       if (from.address !== this.#to.address || from.port !== this.#to.port) return;
-      idle.refresh();
       send(this.#listener, data, { address, port });
     });
     return { guest, idle };

@@ -119,6 +119,36 @@ it('a source is forgotten after some silence, and not before', async () => {
   expect(await one.ask('e')).not.toBe(way);
 });
 
+it('a guest that goes on talking does not keep a source that is silent', async () => {
+  const port = await published();
+  await using _forward = await UdpForward.open(GUEST, port, { idleMs: 1_000 });
+  using one = await Caller.open(port.hostPort);
+  const way = await one.ask('a');
+  const talk = setInterval(() => guest.send('more', Number(way), '127.0.0.1'), 100);
+  try {
+    await vi.waitFor(() => expect(one.heard).toContain('more'));
+    await delay(1_500);
+    const heard = one.heard.length;
+    await delay(500);
+    expect(one.heard).toHaveLength(heard);
+    expect(await one.ask('b')).not.toBe(way);
+  } finally {
+    clearInterval(talk);
+  }
+});
+
+it('a guest that went back to an earlier time inherits no source, and its port stays open', async () => {
+  const port = await published();
+  await using forwards = new PortForwards();
+  await forwards.add('vm', GUEST, [port]);
+  using one = await Caller.open(port.hostPort);
+  const way = await one.ask('a');
+  forwards.cut('vm');
+  guest.send('late', Number(way), '127.0.0.1');
+  expect(await one.ask('b')).not.toBe(way);
+  expect(one.heard).not.toContain('late');
+});
+
 it('of too many sources the one goes that has been silent longest', async () => {
   const port = await published();
   await using _forward = await UdpForward.open(GUEST, port, { maxSessions: 2 });
