@@ -1,6 +1,7 @@
 /** A VM's network: what its record says, and the tap that it has while it runs. */
 import { dirname } from 'node:path';
 import type { NetworkSpec } from '../../guest-agent/protocol.ts';
+import { StateDirError } from '../errors.ts';
 import {
   awaitNames,
   bridgedTapOf,
@@ -8,6 +9,7 @@ import {
   DEFAULT_POOL,
   joinBridge,
   joinNetwork,
+  type LanOptions,
   leaveNetwork,
   readEntryOf,
 } from '../network/index.ts';
@@ -64,7 +66,7 @@ export interface StartPlace {
 
 /**
  * Gives a VM that is about to start its tap, where it is to have one; the rest comes beside its start.
- * @throws what `joinNetwork` and `joinBridge` throw
+ * @throws what `joinNetwork` and `joinBridge` throw; StateDirError its record has lost its address on a bridge
  */
 export async function takePlace(
   { id, files, config }: VmOnNetwork,
@@ -73,8 +75,8 @@ export async function takePlace(
   if (!hasTap(config.network)) return undefined;
   const vm = { vmId: id, runtimeDir: runtimeDirOf(files), mac: macOf(id), signal };
   const bridge = bridgeOf(config.network);
-  const { lan } = config;
-  if (bridge !== undefined && lan !== undefined) {
+  if (bridge !== undefined) {
+    const lan = lanOf({ id, files, config });
     const at = placeOnBridge(await joinBridge({ ...vm, bridge, lan }), id, lan);
     return { at, whole: Promise.resolve() };
   }
@@ -144,12 +146,23 @@ export async function givePlaceBack(
 async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
   if (!hasTap(config.network)) return undefined;
   const runtimeDir = runtimeDirOf(files);
-  if (config.lan === undefined) {
+  if (bridgeOf(config.network) === undefined) {
     const entry = await readEntryOf(runtimeDir, id);
     return entry && placeBehindHost(entry.network);
   }
   const tap = await bridgedTapOf(runtimeDir, id);
-  return tap === undefined ? undefined : placeOnBridge(tap, id, config.lan);
+  return tap === undefined ? undefined : placeOnBridge(tap, id, lanOf({ id, files, config }));
+}
+
+/** Who a VM is on its bridge. Without that it has no network, and no other than it was made for. @throws StateDirError */
+function lanOf({ id, files, config }: VmOnNetwork): LanOptions {
+  if (config.lan !== undefined) return config.lan;
+  const what = `${files.recordPath} does not say which address the VM has on ${config.network}`;
+  throw new StateDirError(what, {
+    path: files.recordPath,
+    vmId: id,
+    hint: 'Write it there again, beside "network": "lan": {"address": "192.0.2.5/24"}; or make the VM anew.',
+  });
 }
 
 /** Of the state directory: a VM's own is in it. */
