@@ -18,8 +18,45 @@ net.ipv4.ip_forward = 1
 /** What forwarding was before us. */
 const FORWARDED_BEFORE = 'ip-forward-before';
 
-/** What keeps VMs shut in where the tables are flushed. */
-const FLUSH_GUARD = 'IPsec policies that block what no table has passed';
+interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One thing that VMs need of a host. */
+interface Need {
+  readonly what: string;
+  readonly isThere: (o: CallOptions) => Promise<boolean>;
+  /** @returns whether there was anything to do */
+  readonly make: (o: CallOptions) => Promise<boolean>;
+  /** How it is called when it is taken back. Default: the same. */
+  readonly undone?: string;
+  readonly takeBack: (o: CallOptions) => Promise<boolean>;
+}
+
+/** In the order in which they are made. */
+const NEEDS: readonly Need[] = [
+  {
+    ...{ what: 'net.ipv4.ip_forward = 1', undone: 'net.ipv4.ip_forward as it was' },
+    ...{ isThere: isForwarding, make: enableForwarding, takeBack: restoreForwarding },
+  },
+  {
+    ...{ what: `${SYSCTL_FILE}, for the next boot`, undone: SYSCTL_FILE },
+    ...{ isThere: hasSysctlFile, make: writeSysctlFile, takeBack: removeSysctlFile },
+  },
+  {
+    what: 'nftables tables inet and netdev qmp_agent',
+    isThere: (o) => new NftClient().hasBase(o),
+    make: (o) => new NftClient().ensureBase(o),
+    takeBack: removeTables,
+  },
+  {
+    // What keeps VMs shut in where the tables are flushed.
+    what: 'IPsec policies that block what no table has passed',
+    isThere: hasFlushGuard,
+    make: async (o) => !(await hasFlushGuard(o)) && (await raiseFlushGuard(o)),
+    takeBack: removeFlushGuard,
+  },
+];
 
 /** One thing that was done, or need not be. */
 export interface SetupStep {
@@ -28,58 +65,59 @@ export interface SetupStep {
 }
 
 /**
- * Does what is not done yet.
+ * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
  * @throws HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
  */
-export async function setUpNetwork(
-  o: { signal?: AbortSignal | undefined } = {},
-): Promise<SetupStep[]> {
-  return withHostNetwork(o.signal, async () => [
-    { what: 'net.ipv4.ip_forward = 1', changed: await enableForwarding() },
-    { what: `${SYSCTL_FILE}, for the next boot`, changed: await writeSysctlFile() },
-    {
-      what: 'nftables tables inet and netdev qmp_agent',
-      changed: await new NftClient().ensureBase(o),
-    },
-    { what: FLUSH_GUARD, changed: !(await hasFlushGuard(o)) && (await raiseFlushGuard(o)) },
-  ]);
+export async function setUpNetwork(o: CallOptions = {}): Promise<SetupStep[]> {
+  return withHostNetwork(o.signal, async () => {
+    const steps: SetupStep[] = [];
+    const begun: Need[] = [];
+    try {
+      for (const need of NEEDS) {
+        if (!(await need.isThere(o))) begun.unshift(need);
+        steps.push({ what: need.what, changed: await need.make(o) });
+      }
+      return steps;
+    } catch (error) {
+      for (const need of begun) await takeBackMade(need).catch(() => undefined); // the error is what counts
+      throw error;
+    }
+  });
+}
+
+/** VMs that are there meanwhile need what is there of tables. */
+async function takeBackMade({ takeBack }: Need): Promise<void> {
+  if (takeBack !== removeTables || (await routedTaps({})).length === 0) await takeBack({});
 }
 
 /**
  * Undoes what {@link setUpNetwork} did.
  * @throws NetworkSetupError VMs still use it
  */
-export async function undoNetworkSetup(
-  o: { signal?: AbortSignal | undefined } = {},
-): Promise<SetupStep[]> {
+export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]> {
   return withHostNetwork(o.signal, async () => {
-    const taps = (await existingTaps(o)).filter(({ tap }) => !isBridged(tap));
+    const taps = await routedTaps(o);
     if (taps.length > 0) {
-      throw new NetworkSetupError(
-        `${taps.length} VMs have taps: ${taps.map(({ tap }) => tap).join(', ')}`,
-        {
-          hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
-        },
-      );
+      throw new NetworkSetupError(`${taps.length} VMs have taps: ${taps.join(', ')}`, {
+        hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
+      });
     }
-    const nft = new NftClient();
-    const had = await nft.hasBase(o);
-    await nft.removeBase(o);
-    const hadGuard = await hasFlushGuard(o);
-    await lowerFlushGuard(o);
-    return [
-      { what: FLUSH_GUARD, changed: hadGuard },
-      { what: 'nftables tables inet and netdev qmp_agent', changed: had },
-      { what: SYSCTL_FILE, changed: await removeSysctlFile() },
-      { what: 'net.ipv4.ip_forward as it was', changed: await restoreForwarding() },
-    ];
+    const steps: SetupStep[] = [];
+    for (const { what, undone = what, takeBack } of NEEDS.toReversed())
+      steps.push({ what: undone, changed: await takeBack(o) });
+    return steps;
   });
+}
+
+/** Taps of VMs that the host forwards for. */
+async function routedTaps(o: CallOptions): Promise<string[]> {
+  const taps = (await existingTaps(o)).map(({ tap }) => tap);
+  return taps.filter((tap) => !isBridged(tap));
 }
 
 /** Whether {@link setUpNetwork} was done and still holds: where others forward, nobody has asked for it. */
 export async function isSetUp(): Promise<boolean> {
-  const text = await readFile(SYSCTL_FILE, 'utf8').catch(() => '');
-  return text === SYSCTL_TEXT && (await isForwarding());
+  return (await hasSysctlFile()) && (await isForwarding());
 }
 
 /** Whether the host forwards. */
@@ -102,16 +140,33 @@ async function restoreForwarding(): Promise<boolean> {
   return true;
 }
 
+async function hasSysctlFile(): Promise<boolean> {
+  return (await readFile(SYSCTL_FILE, 'utf8').catch(() => '')) === SYSCTL_TEXT;
+}
+
 async function writeSysctlFile(): Promise<boolean> {
-  if ((await readFile(SYSCTL_FILE, 'utf8').catch(() => '')) === SYSCTL_TEXT) return false;
+  if (await hasSysctlFile()) return false;
   await write(SYSCTL_FILE, SYSCTL_TEXT);
   return true;
 }
 
 async function removeSysctlFile(): Promise<boolean> {
-  if ((await readFile(SYSCTL_FILE, 'utf8').catch(() => '')) !== SYSCTL_TEXT) return false;
+  if (!(await hasSysctlFile())) return false;
   await rm(SYSCTL_FILE, { force: true });
   return true;
+}
+
+async function removeTables(o: CallOptions): Promise<boolean> {
+  const nft = new NftClient();
+  const had = await nft.hasBase(o);
+  await nft.removeBase(o);
+  return had;
+}
+
+async function removeFlushGuard(o: CallOptions): Promise<boolean> {
+  const had = await hasFlushGuard(o);
+  await lowerFlushGuard(o);
+  return had;
 }
 
 async function write(path: string, text: string): Promise<void> {

@@ -53,6 +53,33 @@ it('a host that does not forward is refused, and set up by one call', async () =
   expect(await taps()).toEqual([]);
 });
 
+it('a set-up that fails takes back what it has done, and nothing that was there before', async () => {
+  const state = async () => [
+    await host.run('cat', '/proc/sys/net/ipv4/ip_forward'),
+    await ruleset(),
+    await host.run('ip', 'xfrm', 'policy'),
+    await host.run('sh', '-c', 'ls /etc/sysctl.d'),
+  ];
+  const failing = () =>
+    host.module(`await network.setUpNetwork().then(() => say('done'), (e) => say(failure(e)));`);
+  const whole = await state();
+  // Somebody's earlier one, of which a part was lost.
+  await host.run('rm', '/etc/sysctl.d/60-qmp-agent.conf');
+  const before = await state();
+  await host.run('mount', '-o', 'remount,ro', '/etc/sysctl.d');
+  expect(await failing()).toMatchObject([{ code: 'ERR_HOST_PERMISSION' }]);
+  expect(await state()).toEqual(before);
+  // None before.
+  await host.module('await network.undoNetworkSetup();');
+  const none = await state();
+  expect(none[0]).toBe('0\n');
+  expect(await failing()).toMatchObject([{ code: 'ERR_HOST_PERMISSION' }]);
+  expect(await state()).toEqual(none);
+  await host.run('mount', '-o', 'remount,rw', '/etc/sysctl.d');
+  expect(await failing()).toEqual(['done']);
+  expect(await state()).toEqual(whole);
+});
+
 it('a VM gets a tap that is up, with rules of its own, and gives all of it back', async () => {
   const before = await ruleset();
   const [vm] = (await host.module(`${OPTIONS} say(await attachVm(options(1)));`)) as [
