@@ -4,7 +4,7 @@
  * Builders (`baseTable`, `addVm`, `changePolicy`, `allowAddress`, `removeVm`) are pure and give a transaction;
  * {@link NftClient} applies it.
  */
-export { type AddressRange, contains, overlaps, parseCidr } from './address.ts';
+export { type AddressRange, contains, overlaps, parseAddress, parseCidr } from './address.ts';
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
 export {
   addBridgeGuard,
@@ -41,6 +41,7 @@ export {
   type PortRange,
   type PublishedPort,
   RESERVED_RANGES,
+  UNROUTABLE_RANGES,
   type VmNetwork,
 } from './policy.ts';
 export { remainsOf, removeVm, type VmRemains } from './remove.ts';

@@ -22,13 +22,31 @@ describe('parseLan', () => {
     ['gateway', { address: '192.0.2.5/24', gateway: '192.0.3.1' }],
     ['gateway', { address: '192.0.2.5/24', gateway: '192.0.2.5' }],
     ['gateway', { address: '192.0.2.5/24', gateway: 'router' }],
+    ['gateway', { address: '192.0.2.5/24', gateway: '192.0.2.0' }],
+    ['gateway', { address: '192.0.2.5/24', gateway: '192.0.2.255' }],
     ['dns', { address: '192.0.2.5/24', dns: ['one.one'] }],
+    ['dns', { address: '192.0.2.5/24', dns: ['192.0.2.1', '192.0.2.255'] }],
     ['dns', { address: '192.0.2.5/24', dns: ['1.1.1.1', '1.1.1.2', '1.1.1.3', '1.1.1.4'] }],
   ])('names %s where it is wrong: %j', (key, options) => {
     expect(() => parseLan(options)).toThrow(
       expect.objectContaining({ code: 'ERR_CONFIG', field: `vm.lan.${key}` }),
     );
   });
+
+  it.each(['0.0.0.0', '0.0.0.7', '127.0.0.1', '224.0.0.1', '239.1.2.3', '255.255.255.255'])(
+    'takes %s for no machine’s address',
+    (bad) => {
+      const lan = { address: '192.0.2.5/24' };
+      const refused = (key: string, value: string): unknown =>
+        expect.objectContaining({
+          ...{ code: 'ERR_CONFIG', field: `vm.lan.${key}`, value },
+          ...{ message: expect.stringContaining(bad), hint: expect.stringMatching(/^Give /) },
+        });
+      expect(() => parseLan({ address: `${bad}/24` })).toThrow(refused('address', `${bad}/24`));
+      expect(() => parseLan({ ...lan, gateway: bad })).toThrow(refused('gateway', bad));
+      expect(() => parseLan({ ...lan, dns: ['192.0.2.1', bad] })).toThrow(refused('dns', bad));
+    },
+  );
 
   it('knows its options', () => {
     const misspelt = { address: '192.0.2.5/24', router: '192.0.2.1' } as LanOptions;
