@@ -12,7 +12,7 @@ export {
   type BridgedVm,
   removeBridgeGuard,
 } from './bridge-guard.ts';
-export { checkPolicy, checkVm, MAX_LIMIT } from './check.ts';
+export { checkPolicy, checkVm, MAX_LIMIT, MAX_PORTS, MAX_RULES, MAX_TITLE_BYTES } from './check.ts';
 export { type CounterGroup, NftClient } from './client.ts';
 export type { NftTransaction } from './json.ts';
 export {

@@ -6,10 +6,14 @@
  */
 import {
   DEFAULT_POLICY,
+  MAX_PORTS,
+  MAX_RULES,
+  MAX_TITLE_BYTES,
   numberRules,
   overlaps,
   parseCidr,
   RESERVED_RANGES,
+  UNROUTABLE_RANGES,
   type EgressDestination,
   type NetworkPolicy,
   type PortRange,
@@ -62,8 +66,13 @@ export interface NamedRule {
 
 /** Web, ssh and git. */
 const USUAL_PORTS: readonly PortRange[] = [80, 443, 22, 9418];
+/** Stands for what is left out of a long title. */
+const GAP = '...';
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
-const RESERVED = RESERVED_RANGES.map(parseCidr).filter((range) => range !== undefined);
+const rangesOf = (cidrs: readonly string[]) =>
+  cidrs.map(parseCidr).filter((range) => range !== undefined);
+const RESERVED = rangesOf(RESERVED_RANGES);
+const UNROUTABLE = rangesOf(UNROUTABLE_RANGES);
 
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
@@ -71,9 +80,10 @@ const RESERVED = RESERVED_RANGES.map(parseCidr).filter((range) => range !== unde
  */
 export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
+  checkPorts(ports);
   const denyDomains = (o.denyDomains ?? []).map((text) => parseName('denyDomains', text));
   const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, parseName));
-  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, readCidr));
+  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, readOpened));
   const denied = (o.denyCidrs ?? []).map((text) => readCidr('denyCidrs', text));
   const isPublic = o.public ?? domains.length === 0;
   if (o.denial !== undefined && o.denial !== 'reject' && o.denial !== 'drop')
@@ -92,19 +102,21 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const names = domains.map((domain) => ({
     pattern: domain.value,
     drafts: open(
-      `--allow-domain ${domain.text}`,
+      titleOf('--allow-domain', domain.text),
       { kind: 'dynamic', of: namesOf(domain.value, denyDomains) },
       domain.port,
     ),
   }));
-  const drafts = [
-    ...denied.flatMap(denyAll),
-    ...allowed.flatMap(({ text, value, port }) =>
-      open(`--allow-cidr ${text}`, { kind: 'addresses', cidrs: [value] }, port),
+  const draftsOf = {
+    denyCidrs: denied.flatMap(denyAll),
+    allowCidrs: allowed.flatMap(({ text, value, port }) =>
+      open(titleOf('--allow-cidr', text), { kind: 'addresses', cidrs: [value] }, port),
     ),
-    ...names.flatMap((name) => name.drafts),
-    ...(isPublic ? open('public addresses', { kind: 'public' }) : []),
-  ];
+    allowDomains: names.flatMap((name) => name.drafts),
+    public: isPublic ? open('public addresses', { kind: 'public' }) : [],
+  };
+  checkRoom(draftsOf);
+  const drafts = Object.values(draftsOf).flat();
   const known = before?.rules ?? { rules: [], published: [] };
   const numbered = numberRules(
     { rules: drafts, published: [] },
@@ -145,6 +157,48 @@ function denyAll(cidr: string): RuleDraft[] {
     ports: [],
     destination: { kind: 'addresses', cidrs: [cidr] },
   }));
+}
+
+/** What a rule is called: the flag that it comes from, its middle left out where it is too long for the kernel. */
+function titleOf(flag: string, text: string): string {
+  const title = `${flag} ${text}`;
+  if (Buffer.byteLength(title) <= MAX_TITLE_BYTES) return title;
+  const cut = (half: number) => title.slice(0, half) + GAP + title.slice(-half);
+  let half = Math.floor((MAX_TITLE_BYTES - GAP.length) / 2);
+  while (Buffer.byteLength(cut(half)) > MAX_TITLE_BYTES) half -= 1; // letters of several bytes
+  return cut(half);
+}
+
+/** Whether a VM's rules have room for what each field comes to. */
+function checkRoom(draftsOf: Readonly<Record<string, readonly RuleDraft[]>>): void {
+  const counts = Object.entries(draftsOf).map(([field, { length }]) => [field, length] as const);
+  const total = counts.reduce((sum, [, count]) => sum + count, 0);
+  if (total <= MAX_RULES) return;
+  const [name, most] = counts.reduce((one, other) => (other[1] > one[1] ? other : one));
+  const field = `network.${name}`;
+  throw new ConfigError(
+    `${field} makes ${most} of ${total} rules; a VM has room for ${MAX_RULES} (a network that is denied takes 3)`,
+    {
+      ...{ field, value: most },
+      hint: 'Give fewer and larger networks, and *.example.org for all names below one.',
+    },
+  );
+}
+
+function checkPorts(ports: readonly { protocol: 'tcp' | 'udp' }[]): void {
+  for (const [protocol, usual] of [
+    ['tcp', USUAL_PORTS.length],
+    ['udp', 0],
+  ] as const) {
+    const room = MAX_PORTS - usual;
+    const count = ports.filter((port) => port.protocol === protocol).length;
+    if (count <= room) continue;
+    const field = 'network.allowPorts';
+    throw new ConfigError(`${field} has ${count} ports of ${protocol}; there is room for ${room}`, {
+      ...{ field, value: count },
+      hint: 'Give ranges, e.g. 8000-8010.',
+    });
+  }
 }
 
 interface WithPort {
@@ -202,6 +256,21 @@ function readCidr(field: string, text: string): string {
     );
   }
   return range.length === 32 ? range.address : text;
+}
+
+/** One that is to be opened. */
+function readOpened(field: string, text: string): string {
+  const cidr = readCidr(field, text);
+  const range = parseCidr(cidr);
+  if (range !== undefined && UNROUTABLE.some((other) => overlaps(range, other))) {
+    const nowhere = UNROUTABLE_RANGES.join(', ');
+    fail(
+      field,
+      text,
+      `Give a network that a router forwards to: nothing of ${nowhere} leaves a VM.`,
+    );
+  }
+  return cidr;
 }
 
 /** Whether no rule opens it unless it is an exception. */

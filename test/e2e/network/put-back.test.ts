@@ -25,7 +25,7 @@ socket.on('error', () => undefined);
 socket.on('data', () => require('node:fs').writeFileSync(process.argv[1], ''));
 socket.on('close', () => console.log('hung up'));`;
 /** Longer than any wait of this test for its end. */
-const CALL_S = '120';
+const CALL_S = '60';
 
 it('while it was paused has none of them either, and new ones, when it is resumed', async () => {
   const background = (command: string) =>

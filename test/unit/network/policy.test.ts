@@ -1,5 +1,5 @@
-import { expect, it } from 'vitest';
-import { addVm, DEFAULT_POLICY } from '../../../nft/index.ts';
+import { describe, expect, it } from 'vitest';
+import { addVm, checkPolicy, DEFAULT_POLICY } from '../../../nft/index.ts';
 import { ConfigError } from '../../../src/errors.ts';
 import { makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
 
@@ -119,6 +119,54 @@ it.each<[string, EgressOptions]>([
 ])('refuses %s: %j', (field, o) => {
   expect(() => makePolicy(o)).toThrow(ConfigError);
   expect(() => makePolicy(o)).toThrow(field);
+});
+
+describe('what the kernel’s rules have no room for is told before a VM starts', () => {
+  const domains = (count: number) => Array.from({ length: count }, (_, i) => `n${i}.example`);
+  const cidrs = (count: number) => Array.from({ length: count }, (_, i) => `10.1.${i}.0/24`);
+  const ports = (count: number, end = '') =>
+    Array.from({ length: count }, (_, i) => 8000 + i + end);
+
+  it.each<[string, EgressOptions]>([
+    ['domains', { allowDomains: domains(256) }],
+    ['networks that are denied', { denyCidrs: cidrs(85) }],
+    ['ports', { allowPorts: [...ports(60), ...ports(64, '/udp')] }],
+  ])('as many %s as there may be', (_, o) => {
+    expect(() => checkPolicy(makePolicy(o).rules)).not.toThrow();
+  });
+
+  it.each<[string, number, EgressOptions]>([
+    ['allowDomains', 257, { allowDomains: domains(257) }],
+    ['allowDomains', 258, { allowDomains: domains(129), allowPorts: ['443/udp'] }],
+    ['denyCidrs', 258, { denyCidrs: cidrs(86) }],
+    ['allowCidrs', 200, { allowCidrs: cidrs(200), allowDomains: domains(57) }],
+    ['allowPorts', 61, { allowPorts: ports(61) }],
+    ['allowPorts', 65, { allowPorts: ports(65, '/udp') }],
+  ])('too much of %s: %d', (name, value, o) => {
+    const field = `network.${name}`;
+    expect(() => makePolicy(o)).toThrow(
+      expect.objectContaining({ code: 'ERR_CONFIG', field, value, hint: expect.any(String) }),
+    );
+  });
+
+  it.each(['0.0.0.0/0', '127.0.0.1', '224.0.0.251', '255.255.255.255'])(
+    '%s, which is nowhere outside a VM',
+    (cidr) => {
+      const wrong = { code: 'ERR_CONFIG', field: 'network.allowCidrs', value: cidr };
+      expect(() => makePolicy({ allowCidrs: [cidr] })).toThrow(expect.objectContaining(wrong));
+      expect(() => checkPolicy(makePolicy({ denyCidrs: [cidr] }).rules)).not.toThrow();
+    },
+  );
+
+  it('but a long name is allowed, and its rule called by its two ends', () => {
+    const label = 'abcdefghij'.repeat(6);
+    for (const name of [`${label}.${label}.example`, `${'ü'.repeat(50)}.example`]) {
+      const { rules, names } = makePolicy({ allowDomains: [name] });
+      expect(() => checkPolicy(rules)).not.toThrow();
+      expect(rules.rules[0]?.title).toMatch(/^--allow-domain .*\.\.\..*\.example$/);
+      expect(names[0]?.pattern).toMatch(/\.example$/);
+    }
+  });
 });
 
 it('a rule of other names is another rule, so that it inherits no address', () => {
