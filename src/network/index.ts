@@ -26,7 +26,7 @@ export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
-export { rotatedLogPath } from './traffic/log-file.ts';
+export { readLog } from './traffic/read-log.ts';
 export { parseAllPublished, publishedText } from './publish.ts';
 export { routesInto } from './tap.ts';
 export type { ConnectionRecord, DnsRecord, TrafficRecord } from './traffic/record.ts';

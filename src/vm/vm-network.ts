@@ -1,7 +1,5 @@
 /** `vm.network`: what a VM may reach, and what it did. */
-import { open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { StateError } from '../errors.ts';
 import {
   awaitNames,
@@ -9,11 +7,11 @@ import {
   changeEgress,
   countersOf,
   effectiveLimits,
-  rotatedLogPath,
   makePolicy,
   parseLan,
   publishedText,
   readEntryOf,
+  readLog,
   resolveEgress,
   type EgressOptions,
   type EgressRequest,
@@ -25,9 +23,6 @@ import { downOrAlive } from './down-or-alive.ts';
 import type { NetworkApi, NetworkInfo, RecordsOptions } from './network-types.ts';
 import { writeRecord, type VmConfig } from './record.ts';
 import type { VmInside } from './vm-inside.ts';
-
-/** Between two looks at a log that grows. */
-const FOLLOW_MS = 200;
 
 /** See {@link NetworkApi}. */
 export class VmNetworkControl implements NetworkApi {
@@ -96,18 +91,7 @@ export class VmNetworkControl implements NetworkApi {
   }
 
   async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {
-    const { networkLogPath: path } = this.#vm.files;
-    for (const line of (await readText(rotatedLogPath(path))).split('\n')) yield* wanted(line, o);
-    let at = 0;
-    let rest = '';
-    do {
-      const { text, next } = await readFrom(path, at);
-      at = next;
-      const lines = (rest + text).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines) yield* wanted(line, o);
-      if (o.follow === true) await delay(FOLLOW_MS, undefined, { signal: o.signal });
-    } while (o.follow === true);
+    for await (const line of readLog(this.#vm.files.networkLogPath, o)) yield* wanted(line, o);
   }
 
   async #change(
@@ -168,25 +152,6 @@ function* wanted(line: string, o: RecordsOptions): Generator<TrafficRecord> {
   const isDenied =
     record.kind === 'denied' || (record.kind === 'dns' && record.verdict !== 'answered');
   if (o.denied !== true || isDenied) yield record;
-}
-
-async function readText(path: string): Promise<string> {
-  return readFile(path, 'utf8').catch(() => '');
-}
-
-/** What the log has beyond a place; all of it where it has begun anew. */
-async function readFrom(path: string, at: number): Promise<{ text: string; next: number }> {
-  const file = await open(path, 'r').catch(() => undefined);
-  if (file === undefined) return { text: '', next: 0 };
-  try {
-    const { size } = await file.stat();
-    const from = size < at ? 0 : at;
-    const bytes = Buffer.alloc(size - from);
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, from);
-    return { text: bytes.toString('utf8', 0, bytesRead), next: from + bytesRead };
-  } finally {
-    await file.close();
-  }
 }
 
 function noPolicy(id: string, network: string | undefined): StateError {
