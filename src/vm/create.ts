@@ -140,7 +140,8 @@ export async function launchAndBoot(o: {
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
   const onNetwork = { id, files, config };
   const place = await takePlace(onNetwork, o.signal);
-  using names = new NamesWait(onNetwork, place, o.signal);
+  const left = { signal: o.signal, timeoutMs: o.deadline - performance.now() };
+  using names = new NamesWait(onNetwork, place, left);
   const live = await LiveVm.launch({
     id,
     paths: files,

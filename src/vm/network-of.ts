@@ -28,6 +28,9 @@ import type { WaitOptions } from './wait-options.ts';
 import type { VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
+/** Default of {@link NamesWait}: the service may have to be started. */
+const NAMES_MS = 60_000;
+
 /** A VM whose network is meant. */
 interface VmOnNetwork {
   readonly id: string;
@@ -98,20 +101,22 @@ export class NamesWait implements Disposable {
   /** Resolves when they are, at once where no resolver of ours is in the VM's network. @throws NetworkSetupError, TimeoutError */
   readonly answered: Promise<void>;
 
+  /** @param o what the start has left, of which the rules take some. Default 60 000 ms */
   constructor(
     { id, files, config }: VmOnNetwork,
     place: StartPlace | undefined,
-    signal: AbortSignal | undefined,
+    { signal, timeoutMs = NAMES_MS }: WaitOptions,
   ) {
+    const deadline = performance.now() + timeoutMs;
+    const vm = { vmId: id, runtimeDir: runtimeDirOf(files) };
+    const bounds = () => ({
+      signal: eitherSignal(this.#over.signal, signal),
+      timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),
+    });
     this.answered =
       place === undefined || config.network !== 'nat-filtered'
         ? Promise.resolve()
-        : place.whole.then(() =>
-            awaitNames(
-              { vmId: id, runtimeDir: runtimeDirOf(files) },
-              { signal: eitherSignal(this.#over.signal, signal) },
-            ),
-          );
+        : place.whole.then(() => awaitNames(vm, bounds()));
     this.answered.catch(() => undefined); // who starts the VM hears of it, where it gets that far
   }
 

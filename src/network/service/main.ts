@@ -6,7 +6,11 @@ const [, , dir = ''] = process.argv;
 const say = (text: string): void =>
   void process.stdout.write(`${new Date().toISOString()} ${text}\n`);
 
-const service = await NetworkService.start({ dir, say });
+const service = await NetworkService.start({ dir, say }).catch((error: unknown) => {
+  // The last line is what those are told who wait for it.
+  say(`it cannot start: ${error instanceof Error ? error.message : String(error)}`);
+  process.exit(1);
+});
 if (service !== undefined) {
   const ended = new Promise<void>((resolve) => {
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve());

@@ -27,7 +27,8 @@ async function diedTooSoon(id: string, live: LiveVm): Promise<VmDiedError> {
  * more than what QEMU's memory is mapped from, and never loaded again. Under the machine lock.
  * @throws SuspendError, HostError, LaunchError, StateDirError; the signal's reason
  */
-export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Promise<LiveVm> {
+export async function loadSuspended(vm: VmInside, o: WaitOptions): Promise<LiveVm> {
+  const { signal } = o;
   const startedAt = performance.now();
   const { id, config, record } = vm;
   const { run: before, suspended } = record;
@@ -39,7 +40,7 @@ export async function loadSuspended(vm: VmInside, { signal }: WaitOptions): Prom
   await killStrays(id); // of a suspend or a resume whose process died
   step('resume', 'launch', id);
   const place = await takePlace(vm, signal);
-  using names = new NamesWait(vm, place, signal);
+  using names = new NamesWait(vm, place, o);
   const live = await LiveVm.launch({
     id,
     place: place?.at,
