@@ -38,6 +38,8 @@
  * │  ├─ PoolLeaseError             ERR_POOL_LEASE         the VM was given back
  * │  └─ PoolUncleanError           ERR_POOL_UNCLEAN       a used VM cannot be made as new
  * ├─ NetworkError
+ * │  ├─ NetworkSetupError          ERR_NETWORK_SETUP      the host's network is not set up for VMs, or takes no more
+ * │  ├─ NetworkInterfaceError      ERR_NETWORK_INTERFACE  ip or the kernel refused; ip's own words
  * │  ├─ NetworkPolicyError         ERR_NETWORK_POLICY     a field of a VM's network policy, its value, and what would be right
  * │  └─ NetworkRulesError          ERR_NETWORK_RULES      nft or the kernel refused; reason and nft's own words
  * └─ CommandExitError              ERR_COMMAND_EXIT       a command's non-zero exit; carries the result
@@ -487,6 +489,17 @@ export class NetworkSetupError extends NetworkError {
   override readonly code = 'ERR_NETWORK_SETUP';
   constructor(message: string, details: ErrorDetails & { hint: string }) {
     super(message, details);
+  }
+}
+
+/** `ip`, or the kernel, refused to change or show interfaces. Commands before the one that failed have been done. */
+export class NetworkInterfaceError extends NetworkError {
+  override readonly code = 'ERR_NETWORK_INTERFACE';
+  /** What `ip` wrote to stderr, e.g. `RTNETLINK answers: File exists`. */
+  readonly stderr: string;
+  constructor(message: string, details: ErrorDetails & { stderr: string; hint: string }) {
+    super(message, details);
+    this.stderr = details.stderr;
   }
 }
 

@@ -4,8 +4,9 @@
  * keeps them apart from nftables (ip-xfrm(8), `mark`; net/xfrm/xfrm_policy.c).
  */
 import { MARK_MASK } from '../../nft/index.ts';
+import { NetworkInterfaceError } from '../errors.ts';
 import { DEFAULT_POOL } from './endpoint.ts';
-import { ipBatch, IpError, ipText, type IpCallOptions } from './ip-command.ts';
+import { ipBatch, ipText, type IpCallOptions } from './ip-command.ts';
 
 /** Forwarded, and to the host itself. */
 const DIRECTIONS = ['fwd', 'in'] as const;
@@ -42,7 +43,7 @@ async function unlessRefused(call: () => Promise<void>): Promise<boolean> {
     await call();
     return true;
   } catch (error) {
-    if (error instanceof IpError) return false;
+    if (error instanceof NetworkInterfaceError) return false;
     throw error;
   }
 }

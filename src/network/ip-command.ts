@@ -1,6 +1,6 @@
 /** The one place that runs `ip` (iproute2). */
 import { execa } from 'execa';
-import { HostError, TimeoutError } from '../errors.ts';
+import { HostError, NetworkInterfaceError, TimeoutError } from '../errors.ts';
 
 /** A batch of ours takes some ms. */
 const DEFAULT_TIMEOUT_MS = 10_000;
@@ -15,20 +15,9 @@ export interface IpCallOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-/** `ip` failed. */
-export class IpError extends Error {
-  /** What it wrote, e.g. `RTNETLINK answers: File exists`. */
-  readonly stderr: string;
-  constructor(stderr: string) {
-    super(`ip: ${stderr.trim().split('\n')[0] ?? ''}`);
-    this.name = 'IpError';
-    this.stderr = stderr;
-  }
-}
-
 /**
  * Runs commands in order, up to the first that fails (ip(8), `-batch`). Those before it have been done.
- * @throws IpError; HostError ERR_HOST_TOOL, ERR_HOST_PERMISSION; TimeoutError; the signal's reason
+ * @throws NetworkInterfaceError; HostError ERR_HOST_TOOL, ERR_HOST_PERMISSION; TimeoutError; the signal's reason
  */
 export async function ipBatch(commands: readonly string[], o: IpCallOptions = {}): Promise<void> {
   await run(['-batch', '-'], `${commands.join('\n')}\n`, o);
@@ -66,11 +55,20 @@ async function run(args: readonly string[], input: string, o: IpCallOptions): Pr
       hint: 'Install it: apt-get install iproute2.',
     });
   }
+  const refusal = refused(result.stderr);
   if (/Operation not permitted|Permission denied/.test(result.stderr)) {
     throw new HostError('ERR_HOST_PERMISSION', 'this process may not change network interfaces', {
       hint: 'Run as root or with CAP_NET_ADMIN; or take --network isolated, or --network user.',
-      cause: new IpError(result.stderr),
+      cause: refusal,
     });
   }
-  throw new IpError(result.stderr);
+  throw refusal;
+}
+
+function refused(stderr: string): NetworkInterfaceError {
+  const said = stderr.trim().split('\n')[0] || 'it failed and said nothing';
+  return new NetworkInterfaceError(`ip: ${said}`, {
+    stderr,
+    hint: 'See `ip link` for what is there, and `qmp-agent doctor` for what this host can do; `qmp-agent gc` takes away what is left of VMs.',
+  });
 }

@@ -1,8 +1,9 @@
 /** The tap of a VM: how it is made, step by step, and taken away. */
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { BRIDGED_TAP_NAME, TAP_GROUP } from '../../nft/index.ts';
+import { NetworkInterfaceError } from '../errors.ts';
 import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
-import { ipBatch, IpError, ipJson, type IpCallOptions } from './ip-command.ts';
+import { ipBatch, ipJson, type IpCallOptions } from './ip-command.ts';
 
 /** Whose a tap is: written on it, where anybody can read it (`ip link`), and gone with it. */
 export interface TapOwner {
@@ -99,7 +100,7 @@ export const TAP_SYSCTLS: readonly (readonly [path: string, value: string])[] = 
   ['ipv4/conf/*/arp_ignore', '1'],
 ];
 
-/** Makes it; it is down. @throws IpError it is there already; HostError no permission */
+/** Makes it; it is down. @throws NetworkInterfaceError it is there already; HostError no permission */
 export async function makeTap(
   endpoint: Endpoint,
   owner: TapOwner,
@@ -126,7 +127,8 @@ export async function raiseTap(
 /** Takes it away; no error where it is gone. */
 export async function removeTap(tap: string, o: IpCallOptions = {}): Promise<void> {
   await ipBatch([`link delete dev ${tap}`], o).catch((error: unknown) => {
-    if (!(error instanceof IpError && /Cannot find device/.test(error.stderr))) throw error;
+    if (!(error instanceof NetworkInterfaceError && /Cannot find device/.test(error.stderr)))
+      throw error;
   });
 }
 

@@ -1,9 +1,11 @@
 /** Taps and rules of VMs on a host of the tests' own, with the real ip and nft; no VM is needed for them. */
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { STEP_CHANNEL } from '../../../src/steps.ts';
 import { TestHost } from './test-host.ts';
 
 const STATE = 'abcdef012345';
+const TAP_MODULE = join(import.meta.dirname, '../../../src/network/tap.ts');
 /** Options of one VM; its number tells it from others. */
 const OPTIONS = `
   const attachVm = async (o) => {
@@ -209,6 +211,19 @@ it.each([
   expect(left).toContain('qmpa1');
   expect(all).not.toContain('qmpa1');
   expect(await ruleset()).not.toContain('qmpa');
+});
+
+it('what ip refuses is an error of ours, with its words and a remedy', async () => {
+  const [refused] = await host.module(`
+    const { makeTap } = await import('${TAP_MODULE}');
+    const at = { index: 9, tap: 'lo', guestAddress: '10.210.0.19', gatewayAddress: '10.210.0.18' };
+    await makeTap(at, { state: '${STATE}', vmId: 'aaaaaaaaaa01' }).catch((e) => say({ ...failure(e), stderr: e.stderr }));`);
+  expect(refused).toMatchObject({
+    code: 'ERR_NETWORK_INTERFACE',
+    message: expect.stringMatching(/^ip: .+/),
+    stderr: expect.stringMatching(/busy|exists/i),
+    hint: expect.stringContaining('ip link'),
+  });
 });
 
 it('a VM inherits nothing of the one that had its tap before, whatever became of that', async () => {
