@@ -10,11 +10,17 @@ export class NetworkNamespace implements AsyncDisposable {
     this.name = name;
   }
 
-  /** @throws HostError no permission */
+  /** @throws HostError no permission; the signal's reason. Nothing is left then */
   static async make(o: { signal?: AbortSignal | undefined }): Promise<NetworkNamespace> {
     const name = `qmp-agent-bench-${randomBytes(4).toString('hex')}`;
-    await ipBatch([`netns add ${name}`], o);
-    return new NetworkNamespace(name);
+    const namespace = new NetworkNamespace(name);
+    try {
+      await ipBatch([`netns add ${name}`], o);
+    } catch (error) {
+      await namespace[Symbol.asyncDispose]().catch(() => undefined); // it was killed when it had made it, say
+      throw error;
+    }
+    return namespace;
   }
 
   /** Commands of `ip` in it. @throws as `ipBatch` */

@@ -4,8 +4,10 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { TAP_GROUP } from '../../nft/index.ts';
+import { TimeoutError } from '../errors.ts';
 import { DEFAULT_POOL, endpointAt, GATEWAY_MAC, parsePool, TAP_PREFIX } from './endpoint.ts';
 import { NetworkNamespace } from './namespace.ts';
 import { RulesLab } from './rules-lab.ts';
@@ -18,6 +20,10 @@ const ROUND_TRIPS = 200;
 const TRANSFER_BYTES = 128 * 2 ** 20;
 const CONNECTIONS = 300;
 const TIMEOUT_MS = 60_000;
+/** Node starts in half a second; on an emulated machine in many times that. */
+const SERVER_START_MS = 60_000;
+/** From SIGKILL to the server's end. */
+const SERVER_END_MS = 10_000;
 
 /** Takes what comes: by its first byte it is sent back (`e`), or told when all of it is there (`s`). */
 const SERVER_PROGRAM = `
@@ -101,36 +107,32 @@ export type PathFigure = 'packet' | 'rtt' | 'tcp' | 'connections';
 export class PathLab implements AsyncDisposable {
   readonly #guest: NetworkNamespace;
   readonly #held: readonly AsyncDisposable[];
-  readonly #server: ChildProcess;
 
-  private constructor(
-    guest: NetworkNamespace,
-    held: readonly AsyncDisposable[],
-    server: ChildProcess,
-  ) {
+  private constructor(guest: NetworkNamespace, held: readonly AsyncDisposable[]) {
     this.#guest = guest;
     this.#held = held;
-    this.#server = server;
   }
 
   /**
    * @param o.vms how many the host has rules for, this guest among them; 0: no rules at all
-   * @throws HostError no permission; NetworkRulesError
+   * @throws HostError no permission; NetworkRulesError; TimeoutError; the signal's reason. Nothing is left then
    */
   static async open(o: { vms: number; signal?: AbortSignal | undefined }): Promise<PathLab> {
-    const held: NetworkNamespace[] = [];
+    const held: AsyncDisposable[] = [];
     const make = async (): Promise<NetworkNamespace> => {
       const namespace = await NetworkNamespace.make(o);
-      held.push(namespace);
+      held.unshift(namespace);
       return namespace;
     };
     try {
       const [host, guest, upstream] = [await make(), await make(), await make()];
       await joinUp({ host, guest, upstream }, o);
-      const server = await startServer(upstream);
-      return new PathLab(guest, held, server);
+      const server = spawnServer(upstream);
+      held.unshift({ [Symbol.asyncDispose]: () => endServer(server) });
+      await serverReady(server, o.signal);
+      return new PathLab(guest, held);
     } catch (error) {
-      for (const namespace of held) await namespace[Symbol.asyncDispose]();
+      await giveBack(held).catch(() => undefined); // the error is what counts
       throw error;
     }
   }
@@ -147,10 +149,7 @@ export class PathLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const gone = once(this.#server, 'close');
-    this.#server.kill('SIGKILL');
-    await gone;
-    for (const one of this.#held) await one[Symbol.asyncDispose]();
+    await giveBack(this.#held);
   }
 }
 
@@ -197,14 +196,56 @@ async function joinUp(
   if (vm !== undefined) await rules?.addRules(vm, { signal });
 }
 
-async function startServer(upstream: NetworkNamespace): Promise<ChildProcess> {
+function spawnServer(upstream: NetworkNamespace): ChildProcess {
   const program = [process.execPath, '-e', SERVER_PROGRAM];
   const [file, ...args] = upstream.command(['setpriv', '--pdeathsig', 'KILL', '--', ...program]);
-  const server = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = once(server, 'close').then(() => {
+  return spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+/** Waits until it listens. */
+async function serverReady(server: ChildProcess, signal: AbortSignal | undefined): Promise<void> {
+  const over = new AbortController();
+  const wait = {
+    signal: AbortSignal.any([over.signal, ...(signal === undefined ? [] : [signal])]),
+  };
+  const ended = async () => {
+    await once(server, 'close', wait);
     throw new Error('the server of the benchmark ended');
+  };
+  const late = async () => {
+    await delay(SERVER_START_MS, undefined, wait);
+    throw new TimeoutError('the server of the benchmark', SERVER_START_MS);
+  };
+  try {
+    await Promise.race([once(server.stdout!, 'data', wait), ended(), late()]);
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    over.abort();
+  }
+}
+
+/** It may have ended by itself. @throws TimeoutError */
+async function endServer(server: ChildProcess): Promise<void> {
+  if (server.exitCode !== null || server.signalCode !== null) return;
+  const signal = AbortSignal.timeout(SERVER_END_MS);
+  const gone = once(server, 'exit', { signal }).catch(() => {
+    throw new TimeoutError('the end of the benchmark’s server', SERVER_END_MS);
   });
-  ended.catch(() => undefined);
-  await Promise.race([once(server.stdout, 'data'), ended]);
-  return server;
+  server.kill('SIGKILL');
+  await gone;
+}
+
+/** All of it, also where some of it resists. @throws the first error */
+async function giveBack(held: readonly AsyncDisposable[]): Promise<void> {
+  const errors: unknown[] = [];
+  for (const one of held) {
+    try {
+      await one[Symbol.asyncDispose]();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw errors[0];
 }

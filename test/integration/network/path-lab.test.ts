@@ -22,3 +22,33 @@ it('packets, round trips, transfers and connections get through with rules and w
   for (const figure of figures) expect(figure).toBeGreaterThan(0);
   expect(await host.run('ip', 'netns')).not.toContain('qmp-agent-bench');
 });
+
+it('is given back though its server has ended by itself', async () => {
+  const [open, ended, left] = await host.module(`
+    import { execFileSync } from 'node:child_process';
+    const ip = (...args) => execFileSync('ip', ['netns', ...args], { encoding: 'utf8' }).trim();
+    const names = () => ip('list').split('\\n').map((line) => line.split(' ')[0]);
+    const others = names(); // the list of namespaces is not the test's own
+    const lab = await network.PathLab.open({ vms: 0 });
+    const made = names().filter((name) => name.startsWith('qmp-agent-bench-') && !others.includes(name));
+    say(made.length);
+    for (const name of made)
+      for (const pid of ip('pids', name).split('\\n').filter(Boolean)) process.kill(Number(pid), 'SIGKILL');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const over = new Promise((resolve) => setTimeout(resolve, 10_000, 'late').unref());
+    say(await Promise.race([lab[Symbol.asyncDispose]().then(() => 'given back'), over]));
+    say(names().filter((name) => made.includes(name)));`);
+  expect([open, ended, left]).toEqual([3, 'given back', []]);
+});
+
+it('that is given up leaves nothing', async () => {
+  const outcomes = await host.module(`
+    for (const ms of [50, 200, 350, 500]) {
+      const signal = AbortSignal.timeout(ms);
+      const lab = await network.PathLab.open({ vms: 0, signal }).catch((e) => say(e === signal.reason));
+      await lab?.[Symbol.asyncDispose]();
+    }`);
+  expect(outcomes.length).toBeGreaterThan(0);
+  expect(new Set(outcomes)).toEqual(new Set([true]));
+  expect(await host.run('ip', 'netns')).not.toContain('qmp-agent-bench');
+});
