@@ -17,15 +17,16 @@ import { step } from '../steps.ts';
 import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
+import { forgetMaking, tapsInMaking } from './making.ts';
 import { isForwarding } from './setup.ts';
 import {
   existingTaps,
   interfaces,
   isBridged,
   lookAtTap,
+  makeOrRemove,
   makeTap,
   raiseTap,
-  removeMade,
   removeTap,
   type TapOwner,
 } from './tap.ts';
@@ -85,7 +86,7 @@ export async function takeTap(o: AttachOptions): Promise<Place> {
     const free = endpointAt(pool, index);
     const next = await nextGeneration();
     const owner = { state: o.state, vmId };
-    await makeTap(free, owner).catch((error: unknown) => removeMade(free.tap, vmId, error));
+    await makeOrRemove(free.tap, vmId, () => makeTap(free, owner));
     return { endpoint: free, generation: next };
   });
   const network = networkOf(endpoint, generation, o);
@@ -134,8 +135,18 @@ export async function sweepTaps(
         : await judge(owner.vmId, () => takeAway(tap, owner.vmId, o));
     if (isGone) gone.push(tap);
   }
+  await sweepMaking();
   await sweepRules();
   return gone;
+}
+
+/** Notes of taps that were never made, or are whole by now: their makers died. */
+async function sweepMaking(): Promise<void> {
+  if ((await tapsInMaking()).length === 0) return;
+  await withHostNetwork(undefined, async () => {
+    for (const tap of await tapsInMaking())
+      if (!(await lookAtTap(tap)).isUnfinished) await forgetMaking(tap);
+  });
 }
 
 /** Takes away taps of one VM of which nothing else is known. */

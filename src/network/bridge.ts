@@ -13,7 +13,7 @@ import { firstName } from './endpoint.ts';
 import { withHostNetwork } from './host-dir.ts';
 import { ipBatch } from './ip-command.ts';
 import { parseLan, type LanOptions } from './lan.ts';
-import { existingTaps, ignoreMissing, interfaces, portCommands, removeMade } from './tap.ts';
+import { existingTaps, ignoreMissing, interfaces, makeOrRemove, portCommands } from './tap.ts';
 
 /** What {@link joinBridge} is given. */
 export interface BridgeJoinOptions {
@@ -44,7 +44,7 @@ export async function joinBridge(o: BridgeJoinOptions): Promise<string> {
     const tap = await withHostNetwork(signal, async () => {
       const name = firstName(BRIDGED_TAP_NAME, await interfaces());
       const { make } = portCommands(name, { owner, mac, bridge });
-      await ipBatch(make).catch((error: unknown) => removeMade(name, vmId, error));
+      await makeOrRemove(name, vmId, () => ipBatch(make));
       // Else the host would speak on the LAN by it until it is a port.
       await writeFile(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1').catch(ignoreMissing);
       return name;

@@ -4,6 +4,7 @@ import { BRIDGED_TAP_NAME, TAP_GROUP } from '../../nft/index.ts';
 import { NetworkInterfaceError } from '../errors.ts';
 import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
 import { ipBatch, ipJson, type IpCallOptions } from './ip-command.ts';
+import { forgetMaking, isInMaking, noteMaking } from './making.ts';
 
 /** Whose a tap is: written on it, where anybody can read it (`ip link`), and gone with it. */
 export interface TapOwner {
@@ -17,7 +18,7 @@ export interface ExistingTap {
   readonly tap: string;
   /** Undefined: it is {@link isUnfinished}, or somebody else's. */
   readonly owner: TapOwner | undefined;
-  /** As it is between our first two commands: a tap that nobody has put up, or written on. */
+  /** As it is between our first two commands, of which the first was about to be done: not up, nothing written on it. */
   readonly isUnfinished: boolean;
 }
 
@@ -154,7 +155,8 @@ export async function lookAtTap(tap: string): Promise<ExistingTap> {
   return {
     tap,
     owner: state === undefined || vmId === undefined ? undefined : { state, vmId },
-    isUnfinished: alias === '' && kind !== '' && (Number(flags) & IFF_UP) === 0,
+    isUnfinished:
+      alias === '' && kind !== '' && (Number(flags) & IFF_UP) === 0 && (await isInMaking(tap)),
   };
 }
 
@@ -170,14 +172,25 @@ export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<s
 }
 
 /**
- * After a failure of making a tap: its first step may have been done. What another has made says whose it is,
- * or is up. To be called under the host's lock.
- * @throws the error
+ * Makes a tap, or leaves none where that fails. To be called under the host's lock.
+ * @throws what `make` throws
  */
-export async function removeMade(tap: string, vmId: string, error: unknown): Promise<never> {
-  const { owner, isUnfinished } = await lookAtTap(tap);
-  if (owner?.vmId === vmId || isUnfinished) await removeTap(tap);
-  throw error;
+export async function makeOrRemove(
+  tap: string,
+  vmId: string,
+  make: () => Promise<void>,
+): Promise<void> {
+  await noteMaking(tap);
+  try {
+    await make();
+  } catch (error) {
+    // Its first step may have been done. What another has made says whose it is, or is up.
+    const { owner, isUnfinished } = await lookAtTap(tap);
+    if (owner?.vmId === vmId || isUnfinished) await removeTap(tap);
+    await forgetMaking(tap);
+    throw error;
+  }
+  await forgetMaking(tap);
 }
 
 /** Of a setting that this kernel has not. */

@@ -227,7 +227,13 @@ it('what ip refuses is an error of ours, with its words and a remedy', async () 
 });
 
 it('a VM inherits nothing of the one that had its tap before, whatever became of that', async () => {
-  await host.run('ip', 'tuntap', 'add', 'dev', 'qmpa7', 'mode', 'tap'); // made, and its maker died
+  // Made, and its maker died.
+  await host.run(
+    'touch',
+    '/run/qmp-agent-network/making-qmpa7',
+    '/run/qmp-agent-network/making-qmpa8',
+  );
+  await host.run('ip', 'tuntap', 'add', 'dev', 'qmpa7', 'mode', 'tap');
   const [swept] = await host.module(`${OPTIONS}
     await network.setUpNetwork();
     const open = { ...nft.DEFAULT_POLICY, exceptions: ['192.168.7.0/24'], rules: [{ ...nft.DEFAULT_RULES[0],
@@ -235,6 +241,7 @@ it('a VM inherits nothing of the one that had its tap before, whatever became of
     await attachVm(options(1, { policy: open }));
     say(await network.sweepTaps('${STATE}', async () => false));`);
   expect(swept).toEqual(['qmpa7']);
+  expect(await host.run('ls', '/run/qmp-agent-network')).not.toContain('making');
   expect(await ruleset()).toContain('192.168.7.0/24');
   await host.run('ip', 'link', 'delete', 'qmpa1');
   const [second] = (await host.module(`${OPTIONS} say(await attachVm(options(2)));`)) as [
@@ -247,6 +254,19 @@ it('a VM inherits nothing of the one that had its tap before, whatever became of
   await host.module(`await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
   expect(await ruleset()).not.toContain('qmpa1');
 });
+
+it.each(['qmpa5', 'qmpb5'])(
+  'a tap %s of a user’s own is left alone, though it is down',
+  async (tap) => {
+    await host.run('ip', 'tuntap', 'add', 'dev', tap, 'mode', 'tap');
+    const [swept] = await host.module(
+      `say(await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway()));`,
+    );
+    expect(swept).toEqual([]);
+    expect((await taps()).map(({ ifname }) => ifname)).toEqual([tap]);
+    await host.run('ip', 'link', 'delete', tap);
+  },
+);
 
 it('a namespace full of rules, in which they are measured, is gone afterwards', async () => {
   const [fewMs, manyMs] = (await host.module(`

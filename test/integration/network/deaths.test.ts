@@ -22,6 +22,8 @@ ip tuntap add dev other0 mode tap
 ip link set other0 up
 ip tuntap add dev qmpa2 mode tap
 ip link set qmpa2 up
+ip tuntap add dev qmpa9 mode tap
+ip tuntap add dev qmpb9 mode tap
 ip link add qmpa3 type veth peer name other1
 ip link set dev qmpa3 alias 'somebody else'
 ip xfrm policy add src 192.168.77.0/24 dst 0.0.0.0/0 dir fwd action block
@@ -98,6 +100,7 @@ async function seen(): Promise<Record<string, unknown>> {
     policies: await host.run('ip', 'xfrm', 'policy'),
     files: await filesIn(runtimeDir()),
     others: await filesIn(join(box.dir, 'other/run')),
+    making: (await host.run('ls', '/run/qmp-agent-network')).includes('making-'),
   };
 }
 
