@@ -4,7 +4,7 @@
  * by that, as of taps behind the host.
  */
 import { writeFile } from 'node:fs/promises';
-import { addBridgeGuard, BRIDGED_TAP_NAME, NftClient } from '../../nft/index.ts';
+import { addBridgeGuard, BRIDGED_TAP_NAME, type BridgedVm, NftClient } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
 import { isThere } from '../host-files.ts';
 import { step } from '../steps.ts';
@@ -13,7 +13,15 @@ import { firstName } from './endpoint.ts';
 import { withHostNetwork } from './host-dir.ts';
 import { ipBatch } from './ip-command.ts';
 import { parseLan, type LanOptions } from './lan.ts';
-import { existingTaps, ignoreMissing, interfaces, makeOrRemove, portCommands } from './tap.ts';
+import {
+  existingTaps,
+  ignoreMissing,
+  interfaces,
+  isBridged,
+  lookAtTap,
+  makeOrRemove,
+  portCommands,
+} from './tap.ts';
 
 /** What {@link joinBridge} is given. */
 export interface BridgeJoinOptions {
@@ -65,6 +73,35 @@ export async function bridgedTapOf(runtimeDir: string, vmId: string): Promise<st
   const state = stateKey(runtimeDir);
   const taps = await existingTaps();
   return taps.find(({ owner }) => owner?.vmId === vmId && owner.state === state)?.tap;
+}
+
+/**
+ * Gives guards again to VMs whose guards somebody has flushed (`nft flush ruleset`). Of whom it is not known who he is, he
+ * is shut out.
+ * @param identityOf who a VM of the state directory is on its LAN
+ */
+export async function mendBridgeGuards(
+  runtimeDir: string,
+  identityOf: (vmId: string) => Promise<Omit<BridgedVm, 'tap'> | undefined>,
+  o: { signal?: AbortSignal | undefined } = {},
+): Promise<void> {
+  const state = stateKey(runtimeDir);
+  // A tap goes up when it has its guard, so that who is up and has none has lost it.
+  const raised = (await existingTaps(o)).filter(
+    ({ tap, owner, isUp }) => isBridged(tap) && isUp && owner?.state === state,
+  );
+  if (raised.length === 0) return;
+  const nft = new NftClient();
+  const guarded = new Set(await nft.guardedTaps(o));
+  for (const { tap, owner } of raised) {
+    if (guarded.has(tap) || owner === undefined) continue;
+    await withHostNetwork(o.signal, async () => {
+      if ((await lookAtTap(tap)).owner?.vmId !== owner.vmId) return; // it is gone, or another's
+      const identity = await identityOf(owner.vmId);
+      if (identity === undefined) await ipBatch([`link set dev ${tap} down`], o);
+      else await nft.apply(addBridgeGuard({ tap, ...identity }), o);
+    });
+  }
 }
 
 async function checkBridge(name: string, vmId: string): Promise<void> {

@@ -7,7 +7,7 @@ export {
   type TapObstacle,
   tapObstacle,
 } from './default-mode.ts';
-export { bridgedTapOf, joinBridge } from './bridge.ts';
+export { bridgedTapOf, joinBridge, mendBridgeGuards } from './bridge.ts';
 export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
 export {

@@ -20,6 +20,8 @@ export interface ExistingTap {
   readonly owner: TapOwner | undefined;
   /** As it is between our first two commands, of which the first was about to be done: not up, nothing written on it. */
   readonly isUnfinished: boolean;
+  /** Its rules, or its guard, have been made. */
+  readonly isUp: boolean;
 }
 
 /** First word of what is written on our taps. */
@@ -152,11 +154,12 @@ export async function lookAtTap(tap: string): Promise<ExistingTap> {
     (await readFile(`/sys/class/net/${tap}/${name}`, 'utf8').catch(() => '')).trim();
   const [alias, flags, kind] = await Promise.all(['ifalias', 'flags', 'tun_flags'].map(read));
   const [, state, vmId] = ALIAS_TEXT.exec(alias ?? '') ?? [];
+  const isUp = (Number(flags) & IFF_UP) !== 0;
   return {
     tap,
     owner: state === undefined || vmId === undefined ? undefined : { state, vmId },
-    isUnfinished:
-      alias === '' && kind !== '' && (Number(flags) & IFF_UP) === 0 && (await isInMaking(tap)),
+    isUnfinished: alias === '' && kind !== '' && !isUp && (await isInMaking(tap)),
+    isUp,
   };
 }
 

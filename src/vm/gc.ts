@@ -4,7 +4,7 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { events } from '../events.ts';
-import { sweepNetwork } from '../network/index.ts';
+import { mendBridgeGuards, sweepNetwork } from '../network/index.ts';
 import type { Reaped, StatePaths, WaitOptions } from './api.ts';
 import { processName } from './argv.ts';
 import { FileLock } from './file-lock.ts';
@@ -24,7 +24,7 @@ import {
   type VmRecord,
   type VmRun,
 } from './record.ts';
-import { givePlaceBack } from './network-of.ts';
+import { givePlaceBack, identityOf } from './network-of.ts';
 import { stateFault } from './state-dir.ts';
 import { keptRecord, savedInUse, sweepSaved } from './suspend/saved.ts';
 import { TemplateStore } from './template/store.ts';
@@ -94,6 +94,13 @@ function leftover(vmId: string | undefined, error: unknown): void {
   events.emit('host.warning', { vmId, code: 'vm.leftover', message, hint });
 }
 
+/** Somebody has flushed the guard of a VM on a bridge, and it cannot be put back. */
+function unguarded(error: unknown): void {
+  const message = `VMs on bridges may be without guard: ${error instanceof Error ? error.message : String(error)}`;
+  const hint = 'Run `qmp-agent gc` as root, or start them again.';
+  events.emit('host.warning', { vmId: undefined, code: 'network.unguarded', message, hint });
+}
+
 /** Taps and rules of VMs that do not run: of dead processes, and of VMs that went down by themselves. */
 async function sweepTapsOf(paths: StatePaths, o: WaitOptions): Promise<Reaped[]> {
   const judge = async (id: string, takeAway: () => Promise<boolean>): Promise<boolean> => {
@@ -109,10 +116,15 @@ async function sweepTapsOf(paths: StatePaths, o: WaitOptions): Promise<Reaped[]>
     const record = await readRecord(files).catch(() => undefined);
     return record === undefined || isDown(observeState(record).state) ? takeAway() : false;
   };
+  const identity = async (id: string) => {
+    const record = await readRecord(vmPaths(paths, id)).catch(() => undefined);
+    return record && identityOf(id, record.config);
+  };
   const taps = await sweepNetwork(paths.runtimeDir, judge, o).catch((error: unknown) => {
     leftover(undefined, error);
     return [];
   });
+  await mendBridgeGuards(paths.runtimeDir, identity, o).catch(unguarded);
   const reaped = taps.map((path): Reaped => ({ kind: 'tap', path }));
   announce(reaped);
   return reaped;

@@ -11,6 +11,7 @@ import {
   joinNetwork,
   type LanOptions,
   leaveNetwork,
+  parseLan,
   readEntryOf,
 } from '../network/index.ts';
 import {
@@ -157,6 +158,15 @@ async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | u
   }
   const tap = await bridgedTapOf(runtimeDir, id);
   return tap === undefined ? undefined : placeOnBridge(tap, id, lanOf({ id, files, config }));
+}
+
+/** By what the others on its LAN know a VM; undefined where it is on no bridge, or its record has lost its address. Pure. */
+export function identityOf(
+  id: string,
+  { network, lan }: VmConfig,
+): { mac: string; address: string } | undefined {
+  if (bridgeOf(network) === undefined || lan === undefined) return undefined;
+  return { mac: macOf(id), address: parseLan(lan).address };
 }
 
 /** Who a VM is on its bridge. Without that it has no network, and no other than it was made for. @throws StateDirError */

@@ -92,6 +92,42 @@ it('a guard whose tap was taken away by somebody goes too, and is in no other’
   expect(await ruleset()).toBe('');
 });
 
+it('guards that somebody has flushed are put back; who cannot be told from others is shut out', async () => {
+  const [first] = await host.module(`${OPTIONS}
+    for (const n of [1, 2]) await joinBridge(options(n));
+    say(await new nft.NftClient().guardedTaps());`);
+  expect(first).toEqual(['qmpb1', 'qmpb2']);
+  const before = await ruleset();
+  // Of another's, and of one that is being made: no business of ours.
+  await host.run('ip', 'tuntap', 'add', 'dev', 'qmpb8', 'mode', 'tap');
+  await host.run('ip', 'link', 'set', 'qmpb8', 'alias', 'qmp-agent:0123:aaaaaaaaaa08', 'up');
+  const mend = (known: number[]) =>
+    host.module(`${OPTIONS}
+      const who = async (id) => ${JSON.stringify(known)}.map((n) => options(n)).find(({ vmId }) => vmId === id);
+      const identityOf = async (id) => {
+        const found = await who(id);
+        return found && { mac: found.mac, address: found.lan.address.split('/')[0] };
+      };
+      await network.mendBridgeGuards('${RUNTIME_DIR}', identityOf);`);
+  await mend([]); // all have theirs
+  expect(await ruleset()).toBe(before);
+  await host.run('nft', 'flush', 'ruleset');
+  await mend([1, 2]);
+  expect(await ruleset()).toBe(before);
+  await host.run('nft', 'flush', 'ruleset');
+  await mend([1]);
+  expect(await ruleset()).toMatch(/qmp_agent_qmpb1[\s\S]*02:00:00:00:00:01[\s\S]*192\.0\.2\.1/);
+  expect(await ruleset()).not.toContain('qmpb2');
+  const flags = async (name: string) =>
+    JSON.stringify((await ports()).find(({ ifname }) => ifname === name));
+  expect(await flags('qmpb1')).toContain('"UP"');
+  expect(await flags('qmpb2')).not.toContain('"UP"');
+  expect(await flags('qmpb8')).toContain('"UP"');
+  await host.module(`${OPTIONS} await network.sweepNetwork('${RUNTIME_DIR}', takeAll);`);
+  await host.run('ip', 'link', 'delete', 'qmpb8');
+  expect([await ports(), await ruleset()]).toEqual([[], '']);
+});
+
 it('what cannot be is refused by name, and leaves nothing', async () => {
   const refused = await host.module(`${OPTIONS}
     const refuse = (o) => joinBridge(options(1, o)).catch((e) => say(failure(e)));
