@@ -154,7 +154,7 @@ describe('a VM', () => {
     );
   });
 
-  it('cannot be anybody else, nor speak anything but IPv4; it can where its guard is taken away', async () => {
+  it('cannot be anybody else, nor speak anything but IPv4; it can where its guard is taken away, until gc', async () => {
     let seen = '';
     const [file, args] = neighbour.command([
       'tcpdump',
@@ -182,6 +182,10 @@ describe('a VM', () => {
     await host.run('nft', 'delete', 'table', 'netdev', 'qmp_agent_qmpb1');
     await forge('unguarded');
     expect(new Set(seen.match(/forged-[a-z-]+/g)).size).toBe(9);
+    await agent('gc'); // puts it back
+    seen = '';
+    await forge('again');
+    expect(seen.match(/forged-[a-z-]+/g)).toBeNull();
     capture.kill('SIGKILL');
   });
 
