@@ -9,9 +9,12 @@ import {
   tapObstacle,
   type TapObstacle,
 } from '../network/index.ts';
+import { readText } from './probe.ts';
 import { ok, warn, type Check } from './types.ts';
 
 const PROBE_MS = 5_000;
+/** Only there where br_netfilter is loaded; docker does so (Documentation/networking/ip-sysctl.rst). */
+const BRIDGE_FILTER = '/proc/sys/net/bridge/bridge-nf-call-iptables';
 const SET_UP = 'run as root: qmp-agent setup network';
 
 /** What decides. */
@@ -22,6 +25,8 @@ export interface NetworkFacts {
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
   readonly droppingChains: readonly string[];
+  /** Whether the rules at that hook see what passes a bridge of the host, too. */
+  readonly filtersBridges: boolean;
   /** What the configuration gives a VM: `auto`, or a mode. */
   readonly byDefault: string;
   /** Why `auto` comes down to isolated; undefined where it does not. */
@@ -30,20 +35,22 @@ export interface NetworkFacts {
 
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
-  const [hasTun, forwards, routes, droppingChains, taps] = await Promise.all([
+  const [hasTun, forwards, routes, droppingChains, bridgeFilter, taps] = await Promise.all([
     isThere('/dev/net/tun'),
     isForwarding(),
     routesInto(DEFAULT_POOL).catch(() => []),
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
+    readText(BRIDGE_FILTER),
     probeTaps(),
   ]);
+  const filtersBridges = bridgeFilter?.trim() === '1';
   const obstacle = tapObstacle(taps);
-  return { hasTun, forwards, routes, droppingChains, byDefault, obstacle };
+  return { hasTun, forwards, routes, droppingChains, filtersBridges, byDefault, obstacle };
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */
 export function judgeNetwork(facts: NetworkFacts): Check[] {
-  const { hasTun, forwards, routes, droppingChains } = facts;
+  const { hasTun, forwards, routes, droppingChains, filtersBridges } = facts;
   return [
     judgeDefault(facts),
     hasTun
@@ -66,6 +73,15 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
         acceptIn(chain),
       ),
     ),
+    ...(filtersBridges && droppingChains.length > 0
+      ? [
+          warn(
+            'network.bridge',
+            `that firewall sees what passes bridges, too (br_netfilter): VMs with --network bridge=NAME may reach nobody`,
+            'let them through there (iptables -I FORWARD -m physdev --physdev-is-bridged -j ACCEPT), or have bridges pass it by: sysctl -w net.bridge.bridge-nf-call-iptables=0',
+          ),
+        ]
+      : []),
   ];
 }
 

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { judgeNetwork } from '../../../src/doctor/network.ts';
 
 const fine = {
-  ...{ hasTun: true, forwards: true, routes: [], droppingChains: [] },
+  ...{ hasTun: true, forwards: true, routes: [], droppingChains: [], filtersBridges: false },
   ...{ byDefault: 'auto', obstacle: undefined },
 };
 
@@ -16,6 +16,7 @@ it('says what to do about each thing', () => {
     forwards: false,
     routes: ['10.210.0.0/24 dev eth1'],
     droppingChains: ['ip filter FORWARD', 'inet firewalld filter_FORWARD'],
+    filtersBridges: true,
     byDefault: 'auto',
     obstacle: { message: 'taps are out', hint: 'Let them in.' },
   });
@@ -26,9 +27,18 @@ it('says what to do about each thing', () => {
     'network.addresses warn',
     'network.firewall warn',
     'network.firewall warn',
+    'network.bridge warn',
   ]);
   expect(JSON.stringify(checks)).toContain('qmp-agent setup network');
   expect(JSON.stringify(checks)).toContain('DOCKER-USER');
+});
+
+it('tells of bridges that a firewall sees only where that firewall drops anything', () => {
+  const ids = (more: object) => judgeNetwork({ ...fine, ...more }).map(({ id }) => id);
+  const droppingChains = ['ip filter FORWARD'];
+  expect(ids({ filtersBridges: true })).not.toContain('network.bridge');
+  expect(ids({ droppingChains })).not.toContain('network.bridge');
+  expect(ids({ filtersBridges: true, droppingChains })).toContain('network.bridge');
 });
 
 it('says what VMs have by themselves, and why', () => {
