@@ -2,17 +2,16 @@
  * What is written down of each VM that has a tap, for whoever has to know: the service that answers its names,
  * `qmp-agent net`, and gc. One small file per VM in the runtime directory, gone with the next boot as taps are.
  */
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { randomBytes } from 'node:crypto';
 import type { VmNetwork } from '../../nft/index.ts';
+import { TEMPORARY_SUFFIX, writeWholeFile } from '../whole-file.ts';
 import type { EgressOptions, VmPolicy } from './policy.ts';
 import type { PublishedHostPort } from './publish.ts';
 
 const SCHEMA = 1;
 /** A policy with some thousand names. */
 const MAX_ENTRY_BYTES = 4 * 2 ** 20;
-const TEMPORARY = /^[0-9a-f]+\.[0-9a-f]+\.tmp$/;
 /** What is younger may be in the writing. */
 const MIN_AGE_MS = 10_000;
 const ENTRY = /^([0-9a-f]+)\.json$/;
@@ -37,17 +36,10 @@ export function networkDir(runtimeDir: string): string {
   return join(runtimeDir, 'network');
 }
 
-/** Written whole and renamed into place. */
+/** @throws HostError ERR_HOST_DISK_FULL; else the system's error */
 export async function writeEntry(dir: string, entry: NetworkEntry): Promise<void> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const temporary = join(dir, `${entry.vmId}.${randomBytes(4).toString('hex')}.tmp`);
-  try {
-    await writeFile(temporary, JSON.stringify({ schema: SCHEMA, ...entry }), { mode: 0o600 });
-    await rename(temporary, pathOf(dir, entry.vmId));
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
+  await writeWholeFile(pathOf(dir, entry.vmId), JSON.stringify({ schema: SCHEMA, ...entry }));
 }
 
 /** Undefined: there is none, or none that this version reads. */
@@ -78,7 +70,7 @@ export async function removeEntry(dir: string, vmId: string): Promise<void> {
 /** Those that were never finished: their writers died. */
 export async function removeHalfEntries(dir: string): Promise<void> {
   for (const name of await readdir(dir).catch(() => [])) {
-    if (!TEMPORARY.test(name)) continue;
+    if (!TEMPORARY_SUFFIX.test(name)) continue;
     const facts = await stat(join(dir, name)).catch(() => undefined);
     if (facts !== undefined && Date.now() - facts.mtimeMs > MIN_AGE_MS)
       await rm(join(dir, name), { force: true });

@@ -1,9 +1,9 @@
 /** The state directories: made where they are missing, of a version that we know, ours alone. */
-import { randomBytes } from 'node:crypto';
-import { lstat, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, readFile, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { asDiskFull } from '../disk-full.ts';
 import { HostError, StateDirError } from '../errors.ts';
+import { writeWholeFile } from '../whole-file.ts';
 import type { StatePaths } from './api.ts';
 import { vmsDir } from './vm-paths.ts';
 
@@ -72,29 +72,12 @@ export function checkSchema(schema: unknown, path: string): void {
 export async function writeWhole(
   path: string,
   content: object,
-  { durable = false }: { durable?: boolean } = {},
+  o: { durable?: boolean } = {},
 ): Promise<void> {
-  const temporary = `${path}.${randomBytes(4).toString('hex')}.tmp`;
-  try {
-    const file = await open(temporary, 'wx', 0o600);
-    try {
-      await file.writeFile(`${JSON.stringify(content, undefined, 2)}\n`);
-      if (durable) await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    if (durable) await syncPath(dirname(path));
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined);
+  const text = `${JSON.stringify(content, undefined, 2)}\n`;
+  await writeWholeFile(path, text, o).catch((error: unknown) => {
     throw stateFault(error, path);
-  }
-}
-
-/** Has a file, or a directory's names, on the disk. */
-export async function syncPath(path: string): Promise<void> {
-  await using file = await open(path, 'r');
-  await file.sync();
+  });
 }
 
 /** What a failed access to the state directory means. An error that says so already stays as it is. */

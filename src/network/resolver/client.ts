@@ -1,7 +1,7 @@
 /** One VM's service: from a packet of its guest to the reply. No sockets. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventStream } from '../../events.ts';
-import type { AddressRange } from './addresses.ts';
+import type { NamedRange } from './addresses.ts';
 import { dataBytes, sift } from './answer.ts';
 import { QueryLimits, TokenBucket } from './limits.ts';
 import { failed, limited, rebinding, type Outcome } from './outcome.ts';
@@ -27,7 +27,7 @@ export interface ClientContext {
   readonly onAddresses: AddressHook;
   readonly graceSeconds: number;
   readonly maxTtlSeconds: number;
-  readonly never: readonly AddressRange[];
+  readonly never: readonly NamedRange[];
   readonly gate: PendingGate;
   readonly now: () => number;
 }

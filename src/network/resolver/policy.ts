@@ -1,6 +1,6 @@
 /** A client's policy, compiled, and what it says of a query. Pure. */
 import { ConfigError } from '../../errors.ts';
-import { parseRange, rangeOf, reverseAddress, type AddressRange } from './addresses.ts';
+import { parseRange, rangeOf, reverseAddress, type NamedRange } from './addresses.ts';
 import { resolveLimits, type QueryLimits } from './limits.ts';
 import { NamePolicy } from './names.ts';
 import { badVersion, empty, limited, refused, type Outcome } from './outcome.ts';
@@ -11,7 +11,7 @@ import type { ResolverLimits, ResolverPolicy } from './types.ts';
 /** A policy that has been checked. */
 export interface CompiledPolicy {
   readonly names: NamePolicy;
-  readonly allowAddresses: readonly AddressRange[];
+  readonly allowAddresses: readonly NamedRange[];
   readonly isSilent: boolean;
   readonly limits: ResolverLimits;
 }
@@ -51,7 +51,7 @@ export function judge(
   query: Query,
   policy: CompiledPolicy,
   limits: QueryLimits,
-  never: readonly AddressRange[],
+  never: readonly NamedRange[],
 ): Outcome | Forward {
   if ((query.edns?.version ?? 0) !== 0) return badVersion();
   if (!query.isInternet) return refused('class', 'only class IN is served');
@@ -73,7 +73,7 @@ export function judge(
 export function judgeName(
   name: string,
   policy: CompiledPolicy,
-  never: readonly AddressRange[],
+  never: readonly NamedRange[],
 ): Outcome | Forward {
   const { allowed, rule } = policy.names.decide(name);
   if (!allowed) {
@@ -96,8 +96,8 @@ export function judgeName(
 export function forbiddenRange(
   address: string,
   policy: CompiledPolicy,
-  never: readonly AddressRange[],
-): AddressRange | undefined {
+  never: readonly NamedRange[],
+): NamedRange | undefined {
   if (rangeOf(address, policy.allowAddresses) !== undefined) return undefined;
   return rangeOf(address, never);
 }

@@ -7,7 +7,7 @@ import { usedBytes } from '../../storage/index.ts';
 import { isSavedName } from '../ids.ts';
 import type { SavedMemory, VmRecord, VmRun } from '../record.ts';
 import { freeBytes, heldBytes } from '../snapshot-space.ts';
-import { syncPath } from '../state-dir.ts';
+import { syncPath } from '../../whole-file.ts';
 import { differenceOf, madeHere } from '../template/fit.ts';
 import { sha256 } from '../template/manifest.ts';
 import type { FrozenFiles } from '../template/state.ts';

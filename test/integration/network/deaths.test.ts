@@ -185,7 +185,7 @@ describe('a death', () => {
 
   it('in the writing of an entry leaves no file', async () => {
     await mkdir(join(runtimeDir(), 'network'), { recursive: true });
-    const half = join(runtimeDir(), 'network', `${VM}.0123abcd.tmp`);
+    const half = join(runtimeDir(), 'network', `${VM}.json.0123abcd.tmp`);
     await writeFile(half, '{');
     await agent('gc');
     expect(await filesIn(runtimeDir())).toHaveLength(1); // it may be in the writing
