@@ -192,7 +192,10 @@ export interface VmInfo {
   readonly channel: 'vsock' | 'virtio-serial';
   /** Undefined: it was made when VMs had no network device, and has none. */
   readonly network: NetworkMode | undefined;
-  /** Of its network device. */
+  /**
+   * Of its network device. Undefined: it has none, or it is an isolated clone or child, whose guest has the address of
+   * the machine that it is a copy of.
+   */
   readonly mac: string | undefined;
   /** AF_VSOCK context id while it runs on vsock. */
   readonly cid: number | undefined;

@@ -51,6 +51,15 @@ export function isHalfClone({ state, run }: Pick<VmRecord, 'state' | 'run'>): bo
   return state === 'starting' && run?.memoryPath !== undefined;
 }
 
+/**
+ * Whether a guest has the MAC address of the machine that it is a copy of: who gives a copy its network tells it its own,
+ * and an isolated one is told nothing of a network. From its next boot on it has its own.
+ */
+function hasCopiedMac({ config, run }: VmRecord, state: VmState): boolean {
+  const isCopy = config.template !== undefined && run?.memoryPath !== undefined;
+  return config.network === 'isolated' && isCopy && state !== 'stopped';
+}
+
 /** Whether a VM that is there has no QEMU, and wants none. */
 export function isDown(state: VmState): boolean {
   return state === 'stopped' || state === 'suspended';
@@ -85,7 +94,7 @@ export function infoOf(paths: StatePaths, record: VmRecord, alive: Liveness = is
     machine: config.machine,
     channel: config.channel,
     network: config.network,
-    mac: networkOf(record.id, config)?.nic.mac,
+    mac: hasCopiedMac(record, state) ? undefined : networkOf(record.id, config)?.nic.mac,
     cid: runs ? run?.cid : undefined,
     pid: runs ? run?.qemu?.pid : undefined,
     ownerPid: record.owner?.pid,

@@ -8,6 +8,7 @@ import { createTemplate } from '../../../src/vm/template/create.ts';
 import { TemplateStore } from '../../../src/vm/template/store.ts';
 import type { MachineType, VmCloneOptions } from '../../../src/vm/api.ts';
 import { Vm } from '../../../src/vm/vm.ts';
+import { macOf } from '../../../src/network/nic.ts';
 import { SCALE } from '../../scale.ts';
 import { BOOT_MS, useTestState } from './state.ts';
 
@@ -123,6 +124,9 @@ describe.each<MachineType>(['q35', 'microvm'])(
       await using vm = await clone({ network: 'isolated' });
       expect((await vm.info()).network).toBe('isolated');
       await expectIsolated(vm);
+      // It has its template's, which nobody else has to know.
+      expect(await out(vm, 'cat /sys/class/net/eth0/address')).not.toBe(macOf(vm.id));
+      expect((await vm.info()).mac).toBeUndefined();
     });
 
     it('looks names up where the host can', async ({ skip }) => {

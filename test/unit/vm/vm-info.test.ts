@@ -102,3 +102,19 @@ describe('infoOf', () => {
     });
   });
 });
+
+it('says which MAC address the guest has, and none where it has that of another', () => {
+  const template = { name: 't', id: '0123456789ab', diskPaths: [], ports: 4 };
+  const macOf = (network: string, o: { copy?: boolean; qemu?: 'gone' }) => {
+    const record = vm('running', { qemu });
+    const run = { ...record.run, memoryPath: o.copy === true ? '/m' : undefined };
+    const config = { ...record.config, network, template: o.copy === true ? template : undefined };
+    return infoOf(paths, { ...record, run, config } as VmRecord, o.qemu ? alive() : alive(qemu))
+      .mac;
+  };
+  const own = '02:23:45:67:89:ab';
+  expect(macOf('isolated', {})).toBe(own);
+  expect(macOf('nat-filtered', { copy: true })).toBe(own);
+  expect(macOf('isolated', { copy: true })).toBeUndefined();
+  expect(macOf('isolated', { copy: true, qemu: 'gone' })).toBe(own); // as it will have at its next boot
+});
