@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { STEP_CHANNEL, STEPS } from '../../../src/steps.ts';
 import { SCALE } from '../../scale.ts';
 import { statePaths } from '../vm/state.ts';
-import { LAN, WEB, World } from './world.ts';
+import { agentCommand, LAN, WEB, World } from './world.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
 const TEMPLATE = 'net';
@@ -72,6 +72,31 @@ describe('the death of the process', () => {
       REFUSED,
     ]);
   });
+});
+
+it('gc in the midst of a start, whichever step it stands at, takes nothing of it', async () => {
+  const gc = agentCommand(world.box, '--log-level', 'error', 'gc');
+  const [steps] = await world.module(`
+    import { execFileSync } from 'node:child_process';
+    import { subscribe } from 'node:diagnostics_channel';
+    import { Vm } from '${ROOT}/src/vm/vm.ts';
+    const [file, ...args] = ${JSON.stringify(gc)};
+    const steps = [];
+    subscribe('${STEP_CHANNEL}', ({ operation, step }) => {
+      if (operation !== 'network.attach' && step !== 'spawned') return;
+      steps.push(step);
+      execFileSync(file, args, { stdio: 'ignore' });
+    });
+    const paths = ${JSON.stringify(statePaths(world.box))};
+    const vm = await Vm.fromTemplate('${TEMPLATE}', { paths, persistent: true, name: 'beside' });
+    await vm.close();
+    say(steps);`);
+  expect([...(steps as string[])].sort()).toEqual(['rules', 'spawned', 'tap', 'up']);
+  expect(await world.fetched('beside', 'http://web.test/', `http://${LAN}/`)).toEqual([
+    `${WEB}:80`,
+    REFUSED,
+  ]);
+  await world.agent('remove', '--force', 'beside');
 });
 
 it('a start whose tap cannot go up takes the tap away when QEMU, which might open it, is dead', async () => {
