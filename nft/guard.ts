@@ -58,13 +58,14 @@ export function guardSets(): NftCommand[] {
 export function guardChains(rates: LogRates): NftCommand[] {
   const rule = ruleIn('netdev');
   return [
-    ...['guard', 'guard_arp', ...GUARD_CAUSES.map((cause) => `deny_${cause}`)].flatMap((name) => [
-      addChain(netdev(name)),
-      flushChain(netdev(name)),
-    ]),
+    ...[
+      ...['guard', 'guard_arp', 'guard_arp_rate'],
+      ...GUARD_CAUSES.map((cause) => `deny_${cause}`),
+    ].flatMap((name) => [addChain(netdev(name)), flushChain(netdev(name))]),
     ...GUARD_CAUSES.flatMap((cause) => denyChain(cause, rates)),
     ...guardRules().map((statements) => rule('guard', ...statements)),
     ...arpRules().map((statements) => rule('guard_arp', ...statements)),
+    ...arpRateRules().map((statements) => rule('guard_arp_rate', ...statements)),
   ];
 }
 
@@ -90,31 +91,30 @@ function guardRules(): Statement[][] {
   ];
 }
 
-/** Only between the VM's own addresses and its gateway's, and no more than a machine needs. */
+/**
+ * Only between the VM's own addresses and its gateway's. It is asked what a frame is, and never what it is not: a
+ * frame that ends too early has no such field, and a rule that looks at one does not match, whichever way it asks.
+ */
 function arpRules(): Statement[][] {
   const arp = (name: string) => field('arp', name);
   const claim = concat(IIF, arp('saddr ether'), arp('saddr ip'), arp('daddr ip'));
   return [
-    [isNot(concat(IIF, field('ether', 'saddr'), arp('saddr ip')), '@id4'), goto('deny_arp')],
-    [isNot(claim, '@arpok'), goto('deny_arp')],
-    [isNot(arp('htype'), 1), goto('deny_arp')],
-    [isNot(arp('ptype'), 'ip'), goto('deny_arp')],
-    [isNot(arp('hlen'), 6), goto('deny_arp')],
-    [isNot(arp('plen'), 4), goto('deny_arp')],
-    [isNot(arp('operation'), { set: ['request', 'reply'] }), goto('deny_arp')],
     [
-      {
-        set: {
-          op: 'update',
-          elem: IIF,
-          set: '@arpq',
-          stmt: [
-            { limit: { rate: ARP_PER_SECOND, per: 'second', burst: ARP_PER_SECOND, inv: true } },
-          ],
-        },
-      },
-      goto('deny_arp'),
+      is(concat(IIF, field('ether', 'saddr'), arp('saddr ip')), '@id4'),
+      is(claim, '@arpok'),
+      ...[is(arp('htype'), 1), is(arp('ptype'), 'ip'), is(arp('hlen'), 6), is(arp('plen'), 4)],
+      is(arp('operation'), { set: ['request', 'reply'] }),
+      goto('guard_arp_rate'),
     ],
+    [goto('deny_arp')],
+  ];
+}
+
+/** No more than a machine needs. */
+function arpRateRules(): Statement[][] {
+  const limit = { rate: ARP_PER_SECOND, per: 'second', burst: ARP_PER_SECOND, inv: true } as const;
+  return [
+    [{ set: { op: 'update', elem: IIF, set: '@arpq', stmt: [{ limit }] } }, goto('deny_arp')],
     [ACCEPT],
   ];
 }

@@ -57,6 +57,15 @@ export function ipv4(o: IpOptions, payload: Buffer): Buffer {
   return Buffer.concat([before, sum, ends, payload]);
 }
 
+/** The first bytes of an IPv4 packet, whose header says that there are no more. */
+export function shortened(packet: Buffer, length: number): Buffer {
+  const short = Buffer.from(packet.subarray(0, length));
+  short.writeUInt16BE(length, 2);
+  short.writeUInt16BE(0, 10);
+  checksum(short.subarray(0, (short.readUInt8(0) & 0x0f) * 4)).copy(short, 10);
+  return short;
+}
+
 type Addresses = Pick<IpOptions, 'source' | 'destination'>;
 
 function withChecksum(o: Addresses, protocol: number, segment: Buffer, at: number): Buffer {

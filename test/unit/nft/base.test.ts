@@ -48,6 +48,15 @@ describe('the base', () => {
     expect(JSON.stringify(all)).not.toMatch(/"destroy"|"dynamic"/);
   });
 
+  test('says of ARP what passes, and never what does not: half a frame would fit no rule', () => {
+    const rules = objects(base, 'rule').map((o) => o as { chain?: string; expr?: unknown });
+    const arp = rules.filter(({ chain }) => chain === 'guard_arp');
+    expect(arp).toHaveLength(2);
+    expect(JSON.stringify(arp[0])).toContain('guard_arp_rate');
+    expect(JSON.stringify(arp[0])).not.toContain('!=');
+    expect(arp[1]!.expr).toEqual([{ goto: { target: 'deny_arp' } }]);
+  });
+
   test('takes rates of logs', () => {
     expect(JSON.stringify(baseTable({ deniedPerSecond: 77 }))).toContain('"rate":77');
     expect(() => baseTable({ deniedPerSecond: 0 })).toThrow(/^deniedPerSecond: 0/);
