@@ -24,7 +24,14 @@ import {
   type Statement,
   STATE,
 } from './json.ts';
-import { ALLOW_PREFIX, causeMark, type DenialCause, FILTER_CAUSES } from './marks.ts';
+import {
+  ALLOW_PREFIX,
+  causeMark,
+  type DenialCause,
+  FILTER_CAUSES,
+  GUARD_MARK,
+  MARK_BASE,
+} from './marks.ts';
 import {
   inet,
   SCHEMA_CHAIN_PREFIX,
@@ -89,20 +96,8 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ...Object.fromEntries(
       LOGGED_CAUSES.map((cause) => [`deny_${cause}`, causeRules(cause, rates)]),
     ),
-    raw_pre: [
-      [
-        is(field('udp', 'dport'), 53),
-        is(concat(IIF, field('ip', 'daddr')), '@dnsok'),
-        { notrack: null },
-      ],
-    ],
-    raw_out: [
-      [
-        is(field('udp', 'sport'), 53),
-        is(concat(OIF, field('ip', 'saddr')), '@dnsok'),
-        { notrack: null },
-      ],
-    ],
+    raw_pre: [[is(MARK, GUARD_MARK), put(MARK, MARK_BASE)], untracked('dport', IIF, 'daddr')],
+    raw_out: [untracked('sport', OIF, 'saddr')],
     postrouting: [[is(field('ip', 'saddr'), '@nat'), isNot(OIF, '@taps'), { masquerade: null }]],
   };
   return [
@@ -116,6 +111,13 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ),
   ];
 }
+
+/** DNS between a VM and its gateway: with a new port each time, it would be half of the connection table. */
+const untracked = (port: string, device: typeof IIF, address: string): Statement[] => [
+  is(field('udp', port), 53),
+  is(concat(device, field('ip', address)), '@dnsok'),
+  { notrack: null },
+];
 
 const BASE_CHAINS: Record<string, object> = {
   raw_pre: { type: 'filter', hook: 'prerouting', prio: -300 - BEFORE, policy: 'accept' },

@@ -21,7 +21,7 @@ import {
   put,
   type Statement,
 } from './json.ts';
-import { type DenialCause, GUARD_CAUSES, MARK_BASE } from './marks.ts';
+import { type DenialCause, GUARD_CAUSES, GUARD_MARK } from './marks.ts';
 import { UNROUTABLE_RANGES } from './policy.ts';
 import {
   addChain,
@@ -86,7 +86,7 @@ function guardRules(): Statement[][] {
     [{ match: { op: '<', left: field('ip', 'ttl'), right: 2 } }, goto('deny_ttl')],
     [is(field('ip', 'daddr'), unroutable), goto('deny_address')],
     // The mark says that the guard was there: where it is not, routing can refuse (see docs/network-rules.md).
-    [is(L4, { set: ['icmp', 'tcp', 'udp'] }), put(MARK, MARK_BASE), ACCEPT],
+    [is(L4, { set: ['icmp', 'tcp', 'udp'] }), put(MARK, GUARD_MARK), ACCEPT],
     [goto('deny_protocol')],
   ];
 }

@@ -7,15 +7,21 @@
  * ┌──────────┬────────────┬────────────┐
  * │   0x71   │ generation │  rule id   │   connection mark (ct mark); packet mark in logs
  * │   0x71   │   0xfff    │   cause    │   packet mark of what is denied for a cause of ours
- * │   0x71   │     0      │     0      │   packet mark of what the guard on the tap let through
+ * │   0x71   │     0      │     0      │   packet mark of what the guard on the tap let through, and table `inet` has seen
+ * │   0x00   │   0x710    │     0      │   packet mark of what the guard let through, until then
  * └──────────┴────────────┴────────────┘
  * ```
  *
  * The first byte keeps our marks apart from those of others, who like small numbers.
  */
 
-/** First byte of all marks of ours. Also the mark of a packet that passed the guard. */
+/** First byte of all marks of ours. Also the mark of a packet that passed the guard, and then came to table `inet`. */
 export const MARK_BASE = 0x71000000;
+/**
+ * Mark of a packet that passed the guard. It is none of ours until table `inet` makes it one: so what has met only
+ * one of the two tables, as the other is gone, has no mark of ours.
+ */
+export const GUARD_MARK = 0x00710000;
 /** Which bits of a mark say whose it is. */
 export const MARK_MASK = 0xff000000;
 /** Which bits say whose it is, and of which generation. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { baseTable, type NftTransaction, removeBase } from '../../../nft/index.ts';
+import { GUARD_MARK, MARK_BASE, MARK_MASK } from '../../../nft/marks.ts';
 import { addVm } from '../../../nft/vm.ts';
 import { VM } from './sample.ts';
 
@@ -55,6 +56,16 @@ describe('the base', () => {
     expect(JSON.stringify(arp[0])).toContain('guard_arp_rate');
     expect(JSON.stringify(arp[0])).not.toContain('!=');
     expect(arp[1]!.expr).toEqual([{ goto: { target: 'deny_arp' } }]);
+  });
+
+  test('gives its own mark only to what both tables have seen', () => {
+    const marking = objects(base, 'rule')
+      .map((o) => ({ ...o, text: JSON.stringify(o.expr) }))
+      .filter(({ text }) => text.includes(`${GUARD_MARK}`));
+    expect(marking.map(({ family }) => family)).toEqual(['netdev', 'inet']);
+    expect(marking[0]!.text).toContain(`"value":${GUARD_MARK}`);
+    expect(marking[1]!.text).toContain(`"value":${MARK_BASE}`);
+    expect((GUARD_MARK & MARK_MASK) >>> 0).toBe(0);
   });
 
   test('takes rates of logs', () => {
