@@ -24,14 +24,8 @@ import {
   type Statement,
   STATE,
 } from './json.ts';
-import {
-  ALLOW_PREFIX,
-  causeMark,
-  type DenialCause,
-  FILTER_CAUSES,
-  GUARD_MARK,
-  MARK_BASE,
-} from './marks.ts';
+import { causeRules, denyRules, LOGGED_CAUSES } from './denials.ts';
+import { ALLOW_PREFIX, causeMark, GUARD_MARK, MARK_BASE } from './marks.ts';
 import {
   inet,
   SCHEMA_CHAIN_PREFIX,
@@ -46,16 +40,15 @@ import {
   addMap,
   addSet,
   cidrElements,
+  countDenied,
   flushChain,
-  logDenied,
   type LogRates,
   logTo,
+  over,
   ruleIn,
 } from './parts.ts';
 import { DEFAULT_LIMITS, RESERVED_RANGES } from './policy.ts';
 
-/** Answers (resets, ICMP errors) to one VM per second; what is over that is dropped. */
-const REJECTS_PER_SECOND = 200;
 /** DNS connections by TCP of one VM at a time. */
 const DNS_CONNECTIONS = 64;
 /** Echo requests of one VM to its gateway per second. */
@@ -96,7 +89,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ...Object.fromEntries(
       LOGGED_CAUSES.map((cause) => [`deny_${cause}`, causeRules(cause, rates)]),
     ),
-    raw_pre: [[is(MARK, GUARD_MARK), put(MARK, MARK_BASE)], untracked('dport', IIF, 'daddr')],
+    raw_pre: rawRules(),
     raw_out: [untracked('sport', OIF, 'saddr')],
     postrouting: [[is(field('ip', 'saddr'), '@nat'), isNot(OIF, '@taps'), { masquerade: null }]],
   };
@@ -109,6 +102,15 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ...Object.entries(chains).flatMap(([name, rules]) =>
       rules.map((statements) => rule(name, ...statements)),
     ),
+  ];
+}
+
+function rawRules(): Statement[][] {
+  return [
+    [is(MARK, GUARD_MARK), put(MARK, MARK_BASE)],
+    // Of a connection whose addresses are translated, the kernel would drop it right after this, in silence.
+    [is(field('icmp', 'type'), 'redirect'), is(IIF, '@taps'), goto('deny_related')],
+    untracked('dport', IIF, 'daddr'),
   ];
 }
 
@@ -230,12 +232,6 @@ function newRules(): Statement[][] {
   ];
 }
 
-/** More often than so many times a second, counted for each interface. */
-function over(set: string, elem: typeof IIF, rate: number, burst = rate): Statement {
-  const limit = { rate, per: 'second', burst, inv: true } as const;
-  return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
-}
-
 /** An ICMP error may quote only a connection in which the VM itself takes part, and that is allowed. */
 function relatedRules(): Statement[][] {
   const allowed = [is(concat(IIF, CT_MARK), '@live'), is(field('icmp', 'type'), ICMP_ERRORS)];
@@ -348,52 +344,5 @@ function toGatewayRules(): Statement[][] {
       goto('deny_rate'),
     ],
     [is(field('icmp', 'type'), 'echo-request'), ACCEPT],
-  ];
-}
-
-const countDenied = (key: typeof IIF): Statement => ({
-  set: { op: 'update', elem: concat(key, MARK), set: '@denied', stmt: [{ counter: null }] },
-});
-
-/** What goes over a bandwidth is counted only: that is how a bandwidth works. */
-const LOGGED_CAUSES = FILTER_CAUSES.filter((cause) => cause !== 'upload' && cause !== 'download');
-
-/** Causes whose chain is reached by packets to a VM as well, where the policy is asked about a reply. */
-const ALSO_INWARD: readonly DenialCause[] = ['isolated', 'rule'];
-
-function causeRules(cause: DenialCause, rates: LogRates): Statement[][] {
-  if (cause === 'inward') return inwardRules(rates);
-  if (cause === 'stray') return [logDenied(cause, IIF, rates), [DROP]];
-  const inward = ALSO_INWARD.includes(cause) ? [[is(OIF, '@taps'), goto('deny_inward')]] : [];
-  return [...inward, logDenied(cause, IIF, rates), [goto('deny')]];
-}
-
-/** To a VM. Whoever has a connection that was cut is told; strangers are not. */
-function inwardRules(rates: LogRates): Statement[][] {
-  return [
-    // The remote end's own reset would spare the guest a wait.
-    [
-      hasAny(STATE, 'established'),
-      is(DIRECTION, 'reply'),
-      is(L4, 'tcp'),
-      hasAny(field('tcp', 'flags'), 'rst'),
-      ACCEPT,
-    ],
-    logDenied('inward', OIF, rates),
-    [countDenied(OIF)],
-    [hasAny(STATE, 'established'), is(L4, 'tcp'), over('rejectq', OIF, REJECTS_PER_SECOND), DROP],
-    [hasAny(STATE, 'established'), is(L4, 'tcp'), { reject: { type: 'tcp reset' } }],
-    [DROP],
-  ];
-}
-
-/** Fails at once and says so, rather than looking like a broken network. */
-function denyRules(): Statement[][] {
-  return [
-    [countDenied(IIF)],
-    [is(IIF, '@silent'), DROP],
-    [over('rejectq', IIF, REJECTS_PER_SECOND), DROP],
-    [is(L4, 'tcp'), { reject: { type: 'tcp reset' } }],
-    [{ reject: { type: 'icmpx', expr: 'admin-prohibited' } }],
   ];
 }

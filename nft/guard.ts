@@ -27,9 +27,11 @@ import {
   addChain,
   addSet,
   cidrElements,
+  countDenied,
   flushChain,
   logDenied,
   type LogRates,
+  over,
   ruleIn,
 } from './parts.ts';
 import { netdev, TABLE } from './names.ts';
@@ -112,21 +114,14 @@ function arpRules(): Statement[][] {
 
 /** No more than a machine needs. */
 function arpRateRules(): Statement[][] {
-  const limit = { rate: ARP_PER_SECOND, per: 'second', burst: ARP_PER_SECOND, inv: true } as const;
-  return [
-    [{ set: { op: 'update', elem: IIF, set: '@arpq', stmt: [{ limit }] } }, goto('deny_arp')],
-    [ACCEPT],
-  ];
+  return [[over('arpq', IIF, ARP_PER_SECOND), goto('deny_arp')], [ACCEPT]];
 }
 
 /** Silent: whoever forges frames gets no answer, and none could be sent to a forged address. */
 function denyChain(cause: DenialCause, rates: LogRates): NftCommand[] {
   const rule = ruleIn('netdev');
-  const count: Statement = {
-    set: { op: 'update', elem: concat(IIF, MARK), set: '@denied', stmt: [{ counter: null }] },
-  };
   return [
     rule(`deny_${cause}`, ...logDenied(cause, IIF, rates)),
-    rule(`deny_${cause}`, count, DROP),
+    rule(`deny_${cause}`, countDenied(IIF), DROP),
   ];
 }

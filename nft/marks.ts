@@ -49,7 +49,7 @@ export const DENIAL_CAUSES = {
   dnat: { number: 6, text: 'redirected on the host to somewhere else' },
   ipv6: { number: 7, text: 'IPv6' },
   state: { number: 8, text: 'belongs to no connection' },
-  related: { number: 9, text: "ICMP error about somebody else's connection" },
+  related: { number: 9, text: "ICMP error about somebody else's connection, or a redirect" },
   cut: { number: 10, text: 'the policy allows this connection no more' },
   rate: { number: 11, text: 'too many new connections per second' },
   connections: { number: 12, text: 'too many connections at a time' },

@@ -2,6 +2,7 @@
 import { withoutNested } from './address.ts';
 import {
   type ChainObject,
+  concat,
   type Expression,
   type Family,
   MARK,
@@ -86,3 +87,14 @@ function logBudget(prefix: string, key: Expression, rates: LogRates): Statement[
     { set: { op: 'update', elem: key, set: '@logged', stmt: [{ counter: null }] } },
   ];
 }
+
+/** More often than so many times a second, counted for each interface. */
+export function over(set: string, elem: Expression, rate: number, burst = rate): Statement {
+  const limit = { rate, per: 'second', burst, inv: true } as const;
+  return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
+}
+
+/** Counts the packet with its VM and its cause. */
+export const countDenied = (key: Expression): Statement => ({
+  set: { op: 'update', elem: concat(key, MARK), set: '@denied', stmt: [{ counter: null }] },
+});

@@ -366,6 +366,24 @@ describe("errors about somebody else's connection", () => {
     await net.host.do('close', { id: 'own' });
   });
 
+  test("a redirect, about the VM's own", async () => {
+    const from = [GUEST, 50_004];
+    await guest().do('tcp_connect', { id: 'mine', to: SITE, port: 443, from });
+    open.push('mine');
+    await net.logs();
+    await net.arrived();
+    const reply = { source: SITE, destination: GUEST };
+    const quoted = f.ipv4({ ...reply, protocol: 6 }, f.tcp(reply, 443, 50_004, f.ACK));
+    const redirect = f.icmp(
+      5,
+      1,
+      Buffer.concat([Buffer.from([10, 1, 2, 3]), quoted.subarray(0, 28)]),
+    );
+    await send(f.ipv4({ source: GUEST, destination: SITE, protocol: 1 }, redirect));
+    expect(causes(await net.logs({ waitS: 5 }))).toEqual(['related']);
+    expect(await net.arrived()).toEqual([]);
+  });
+
   test("the VM's own gets through", async () => {
     const from = [GUEST, 50_003];
     await guest().do('tcp_connect', { id: 'mine', to: SITE, port: 443, from });

@@ -68,6 +68,15 @@ describe('the base', () => {
     expect((GUARD_MARK & MARK_MASK) >>> 0).toBe(0);
   });
 
+  test('denies redirects before the kernel can drop them unlogged', () => {
+    const early = objects(base, 'rule').filter(
+      (o) =>
+        (o as { chain?: string }).chain === 'raw_pre' && JSON.stringify(o).includes('redirect'),
+    );
+    expect(early).toHaveLength(1);
+    expect(JSON.stringify(early[0])).toContain('"target":"deny_related"');
+  });
+
   test('takes rates of logs', () => {
     expect(JSON.stringify(baseTable({ deniedPerSecond: 77 }))).toContain('"rate":77');
     expect(() => baseTable({ deniedPerSecond: 0 })).toThrow(/^deniedPerSecond: 0/);
