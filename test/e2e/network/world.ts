@@ -23,7 +23,7 @@ export const METADATA = '169.254.169.254';
 /** Of the LAN, too. */
 export const RESERVED = ['172.16.0.5', '192.168.1.10', '100.64.0.1', '198.18.0.1'];
 export const HOST = '203.0.113.1';
-const UPSTREAM = '203.0.113.254';
+export const UPSTREAM = '203.0.113.254';
 
 /** Answers each request with the address it came to and the one it came from. */
 const WEB_SERVER = `
@@ -83,6 +83,8 @@ export class World implements AsyncDisposable {
           `--addn-hosts=${join(box.dir, 'hosts')}`,
           `--listen-address=${NAMES}`,
           '--local=/test/',
+          '--cname=alias.test,moving.test',
+          '--txt-record=text.test,hello',
           ...records.map((a) => `--address=${a}`),
         ],
       ]),
@@ -99,6 +101,11 @@ export class World implements AsyncDisposable {
   /** A command of the host. */
   run(...argv: string[]): Promise<string> {
     return this.#host.run(...argv);
+  }
+
+  /** A command of the internet's. */
+  runUpstream(...argv: string[]): Promise<string> {
+    return this.#internet.run(...argv);
   }
 
   /** `qmp-agent …` on the host. @returns stdout */
@@ -213,8 +220,10 @@ export class World implements AsyncDisposable {
   }
 
   /** From now on these names, and no others of those that change, have these addresses. */
-  async rename(addresses: Record<string, string>): Promise<void> {
-    const lines = Object.entries(addresses).map(([name, address]) => `${address} ${name}\n`);
+  async rename(addresses: Record<string, string | string[]>): Promise<void> {
+    const lines = Object.entries(addresses).flatMap(([name, all]) =>
+      [all].flat().map((address) => `${address} ${name}\n`),
+    );
     await writeFile(join(this.box.dir, 'hosts'), lines.join(''));
     this.#servers[0]?.kill('SIGHUP');
   }

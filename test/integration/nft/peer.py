@@ -8,6 +8,7 @@ import json
 import queue
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -38,10 +39,14 @@ def attempt(action):
 def tcp_connect(r):
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.settimeout(r.get("timeoutS", 5))
-    if "from" in r:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(tuple(r["from"]))
-    result = attempt(lambda: sock.connect((r["to"], r["port"])))
+
+    def open_it():
+        if "from" in r:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(tuple(r["from"]))
+        sock.connect((r["to"], r["port"]))
+
+    result = attempt(open_it)
     if result == "ok" and "id" in r:
         sockets[r["id"]] = sock
     else:
@@ -95,13 +100,47 @@ def bulk(r):
 def udp(r):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(r.get("timeoutS", 5))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 
         def exchange():
+            if "from" in r:
+                sock.bind(tuple(r["from"]))
             sock.connect((r["to"], r["port"]))
             sock.send(r.get("text", "hello").encode())
-            return "echo" if sock.recv(100) else "closed"
+            return "echo" if sock.recv(2000) else "closed"
 
         return attempt(exchange)
+
+
+def ask(r):
+    """One packet of DNS, by UDP or TCP, each as hex; or the name of an error."""
+    packet, end = bytes.fromhex(r["hex"]), (r["to"], r.get("port", 53))
+    kind = socket.SOCK_STREAM if r.get("tcp") else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.settimeout(r.get("timeoutS", 5))
+
+        def exchange():
+            sock.connect(end)
+            if not r.get("tcp"):
+                sock.send(packet)
+                return sock.recv(4096).hex()
+            sock.sendall(struct.pack("!H", len(packet)) + packet)
+            data = b""
+            while len(data) < 2 or len(data) < 2 + struct.unpack("!H", data[:2])[0]:
+                more = sock.recv(4096)
+                if not more:
+                    return "closed"
+                data += more
+            return data[2:].hex()
+
+        return attempt(exchange)
+
+
+def join(r):
+    """Of a group of multicast: the kernel says so to all routers (IGMP)."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(r["group"]) + socket.inet_aton(r["from"]))
+    sockets[r["group"]] = sock
 
 
 def udp_many(r):
@@ -141,6 +180,11 @@ def ping(r):
         return attempt(exchange)
 
 
+def run(r):
+    """A line of shell; what it wrote."""
+    return subprocess.run(["sh", "-ec", r["line"]], check=True, capture_output=True, text=True).stdout
+
+
 accepted = {}
 
 
@@ -170,9 +214,10 @@ def serve_tcp(server, port):
 
 def echo(conn):
     try:
-        while data := conn.recv(65536):
-            if len(data) < 1000:
-                conn.sendall(data)
+        with conn:
+            while data := conn.recv(65536):
+                if len(data) < 1000:
+                    conn.sendall(data)
     except OSError:
         pass
 
@@ -355,7 +400,7 @@ def interface(index):
 
 COMMANDS = {
     f.__name__: f
-    for f in (tcp_connect, say, receive, tell, close, bulk, udp, udp_many, ping, listen, flow_listen, flow, flowed, frame, sniff, take, nflog)
+    for f in (tcp_connect, say, receive, tell, close, bulk, udp, udp_many, ask, join, ping, run, listen, flow_listen, flow, flowed, frame, sniff, take, nflog)
 }
 
 print(json.dumps("ready"), flush=True)
