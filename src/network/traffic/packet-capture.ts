@@ -22,10 +22,10 @@ import { startTcpdump, type Tcpdump } from './tcpdump.ts';
 /** It takes some 30 ms. */
 const START_MS = 10_000;
 /**
- * What the kernel keeps while we are busy. Where packets are taken whole each has a place for the largest there may
- * be, so tcpdump's own 2 MiB are 16 packets.
+ * What the kernel keeps while we are busy: 1,024 packets, as each has a place for the largest that there may be (64 KiB
+ * with `--immediate-mode`); of tcpdump's own 2 MiB it were 32. With a smaller `snaplen` it is more, 32,768 of 1,600 bytes.
  */
-const BUFFER_KIB = 32 * 1024;
+const BUFFER_KIB = 64 * 1024;
 /** After QEMU's end, for packets that are in the kernel's buffer yet: as a rule the tap goes sooner, and tcpdump with it. */
 const DRAIN_MS = 300;
 /** From SIGTERM, or from when we want no more, until tcpdump is killed and nobody waits for the target any longer. */
@@ -162,6 +162,7 @@ export class PacketCapture implements NetworkCapture {
     const packets = this.#reader.push(chunk);
     const { head } = this.#reader;
     if (head === undefined || this.#reason === 'max-bytes') return;
+    this.#onListening?.(); // whoever is to read it may not do so yet
     const parts = isFirst ? [head] : [];
     let bytes = isFirst ? head.length : 0;
     let count = 0;
@@ -177,7 +178,6 @@ export class PacketCapture implements NetworkCapture {
     if (bytes > 0) await this.#target.write(Buffer.concat(parts), this.#over.signal);
     this.#packets += count;
     this.#bytes += bytes;
-    this.#onListening?.();
   }
 
   /** Has tcpdump end, which says how much was dropped; the rest is `#pump`'s. The first reason counts. */
