@@ -81,7 +81,7 @@ export async function launchCaptured(
     live.capture = capture;
     return live;
   } catch (error) {
-    await capture[Symbol.asyncDispose]();
+    await capture.discard(); // no guest has run
     throw error;
   }
 }
@@ -100,6 +100,6 @@ function warnOfHoles(vmId: string, result: CaptureResult): void {
       : `the capture of packets (${had}) lacks ${dropped}: it was too slow for them`,
     hint: isShort
       ? 'Give it another bound (--pcap-max-size), or more space.'
-      : 'Take less of each packet, or less of a load.',
+      : 'Capture less of each packet (snaplen), or have the guest send less at a time.',
   });
 }

@@ -70,31 +70,29 @@ export class PacketCapture implements NetworkCapture {
     o.signal?.throwIfAborted();
     await requireTcpdump();
     const target = await openTarget(o.target, o.section);
-    const capture = new PacketCapture(o, target);
+    const { tap: device, snaplen } = o;
+    const tcpdump = startTcpdump({ device, snaplen, bufferKib: BUFFER_KIB });
+    const capture = new PacketCapture(o, target, tcpdump);
     try {
       await capture.#listening();
-      // It may have stopped meanwhile, and another VM have the name; from here on tcpdump has the very interface.
-      if (!(await isOwn(o))) throw tapGone(o.vmId);
     } catch (error) {
-      capture.#end('failed', error as Error);
-      await capture.ended;
-      await target.discard();
+      await capture.discard();
       throw error;
     }
     capture.#begun();
     return capture;
   }
 
-  private constructor(o: PacketCaptureOptions, target: CaptureTarget) {
+  private constructor(o: PacketCaptureOptions, target: CaptureTarget, tcpdump: Tcpdump) {
     this.#o = o;
     this.#target = target;
+    this.#tcpdump = tcpdump;
     this.#reader = new PcapReader(o.snaplen);
-    this.#tcpdump = startTcpdump({ device: o.tap, snaplen: o.snaplen, bufferKib: BUFFER_KIB });
-    this.#tcpdump.stderr.setEncoding('utf8');
-    this.#tcpdump.stderr.on('data', (text: string) => {
+    tcpdump.stderr.setEncoding('utf8');
+    tcpdump.stderr.on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MAX_STDERR_CHARS);
     });
-    this.#tcpdump.on('error', (error) => (this.#stderr += error.message));
+    tcpdump.on('error', (error) => (this.#stderr += error.message));
     o.signal?.addEventListener('abort', this.#onAbort, { once: true });
     this.ended = this.#pump();
   }
@@ -111,6 +109,12 @@ export class PacketCapture implements NetworkCapture {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#end('closed');
     await this.ended;
+  }
+
+  /** Ends it, and has it never been: its file goes. */
+  async discard(): Promise<void> {
+    await this[Symbol.asyncDispose]();
+    await this.#target.discard();
   }
 
   /** @throws what {@link start} throws */
@@ -151,7 +155,10 @@ export class PacketCapture implements NetworkCapture {
     }
     for (const timer of this.#timers) clearTimeout(timer);
     this.#o.signal?.removeEventListener('abort', this.#onAbort);
-    await this.#target.close();
+    await this.#target.close().catch((error: unknown) => {
+      this.#reason = 'failed';
+      this.#error ??= error as Error;
+    });
     const dropped = droppedOf(this.#stderr);
     return { ...this.stats, reason: this.#reason ?? 'failed', dropped, error: this.#error };
   }
@@ -162,7 +169,11 @@ export class PacketCapture implements NetworkCapture {
     const packets = this.#reader.push(chunk);
     const { head } = this.#reader;
     if (head === undefined || this.#reason === 'max-bytes') return;
-    this.#onListening?.(); // whoever is to read it may not do so yet
+    if (isFirst) {
+      // tcpdump has the interface by now: the VM may have stopped before, and another one have the name.
+      if (!(await isOwn(this.#o))) throw tapGone(this.#o.vmId);
+      this.#onListening?.(); // whoever is to read it may not do so yet
+    }
     const parts = isFirst ? [head] : [];
     let bytes = isFirst ? head.length : 0;
     let count = 0;

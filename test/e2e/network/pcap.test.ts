@@ -114,7 +114,9 @@ describe('run --pcap', () => {
     );
   });
 
-  it('though none of the latter leaves the host', () => {
+  it('though none of the latter leaves the host, and all is on record', async () => {
+    const denied = await world.records('box', 'denied');
+    expect(denied).toContainEqual(expect.objectContaining({ kind: 'denied', to: LAN }));
     const left = new Set(upstream.arrivals.map(({ data }) => parseIp(data.subarray(14))?.to));
     expect(left).toContain(WEB);
     expect(left).not.toContain(LAN);
