@@ -1,7 +1,7 @@
 /** Captures of a VM's packets: of one that runs, and of one from before its guest does. */
 import { formatBytes } from '../config/units.ts';
 import { ConfigError, StateError } from '../errors.ts';
-import { events } from '../events.ts';
+import { events, type EventOf } from '../events.ts';
 import {
   checkCapture,
   PacketCapture,
@@ -74,7 +74,11 @@ export async function launchCaptured(
   const { id: vmId } = context;
   const on = { vmId, tap: place.at.tap, section: PCAP };
   const capture = await PacketCapture.start({ ...pcap, ...on });
-  void capture.ended.then((result) => warnOfHoles(vmId, result));
+  void capture.ended.then((result) => {
+    const holes = holesIn(result);
+    if (holes !== undefined)
+      events.emit('host.warning', { vmId, code: 'network.capture', ...holes });
+  });
   try {
     const live = await launch();
     capture.endWith(live.watch.ended);
@@ -86,20 +90,22 @@ export async function launchCaptured(
   }
 }
 
-/** Nobody waits for the end of such a capture. */
-function warnOfHoles(vmId: string, result: CaptureResult): void {
+/** What is wrong with a capture for whose end nobody waits; undefined: nothing. Pure. */
+export function holesIn(
+  result: CaptureResult,
+): Pick<EventOf<'host.warning'>, 'message' | 'hint'> | undefined {
   const { reason, packets, bytes, dropped = 0, error } = result;
-  const isShort = reason === 'max-bytes' || reason === 'failed';
-  if (!isShort && dropped === 0) return;
-  const why = error?.message ?? `its bound is reached`;
   const had = `${packets} packets, ${formatBytes(bytes)}`;
-  events.emit('host.warning', {
-    ...{ vmId, code: 'network.capture' },
-    message: isShort
-      ? `the capture of packets ended before the VM, with ${had}: ${why}`
-      : `the capture of packets (${had}) lacks ${dropped}: it was too slow for them`,
-    hint: isShort
-      ? 'Give it another bound (--pcap-max-size), or more space.'
-      : 'Capture less of each packet (snaplen), or have the guest send less at a time.',
-  });
+  if (reason === 'max-bytes' || reason === 'failed') {
+    const why = error?.message ?? 'its bound is reached';
+    return {
+      message: `the capture of packets ended before the VM, with ${had}: ${why}`,
+      hint: 'Give it a larger bound (--pcap-max-size), or more space.',
+    };
+  }
+  if (dropped === 0) return undefined;
+  return {
+    message: `the capture of packets (${had}) lacks ${dropped}: it was too slow for them`,
+    hint: 'Capture less of each packet (snaplen), or have the guest send less at a time.',
+  };
 }
