@@ -104,6 +104,14 @@ export interface EventPayloads {
     durationMs: number;
     lost: number;
   };
+  /** A capture of packets is over; `reason`: `CaptureEnd`. `dropped`: those that we were too slow for, where it is known. */
+  'network.captured': {
+    packets: number;
+    bytes: number;
+    dropped?: number | undefined;
+    reason: string;
+    error?: string | undefined;
+  };
   'guest.connected': { agentVersion: string; channel: 'vsock' | 'virtio-serial' };
   'guest.disconnected': { reason: string };
   'fault.guest-protocol': { message: string };

@@ -30,6 +30,8 @@ const OPTION_VALUES: Readonly<Record<string, Source>> = {
     words: ['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'],
   },
   '--machine': { kind: 'words', words: ['q35', 'microvm'] },
+  '--output': { kind: 'files' },
+  '--pcap': { kind: 'files' },
   '--template': { kind: 'ask', what: 'templates' },
   '--trace': { kind: 'words', words: ['qmp', 'argv', 'agent'] },
 };

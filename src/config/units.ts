@@ -23,12 +23,21 @@ const DURATION_FACTORS: Readonly<Record<string, number>> = {
  */
 export function parseMib(value: unknown): number | undefined {
   if (typeof value === 'number') return Number.isInteger(value) ? value : undefined;
-  if (typeof value !== 'string') return undefined;
-  const match = SIZE.exec(value.trim());
+  const bytes = typeof value === 'string' ? sizeOf(value, MIB) : undefined;
+  return bytes !== undefined && Number.isInteger(bytes / MIB) ? bytes / MIB : undefined;
+}
+
+/** Bytes from `"1500"` (bytes), `"64K"`, `"1.5MiB"`. Undefined where it is no such size, or no whole number of bytes. */
+export function parseBytes(text: string): number | undefined {
+  const bytes = sizeOf(text, 1);
+  return Number.isInteger(bytes) ? bytes : undefined;
+}
+
+/** @param unit of what has none */
+function sizeOf(text: string, unit: number): number | undefined {
+  const match = SIZE.exec(text.trim());
   if (match === null) return undefined;
-  const factor = SIZE_FACTORS[(match[2] ?? '').toUpperCase()] ?? MIB;
-  const mib = (Number(match[1]) * factor) / MIB;
-  return Number.isInteger(mib) ? mib : undefined;
+  return Number(match[1]) * (SIZE_FACTORS[(match[2] ?? '').toUpperCase()] ?? unit);
 }
 
 /**

@@ -34,7 +34,7 @@ const TOOLS: readonly Tool[] = [
   { program: 'ip', purpose: "VMs' taps", debianPackage: 'iproute2', need: 'network' },
   {
     program: 'tcpdump',
-    purpose: "records of VMs' traffic",
+    purpose: "records and captures of VMs' traffic",
     debianPackage: 'tcpdump',
     need: 'network',
   },

@@ -42,6 +42,7 @@ const LEVEL_OF: Readonly<Record<EventType, Level>> = {
   'pool.draining': 'info',
   'pool.closed': 'info',
   'dns.query': 'debug',
+  'network.captured': 'info',
   'guest.connected': 'debug',
   'guest.disconnected': 'debug',
   'fault.guest-protocol': 'error',

@@ -26,6 +26,16 @@ export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
 export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
+export {
+  type CaptureConfig,
+  type CaptureEnd,
+  type CaptureOptions,
+  type CaptureResult,
+  type CaptureStats,
+  checkCapture,
+  type NetworkCapture,
+} from './traffic/capture-options.ts';
+export { PacketCapture } from './traffic/packet-capture.ts';
 export { readLog } from './traffic/read-log.ts';
 export { parseAllPublished, publishedText } from './publish.ts';
 export { routesInto } from './tap.ts';

@@ -12,7 +12,7 @@ export type PoolStrategy = 'clone' | 'savevm' | 'recreate';
 /** What a pool's VMs are made of: what `Vm.create` takes, but for what belongs to one VM only. */
 export type PoolVmOptions = Omit<
   VmCreateOptions,
-  'name' | 'hostname' | 'cid' | 'lan' | 'persistent' | 'onProgress' | 'signal'
+  'name' | 'hostname' | 'cid' | 'lan' | 'pcap' | 'persistent' | 'onProgress' | 'signal'
 >;
 
 /** How large a pool is, and how it is kept well. */

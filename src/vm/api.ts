@@ -4,7 +4,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { GuestSession } from '../guest/index.ts';
-import type { EgressRequest } from '../network/index.ts';
+import type { CaptureOptions, EgressRequest } from '../network/index.ts';
 import type { DefaultNetwork, LanOptions } from '../network/index.ts';
 import type { NetworkMode } from '../network/mode.ts';
 import type { CommandsApi } from './command-types.ts';
@@ -14,6 +14,13 @@ import type { SnapshotsApi } from './snapshot-types.ts';
 import type { WaitOptions } from './wait-options.ts';
 
 export type { EgressOptions, EgressRequest, LimitOptions } from '../network/index.ts';
+export type {
+  CaptureEnd,
+  CaptureOptions,
+  CaptureResult,
+  CaptureStats,
+  NetworkCapture,
+} from '../network/index.ts';
 export type { DefaultNetwork, LanOptions } from '../network/index.ts';
 export type { NetworkMode } from '../network/mode.ts';
 export type * from './network-types.ts';
@@ -92,6 +99,12 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    * `0.0.0.0:8080:80`. Bound to the host's loopback where no address is given. Default none.
    */
   publish?: readonly string[] | undefined;
+  /**
+   * With `nat-filtered` and `bridge=NAME`: its packets, from the guest's first one on, to a file or stream, until it is
+   * closed or its tap goes: a persistent VM outlives its capture. A bound that is reached, or a full disk, is a warning
+   * (`network.capture`), and the VM goes on. Default: none. Of a VM that runs: {@link NetworkApi.capture}.
+   */
+  pcap?: CaptureOptions | undefined;
   /** Guest hostname. Default: the name, else the id. */
   hostname?: string | undefined;
   /** Extra words for the kernel command line (diagnosis and tests). Default none. */
@@ -127,6 +140,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   egress?: EgressRequest | undefined;
   /** As `VmCreateOptions.publish`; a template has none. */
   publish?: readonly string[] | undefined;
+  /** As `VmCreateOptions.pcap`; a template has none. */
+  pcap?: CaptureOptions | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
   cid?: number | undefined;
   /**

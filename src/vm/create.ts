@@ -17,13 +17,14 @@ import { newVmId } from './ids.ts';
 import { givePlaceBack, NamesWait, takePlace } from './network-of.ts';
 import { openImageStore } from './image-store.ts';
 import { findQemu } from './launcher.ts';
-import { LiveVm, type LaunchContext } from './live-vm.ts';
+import type { LaunchContext, LiveVm } from './live-vm.ts';
 import { ownIdentity } from './process-identity.ts';
 import { writeRecord, type VmConfig, type VmRecord } from './record.ts';
 import { kill } from './shutdown.ts';
 import { ensureStateDirs, STATE_SCHEMA, stateFault } from './state-dir.ts';
 import { step } from '../steps.ts';
 import { checkOptions, resolveConfig } from './vm-config.ts';
+import { launchCaptured, pcapOf } from './vm-capture.ts';
 import { checkSocketPaths, vmPaths, vmsDir } from './vm-paths.ts';
 
 /** A VM that was made, and runs. */
@@ -74,6 +75,7 @@ export async function createVm(o: VmCreateOptions): Promise<CreatedVm> {
       deadline,
       signal: o.signal,
       onProgress: o.onProgress,
+      pcap: o.pcap,
     });
     return { paths, record, live };
   } catch (error) {
@@ -130,11 +132,13 @@ export async function launchAndBoot(o: {
   ready?: (live: LiveVm, o: ReadyOptions) => Promise<void>;
   signal?: AbortSignal | undefined;
   onProgress?: VmCreateOptions['onProgress'];
+  pcap?: VmCreateOptions['pcap'];
 }): Promise<{ live: LiveVm; record: VmRecord }> {
   const { id, config } = o.record;
   const files = vmPaths(o.paths, id);
   const startedAt = performance.now();
   const { operation = 'start' } = o;
+  const pcap = pcapOf(o.pcap, config);
   step(operation, 'launch', id);
   warnAboutReach(config.network);
   let record: VmRecord = { ...o.record, state: 'starting', detail: undefined };
@@ -142,11 +146,10 @@ export async function launchAndBoot(o: {
   const place = await takePlace(onNetwork, o.signal);
   const left = { signal: o.signal, timeoutMs: o.deadline - performance.now() };
   using names = new NamesWait(onNetwork, place, left);
-  const live = await LiveVm.launch({
+  const live = await launchCaptured(pcap, place, {
     id,
     paths: files,
     config,
-    place: place?.at,
     from: o.from,
     signal: o.signal,
     onStep: (name) => step(operation as 'clone', name, id),

@@ -69,6 +69,8 @@ export class LiveVm {
   readonly link: GuestLink;
   /** Told when somebody else paused or resumed the vCPUs. */
   onPaused: ((paused: boolean) => void) | undefined;
+  /** Ends with our dealing with it. */
+  capture: AsyncDisposable | undefined;
   /** Snapshots loaded when the session with the guest was opened; see {@link VmRun.restores}. */
   restores: number;
   readonly #id: string;
@@ -146,6 +148,7 @@ export class LiveVm {
     this.watch.release();
     await this.link.close();
     await this.qmp.close();
+    await this.capture?.[Symbol.asyncDispose]();
   }
 
   static async #launchOnce(

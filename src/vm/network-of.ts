@@ -149,7 +149,8 @@ export async function givePlaceBack(
   await leaveNetwork(runtimeDirOf(vm.files), vm.id);
 }
 
-async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
+/** The tap that a VM has now; undefined where it has none. */
+export async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
   if (!hasTap(config.network)) return undefined;
   const runtimeDir = runtimeDirOf(files);
   if (bridgeOf(config.network) === undefined) {

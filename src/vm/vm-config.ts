@@ -11,6 +11,7 @@ import {
 import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import {
+  checkCapture,
   DEFAULT_NETWORKS,
   type DefaultNetwork,
   defaultNetwork,
@@ -38,6 +39,8 @@ const CID = { min: 3, max: 0xffff_fffe } as const;
 
 /** How errors call an option. */
 const NAMED = { section: 'vm', noun: 'option' };
+/** How they call what is captured of a new VM. */
+export const PCAP = 'vm.pcap';
 
 /** What was asked for, checked, defaults filled in, before the image is known. */
 export interface CheckedOptions {
@@ -80,6 +83,7 @@ const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
   lan: true,
   egress: true,
   publish: true,
+  pcap: true,
   hostname: true,
   kernelArgs: true,
   persistent: true,
@@ -100,6 +104,7 @@ const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
   lan: true,
   egress: true,
   publish: true,
+  pcap: true,
   cid: true,
   paused: true,
   qemuPath: true,
@@ -118,6 +123,7 @@ export function checkCloneOptions(o: VmCloneOptions): void {
   if (o.network !== undefined) checkNetworkMode(o.network);
   if (o.lan !== undefined) parseLan(o.lan);
   checkEgress(o);
+  if (o.pcap !== undefined) checkCapture(o.pcap, PCAP);
   quotaBytesOf(o);
 }
 
@@ -173,6 +179,7 @@ function checkHostname(hostname: string): void {
 export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const defaults = DEFAULT_CONFIG.vm;
   checkOptionNames(o, OPTION_NAMES, NAMED);
+  if (o.pcap !== undefined) checkCapture(o.pcap, PCAP);
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   const kernelArgs = o.kernelArgs ?? [];

@@ -13,15 +13,18 @@ import {
   readEntryOf,
   readLog,
   resolveEgress,
+  type CaptureOptions,
   type EgressOptions,
   type EgressRequest,
   type LimitOptions,
+  type NetworkCapture,
   type TrafficRecord,
 } from '../network/index.ts';
 import type { WaitOptions } from './api.ts';
 import { downOrAlive } from './down-or-alive.ts';
 import type { NetworkApi, NetworkInfo, RecordsOptions } from './network-types.ts';
 import { writeRecord, type VmConfig } from './record.ts';
+import { captureVm } from './vm-capture.ts';
 import type { VmInside } from './vm-inside.ts';
 
 /** See {@link NetworkApi}. */
@@ -92,6 +95,10 @@ export class VmNetworkControl implements NetworkApi {
 
   async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {
     for await (const line of readLog(this.#vm.files.networkLogPath, o)) yield* wanted(line, o);
+  }
+
+  capture(o: CaptureOptions & Pick<WaitOptions, 'signal'>): Promise<NetworkCapture> {
+    return captureVm(this.#vm, o);
   }
 
   async #change(

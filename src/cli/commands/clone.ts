@@ -1,5 +1,6 @@
 /** `qmp-agent clone`: a VM that stays, from a template. */
 import type { Command } from 'commander';
+import { refusePcap } from '../capture-flags.ts';
 import { addNameOption, diskQuotaOption, networkOption } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
@@ -22,7 +23,7 @@ export function registerClone(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .action((template: string, flags: CloneFlags) => clone(context, template, flags));
   command.addOption(diskQuotaOption()).addOption(networkOption('the template’s'));
-  addReachOptions(addNameOption(command));
+  refusePcap(addReachOptions(addNameOption(command)));
 }
 
 async function clone(context: CliContext, template: string, flags: CloneFlags): Promise<void> {

@@ -1,5 +1,6 @@
 /** `qmp-agent create`: a VM that stays. */
 import type { Command } from 'commander';
+import { refusePcap } from '../capture-flags.ts';
 import { addNameOption, addVmOptions } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
@@ -17,7 +18,7 @@ export function registerCreate(program: Command, context: CliContext): void {
     .description('Create a VM, start it and wait until it is ready. Prints its id.')
     .option('--json', 'print everything about it as JSON')
     .action((flags: CreateFlags) => create(context, flags));
-  addReachOptions(addNameOption(addVmOptions(command)));
+  refusePcap(addReachOptions(addNameOption(addVmOptions(command))));
 }
 
 async function create(context: CliContext, flags: CreateFlags): Promise<void> {

@@ -16,6 +16,7 @@ import {
 } from '../egress-flags.ts';
 import { safeJson } from '../safe-json.ts';
 import { withVm } from '../vm-access.ts';
+import { addNetCapture } from './net-capture.ts';
 
 interface LogFlags {
   follow?: boolean;
@@ -45,6 +46,10 @@ export function registerNet(program: Command, context: CliContext): void {
   add('denied', 'Show what it was denied, why, and the flag that would allow it.')
     .option('-f, --follow', 'go on with what comes, until Ctrl-C')
     .action((vm: string, flags: LogFlags) => log(context, vm, { ...flags, denied: true }));
+  addNetCapture(
+    add('capture', 'Write its packets to a file or to stdout, in pcap, until Ctrl-C.'),
+    context,
+  );
   const change = (name: 'set' | 'allow' | 'deny', description: string) =>
     addEgressOptions(
       add(name, description).action((vm: string, flags: EgressFlags) =>

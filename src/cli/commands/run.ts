@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { ConfigError } from '../../errors.ts';
 import type { VmInstance } from '../../vm/api.ts';
 import { runAttached } from '../attach.ts';
+import { addPcapOptions, pcapFlags, type PcapFlags } from '../capture-flags.ts';
 import { addExecOptions, addNameOption, addVmOptions, collectFlags } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
 import { addReachOptions, type ReachFlags, reachOf } from '../egress-flags.ts';
@@ -11,7 +12,7 @@ import { execSpec, type ExecFlags } from '../exec-spec.ts';
 import { startSpinner } from '../progress.ts';
 import { cloneOptions, loadVm, vmOptions } from '../vm-access.ts';
 
-interface RunFlags extends ExecFlags, ReachFlags {
+interface RunFlags extends ExecFlags, ReachFlags, PcapFlags {
   name?: string;
   template?: string;
   keep?: boolean;
@@ -42,7 +43,7 @@ export function registerRun(program: Command, context: CliContext): void {
       if (flags.template !== undefined) refuseMachineFlags(command);
       return run(context, argv, flags);
     });
-  addReachOptions(addExecOptions(addNameOption(addVmOptions(command))));
+  addPcapOptions(addReachOptions(addExecOptions(addNameOption(addVmOptions(command)))));
 }
 
 /** Settings that a clone may have of its own. */
@@ -82,7 +83,7 @@ async function run(context: CliContext, argv: readonly string[], flags: RunFlags
 async function startVm(context: CliContext, flags: RunFlags): Promise<VmInstance> {
   const { name, template, keep: persistent = false } = flags;
   const Vm = await loadVm();
-  const reach = reachOf(flags);
+  const reach = { ...reachOf(flags), pcap: pcapFlags(flags) };
   return template === undefined
     ? Vm.create({ ...vmOptions(context, name), ...reach, persistent })
     : Vm.fromTemplate(template, { ...cloneOptions(context, name), ...reach, persistent });

@@ -31,6 +31,8 @@ export interface IpPacket {
 const ATTRIBUTE = { mark: 2, inDevice: 4, outDevice: 5, payload: 9, prefix: 10 } as const;
 /** u8 family, u8 version, u16 resource. */
 const NFLOG_HEAD_BYTES = 4;
+/** More than our rules log of a packet, with its attributes. */
+export const MAX_LOGGED_BYTES = 65_536 + 1024;
 const PROTOCOLS: Readonly<Record<number, string>> = { 1: 'icmp', 6: 'tcp', 17: 'udp' };
 
 /** Reads one packet. Undefined: it is none. */
@@ -72,52 +74,4 @@ export function parseIp(data: Buffer): IpPacket | undefined {
     fromPort: hasPorts ? data.readUInt16BE(headBytes) : undefined,
     toPort: hasPorts ? data.readUInt16BE(headBytes + 2) : undefined,
   };
-}
-
-const FILE_HEAD_BYTES = 24;
-const PACKET_HEAD_BYTES = 16;
-/** Little-endian, as tcpdump writes on x86: with microseconds, or with nanoseconds. */
-const MAGIC = { micro: 0xa1b2c3d4, nano: 0xa1b23c4d } as const;
-/** More than our rules log of a packet. */
-const MAX_PACKET_BYTES = 65_536 + 1024;
-
-/** Takes a pcap stream apart, whatever its chunks. */
-export class PcapReader {
-  #rest: Buffer = Buffer.alloc(0);
-  #perMs = 0;
-
-  /**
-   * @returns the packets that are whole now
-   * @throws Error it is no pcap stream
-   */
-  push(chunk: Buffer): { data: Buffer; timeMs: number }[] {
-    this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    const packets: { data: Buffer; timeMs: number }[] = [];
-    const begin = this.#head();
-    if (begin === undefined) return packets;
-    let at = begin;
-    while (at + PACKET_HEAD_BYTES <= this.#rest.length) {
-      const length = this.#rest.readUInt32LE(at + 8);
-      if (length > MAX_PACKET_BYTES) throw new Error(`a packet of ${length} bytes in the log`);
-      const end = at + PACKET_HEAD_BYTES + length;
-      if (end > this.#rest.length) break;
-      const timeMs =
-        this.#rest.readUInt32LE(at) * 1000 + this.#rest.readUInt32LE(at + 4) / this.#perMs;
-      packets.push({ data: this.#rest.subarray(at + PACKET_HEAD_BYTES, end), timeMs });
-      at = end;
-    }
-    this.#rest = this.#rest.subarray(at);
-    return packets;
-  }
-
-  /** Where packets begin in what is there. */
-  #head(): number | undefined {
-    if (this.#perMs !== 0) return 0;
-    if (this.#rest.length < FILE_HEAD_BYTES) return undefined;
-    const magic = this.#rest.readUInt32LE(0);
-    if (magic === MAGIC.micro) this.#perMs = 1e3;
-    else if (magic === MAGIC.nano) this.#perMs = 1e6;
-    else throw new Error('no pcap stream');
-    return FILE_HEAD_BYTES;
-  }
 }

@@ -65,6 +65,7 @@ export async function cloneVm(name: string, o: VmCloneOptions): Promise<CreatedV
     const { live, record } = await launchAndBoot({
       ...{ operation: 'clone', paths, record: first, from: files, deadline, signal: o.signal },
       onProgress: o.onProgress,
+      pcap: o.pcap,
       ready: (clone, bounds) =>
         becomeOwn(clone, bounds, {
           config,

@@ -21,7 +21,7 @@ export type TemplateStep = CreateStep | 'provision' | 'warm' | 'freeze';
 /** What a template is made of. */
 export interface TemplateCreateOptions extends Omit<
   VmCreateOptions,
-  'name' | 'cid' | 'hostname' | 'persistent' | 'onProgress'
+  'name' | 'cid' | 'hostname' | 'pcap' | 'persistent' | 'onProgress'
 > {
   /** Text of a shell script that runs as root, by `/bin/sh -e`. Default: none. */
   provision?: string | undefined;

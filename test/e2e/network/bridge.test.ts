@@ -1,6 +1,8 @@
 /** VMs on a bridge: real guests, on a host of the tests' own whose bridge has a neighbour with servers. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { NetworkInfo } from '../../../src/vm/api.ts';
 import type { Sandbox } from '../../integration/cli/command.ts';
@@ -174,8 +176,17 @@ describe('a VM', () => {
       await agent(...run);
       await vi.waitFor(() => expect(seen).toContain(`honest-${word}`), { timeout: 20_000 * SCALE });
     };
+    const pcap = join(box.dir, 'forged.pcap');
+    const [program, words] = host.command(agentCommand(box, 'net', 'capture', 'one', '-o', pcap));
+    const own = spawn(program, words, { stdio: ['ignore', 'ignore', 'pipe'] });
+    children.push(own);
+    await once(own.stderr, 'data'); // as does ours, at the VM's side of the guard
     await forge('guarded');
     expect(seen.match(/forged-[a-z-]+/g)).toBeNull();
+    own.kill('SIGINT');
+    expect(await once(own, 'exit')).toEqual([0, null]);
+    const tried = (await readFile(pcap, 'latin1')).match(/forged-[a-z-]+/g);
+    expect(new Set(tried).size).toBe(9);
     expect(await host.run('nft', 'list', 'table', 'netdev', 'qmp_agent_qmpb1')).toMatch(
       /counter packets [1-9]/,
     );

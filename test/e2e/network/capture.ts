@@ -1,7 +1,7 @@
 /** What arrives upstream, each frame with the kernel's time: tcpdump on the internet's side of the cable. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { PcapReader } from '../../../src/network/traffic/nflog.ts';
+import { PcapReader } from '../../../src/network/traffic/pcap.ts';
 
 /** A frame, and when it came by the clock of this machine. */
 export interface Arrival {

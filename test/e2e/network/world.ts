@@ -123,8 +123,13 @@ export class World implements AsyncDisposable {
     return this.#host.module(body);
   }
 
-  /** Starts `qmp-agent …` on the host, output to us. */
+  /** Starts `qmp-agent …` on the host, output to us, complaints to whoever runs the tests. */
   start(...args: string[]): ChildProcess {
+    return this.startWith('inherit', ...args);
+  }
+
+  /** @param stderr `pipe`: to us, too */
+  startWith(stderr: 'inherit' | 'pipe', ...args: string[]): ChildProcess {
     const [file, argv] = this.#host.command([
       process.execPath,
       ...NODE_ARGS,
@@ -133,7 +138,7 @@ export class World implements AsyncDisposable {
       ...args,
     ]);
     return spawn(file, argv, {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', stderr],
       env: { ...process.env, ...this.box.env },
     });
   }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { formatBytes, formatMs, parseMib, parseMs } from '../../../src/config/units.ts';
+import { formatBytes, formatMs, parseBytes, parseMib, parseMs } from '../../../src/config/units.ts';
 
 describe('parseMib', () => {
   it.each([
@@ -22,6 +22,22 @@ describe('parseMib', () => {
       expect(parseMib(value)).toBeUndefined();
     },
   );
+});
+
+describe('parseBytes', () => {
+  it.each([
+    ['1500', 1500],
+    ['64K', 65_536],
+    ['100m', 104_857_600],
+    ['0.5KiB', 512],
+    ['2 GB', 2_147_483_648],
+  ])('reads %j as %d bytes', (text, bytes) => {
+    expect(parseBytes(text)).toBe(bytes);
+  });
+
+  it.each(['', 'lots', '-1', '1.5', '0.3K', '1GG', '0x10'])('refuses %j', (text) => {
+    expect(parseBytes(text)).toBeUndefined();
+  });
 });
 
 describe('parseMs', () => {

@@ -2,10 +2,11 @@
  * Reads what our rules log: tcpdump on their nflog group. There is one reader per group and network namespace:
  * the kernel gives the group to the first.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { LOG_GROUP } from '../../../nft/index.ts';
-import { parseNflog, PcapReader, type LoggedPacket } from './nflog.ts';
+import { MAX_LOGGED_BYTES, parseNflog, type LoggedPacket } from './nflog.ts';
+import { PcapReader } from './pcap.ts';
+import { startTcpdump, type Tcpdump } from './tcpdump.ts';
 
 /** From its end to the next start. */
 const RESTART_MS = 2_000;
@@ -15,7 +16,7 @@ const MAX_STDERR_CHARS = 2_000;
 export class LogCapture implements AsyncDisposable {
   readonly #onPacket: (packet: LoggedPacket) => void;
   readonly #say: (text: string) => void;
-  #child: ChildProcess | undefined;
+  #child: Tcpdump | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #said = '';
@@ -27,24 +28,10 @@ export class LogCapture implements AsyncDisposable {
 
   /** Begins. */
   start(): this {
-    const reader = new PcapReader();
+    const reader = new PcapReader(MAX_LOGGED_BYTES);
     let stderr = '';
-    const tcpdump = [
-      'tcpdump',
-      '-i',
-      `nflog:${LOG_GROUP}`,
-      ...['-Z', 'root'],
-      '-n',
-      '-U',
-      '--immediate-mode',
-      '-w',
-      '-',
-    ];
-    // As root: to become another user takes the death signal away. One that outlived us would keep the group from who comes after us.
-    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...tcpdump], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      cwd: '/',
-    });
+    // One that outlived us would keep the group from who comes after us.
+    const child = startTcpdump({ device: `nflog:${LOG_GROUP}` });
     this.#child = child;
     child.stdout.on('data', (chunk: Buffer) => {
       try {
