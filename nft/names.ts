@@ -14,7 +14,7 @@ export const TAP_GROUP = 20813;
 export const LOG_GROUP = 20813;
 
 /** Version of the shared chains and sets. Tables of another version cannot be added to. */
-export const SCHEMA_VERSION = 2;
+export const SCHEMA_VERSION = 3;
 
 /** An empty chain that says which version the tables are of. */
 export const SCHEMA_CHAIN_PREFIX = 'schema_';
