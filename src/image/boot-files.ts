@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import {
+  chmod,
   copyFile,
   mkdir,
   open,
@@ -85,6 +86,7 @@ async function write(bootCpio: string, part: Buffer, target: string): Promise<vo
   const temporary = `${target}.${process.pid}-${randomBytes(4).toString('hex')}.tmp`;
   try {
     await copyFile(bootCpio, temporary, constants.COPYFILE_FICLONE);
+    await chmod(temporary, 0o600); // the image's own is read-only, which only root may write to
     const handle = await open(temporary, 'a');
     try {
       await handle.writeFile(part);
