@@ -14,6 +14,8 @@ import { agentCommand, started } from './world.ts';
 const HOST = '192.0.2.1';
 const NEIGHBOUR = '192.0.2.10';
 const VM = '192.0.2.5';
+/** Below those of our taps, whatever the kernel would draw: a bridge takes the lowest of its ports. */
+const PORT_MAC = '02:00:00:00:01:00';
 const ON_BRIDGE = ['--network', 'bridge=br0', '--gateway', HOST, '--dns', NEIGHBOUR];
 
 /** Answers each request with the caller's address. */
@@ -84,7 +86,7 @@ beforeAll(async () => {
   [host, neighbour] = [await TestHost.start(), await TestHost.start()];
   await host.run('ip', 'link', 'add', 'br0', 'type', 'bridge');
   const peer = ['peer', 'name', 'eth0', 'netns', String(neighbour.pid)];
-  await host.run('ip', 'link', 'add', 'port', 'type', 'veth', ...peer);
+  await host.run('ip', 'link', 'add', 'port', 'address', PORT_MAC, 'type', 'veth', ...peer);
   await host.run('ip', 'link', 'set', 'port', 'master', 'br0', 'up');
   await host.run('ip', 'address', 'add', `${HOST}/24`, 'dev', 'br0');
   await host.run('ip', 'link', 'set', 'br0', 'up');
