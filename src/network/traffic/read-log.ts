@@ -21,7 +21,8 @@ export interface ReadLogOptions {
  * @throws the signal's reason
  */
 export async function* readLog(path: string, o: ReadLogOptions = {}): AsyncGenerator<string> {
-  let current = await LogFile.open(path); // before the older one: what is rotated meanwhile is this very file
+  // Before the older one: what is rotated meanwhile is this very file. In the midst of a rotation only that is there.
+  let current = (await LogFile.open(path)) ?? (await LogFile.open(rotatedLogPath(path)));
   try {
     yield* linesOfOther(rotatedLogPath(path), [current]);
     for (;;) {
@@ -33,11 +34,13 @@ export async function* readLog(path: string, o: ReadLogOptions = {}): AsyncGener
       if (id === undefined || id === current?.id) continue;
       if (current !== undefined) yield* current.lines(); // its last ones
       const old: LogFile | undefined = current;
+      const next = await LogFile.open(path);
+      if (next === undefined) continue; // rotated once more since; without what we have, that would be read twice
+      current = next;
       try {
-        current = await LogFile.open(path);
         yield* linesOfOther(rotatedLogPath(path), [old, current]); // two rotations since the last look
       } finally {
-        if (old !== current) await old?.close(); // until then no other file has its number
+        await old?.close(); // until then no other file has its number
       }
     }
   } finally {

@@ -69,6 +69,15 @@ it('loses nothing at a rotation: not what came before it since the last look, no
   expect(await heard).toEqual(['a', 'b', 'c and much more', 'd', 'e', 'end']);
 });
 
+it('begun in the midst of a rotation, gives each line once', async () => {
+  await writeFile(`${path}.1`, 'a\n');
+  const heard = follow('end');
+  await delay(A_LOOK_MS);
+  await appendFile(`${path}.1`, 'b\n');
+  await writeFile(path, 'c\nend\n');
+  expect(await heard).toEqual(['a', 'b', 'c', 'end']);
+});
+
 it('loses nothing of what the service writes, however often it rotates', async () => {
   const count = 12_000;
   const log = new TrafficLog(path);
