@@ -107,7 +107,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
 
 function rawRules(): Statement[][] {
   return [
-    [is(MARK, GUARD_MARK), put(MARK, MARK_BASE)],
+    [is(IIF, '@taps'), is(MARK, GUARD_MARK), put(MARK, MARK_BASE)], // elsewhere it is somebody else's mark
     // Of a connection whose addresses are translated, the kernel would drop it right after this, in silence.
     [is(field('icmp', 'type'), 'redirect'), is(IIF, '@taps'), goto('deny_related')],
     untracked('dport', IIF, 'daddr'),
