@@ -37,6 +37,9 @@ const LAB_E2E = [
 /** The e2e tests that run beside the lab. */
 const NETWORK = ['test/e2e/network/'];
 const CLI = ['test/e2e/cli/', 'test/e2e/image/'];
+const STORAGE = ['fault-walk', 'diff', 'disk-quota', 'template-memory', 'templates'].map(
+  (name) => `test/e2e/vm/${name}.test.ts`,
+);
 
 /** Command line of one vitest run over `projects`. */
 function vitest(projects: readonly string[], extra: readonly string[] = []): string[] {
@@ -87,7 +90,7 @@ function allSuites(resultsDir: string): Suite[] {
     },
     {
       name: 'e2e',
-      argv: vitest(['e2e'], ['--exclude', `{${[...NETWORK, ...CLI].join()}}**`]),
+      argv: vitest(['e2e'], ['--exclude', `{${[...NETWORK, ...CLI, ...STORAGE].join()}}**`]),
       timeoutMs: 40 * MINUTE,
       needsBuild: true,
       needsImage: true,
@@ -106,6 +109,15 @@ function allSuites(resultsDir: string): Suite[] {
       name: 'cli',
       argv: ['nice', ...vitest(['e2e'], CLI)],
       timeoutMs: 10 * MINUTE,
+      needsBuild: true,
+      needsImage: true,
+      coverage: false,
+      besideLab: true,
+    },
+    {
+      name: 'storage',
+      argv: ['nice', ...vitest(['e2e'], STORAGE)],
+      timeoutMs: 20 * MINUTE,
       needsBuild: true,
       needsImage: true,
       coverage: false,
