@@ -11,7 +11,10 @@ beforeAll(async () => {
   await world.agent('setup', 'network');
   await world.agent('create', '--name', 'box', '-p', '8080:8000');
 });
-afterAll(() => world[Symbol.asyncDispose]());
+afterAll(async () => {
+  await world.agent('remove', '--force', 'box');
+  await world[Symbol.asyncDispose]();
+});
 
 /** Greets whoever comes, and holds him. */
 const HOLD = `import socket
