@@ -1,7 +1,7 @@
 /** Table `inet qmp_agent`: how what is denied is logged, counted and answered. */
 import {
   ACCEPT,
-  ct,
+  DIRECTION,
   DROP,
   field,
   goto,
@@ -18,7 +18,6 @@ import { countDenied, logDenied, type LogRates, over } from './parts.ts';
 
 /** Answers (resets, ICMP errors) to one VM per second; what is over that is dropped. */
 const REJECTS_PER_SECOND = 200;
-const DIRECTION = ct('direction');
 
 /** What goes over a bandwidth is counted only: that is how a bandwidth works. */
 export const LOGGED_CAUSES = FILTER_CAUSES.filter(

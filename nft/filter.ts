@@ -7,6 +7,7 @@ import {
   concat,
   ct,
   CT_MARK,
+  DIRECTION,
   DROP,
   field,
   goto,
@@ -60,7 +61,6 @@ const BEFORE = 5;
 
 const rule = ruleIn('inet');
 const ICMP_ERRORS = { set: ['destination-unreachable', 'time-exceeded', 'parameter-problem'] };
-const DIRECTION = ct('direction');
 
 /** The chains that all VMs share, written anew. */
 export function filterChains(rates: LogRates): NftCommand[] {

@@ -181,5 +181,6 @@ export const IIF = meta('iifname');
 export const OIF = meta('oifname');
 export const L4 = meta('l4proto');
 export const STATE = ct('state');
+export const DIRECTION = ct('direction');
 export const CT_MARK = ct('mark');
 export const MARK = meta('mark');

@@ -15,7 +15,7 @@ export interface CommandOptions {
   /** The whole output goes into this file. */
   logPath: string;
   /** Before each line that is shown, where several commands run at once. */
-  label?: string;
+  label?: string | undefined;
 }
 
 /** Runs `argv`; never rejects, what went wrong is in the result. */

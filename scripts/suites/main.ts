@@ -48,7 +48,7 @@ async function run(
     env: { ...baseEnv, ...env },
     timeoutMs: Math.max(1, Math.min(timeoutMs, deadlineAt - Date.now())),
     logPath: join(RESULTS, `${name}.log`),
-    ...(label === undefined ? {} : { label }),
+    label,
   });
   console.log(
     `== ${name}: ${seconds(end.durationMs)}${end.exitCode === 0 ? '' : `, ${describeEnd(end)}`}`,

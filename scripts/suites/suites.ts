@@ -13,7 +13,7 @@ export interface Suite {
   needsBuild: boolean;
   needsImage: boolean;
   coverage: boolean;
-  /** Runs while the lab does, with less of the processor than the lab. */
+  /** Runs while the lab does. */
   besideLab?: boolean;
 }
 
@@ -52,6 +52,14 @@ function vitest(projects: readonly string[], extra: readonly string[] = []): str
     '--reporter=./scripts/suites/reporter.ts',
     ...extra,
   ];
+}
+
+/** Some of the e2e tests, with less of the processor than the lab has. */
+function besideLab(name: string, files: readonly string[], timeoutMs: number): Suite {
+  return {
+    ...{ name, argv: ['nice', ...vitest(['e2e'], files)], timeoutMs },
+    ...{ needsBuild: true, needsImage: true, coverage: false, besideLab: true },
+  };
 }
 
 function allSuites(resultsDir: string): Suite[] {
@@ -96,33 +104,9 @@ function allSuites(resultsDir: string): Suite[] {
       needsImage: true,
       coverage: false,
     },
-    {
-      name: 'network',
-      argv: ['nice', ...vitest(['e2e'], NETWORK)],
-      timeoutMs: 25 * MINUTE,
-      needsBuild: true,
-      needsImage: true,
-      coverage: false,
-      besideLab: true,
-    },
-    {
-      name: 'cli',
-      argv: ['nice', ...vitest(['e2e'], CLI)],
-      timeoutMs: 10 * MINUTE,
-      needsBuild: true,
-      needsImage: true,
-      coverage: false,
-      besideLab: true,
-    },
-    {
-      name: 'storage',
-      argv: ['nice', ...vitest(['e2e'], STORAGE)],
-      timeoutMs: 20 * MINUTE,
-      needsBuild: true,
-      needsImage: true,
-      coverage: false,
-      besideLab: true,
-    },
+    besideLab('network', NETWORK, 25 * MINUTE),
+    besideLab('cli', CLI, 10 * MINUTE),
+    besideLab('storage', STORAGE, 20 * MINUTE),
     {
       name: LAB,
       argv: [

@@ -36,6 +36,7 @@ export {
   type NetworkCapture,
 } from './traffic/capture-options.ts';
 export { PacketCapture } from './traffic/packet-capture.ts';
+export { MAX_SNAPLEN } from './traffic/pcap.ts';
 export { readLog } from './traffic/read-log.ts';
 export { parseAllPublished, publishedText } from './publish.ts';
 export { routesInto } from './tap.ts';

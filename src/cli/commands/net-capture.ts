@@ -2,7 +2,12 @@
 import { InvalidArgumentError, type Command } from 'commander';
 import { formatBytes, parseMs } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
-import type { CaptureEnd, CaptureOptions, CaptureResult } from '../../network/index.ts';
+import {
+  MAX_SNAPLEN,
+  type CaptureEnd,
+  type CaptureOptions,
+  type CaptureResult,
+} from '../../network/index.ts';
 import { readSize } from '../capture-flags.ts';
 import { seconds, wholeNumberTo } from '../config-flags.ts';
 import type { CliContext } from '../context.ts';
@@ -16,8 +21,6 @@ interface CaptureFlags {
   duration?: number;
 }
 
-/** tcpdump's own. */
-const MAX_SNAPLEN = 262_144;
 const EPILOG = `
 Ends with Ctrl-C, at its bounds, and with the VM's tap: when it is stopped, suspended, killed or removed. There is all
 that the guest sends, what is denied too, and what reaches it.

@@ -1,4 +1,5 @@
 /** Reads a VM's network log while the service writes it, and sets files of it aside. */
+import type { Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { rotatedLogPath } from './log-file.ts';
@@ -80,8 +81,7 @@ class LogFile {
   static async open(path: string): Promise<LogFile | undefined> {
     const handle = await open(path, 'r').catch(() => undefined);
     if (handle === undefined) return undefined;
-    const { dev, ino } = await handle.stat();
-    return new LogFile(handle, `${dev}:${ino}`);
+    return new LogFile(handle, idIn(await handle.stat()));
   }
 
   /** Those that have come since the last call. */
@@ -111,5 +111,9 @@ class LogFile {
 
 async function idOf(path: string): Promise<string | undefined> {
   const facts = await stat(path).catch(() => undefined);
-  return facts && `${facts.dev}:${facts.ino}`;
+  return facts && idIn(facts);
+}
+
+function idIn({ dev, ino }: Stats): string {
+  return `${dev}:${ino}`;
 }
