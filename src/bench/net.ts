@@ -1,5 +1,6 @@
 import { PathLab, RulesLab } from '../network/index.ts';
 import { cloneOnce, openTemplate, SETTLE_MS, subjectOfClone } from './clone.ts';
+import { GUEST_RATIOS, measureGuest } from './guest-path.ts';
 import { interleave } from './interleave.ts';
 import type { BenchReport, BenchSeries } from './report.ts';
 import { beginRun, makeReport, type BenchOptions } from './subject.ts';
@@ -28,6 +29,7 @@ const PATH_FIGURES = [
  *
  * `net.packet-*` (processor time of one), `net.rtt-*`, `net.tcp-*` and `net.connections-*` are of hosts that have no
  * rules (`none`) or those of 2 or 1,000 VMs, with namespaces for a guest and a server.
+ * `net.guest.*` are of a real one, see `measureGuest`.
  *
  * @throws whatever `createTemplate` and `Vm.fromTemplate` throw: the host must be set up for taps
  */
@@ -37,17 +39,19 @@ export async function benchNet(options: BenchOptions): Promise<BenchReport> {
   const paths = await measurePaths(options);
   await using template = await openTemplate(options, { network: 'nat-filtered' });
   const subject = await subjectOfClone(template.name, options);
+  const guest = await measureGuest(template.name, options);
   const clones = await measureClones(template.name, options);
   return makeReport(
     begun,
     subject,
-    [...rules, ...paths, ...clones],
+    [...rules, ...paths, ...guest, ...clones],
     [
       ['net.rules.add-200-to-2', 'net.rules.add-200', 'net.rules.add-2'],
       ['net.rules.add-1000-to-2', 'net.rules.add-1000', 'net.rules.add-2'],
       ['net.packet-1000-to-2', 'net.packet-1000', 'net.packet-2'],
       ['net.packet-2-to-none', 'net.packet-2', 'net.packet-none'],
       ['net.tcp-2-to-none', 'net.tcp-2', 'net.tcp-none'],
+      ...GUEST_RATIOS,
       ['net.clone-to-isolated', 'net.clone', 'net.clone-isolated'],
     ],
   );

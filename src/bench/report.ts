@@ -120,7 +120,7 @@ export function formatReport(report: BenchReport): string {
 
 function row(cells: readonly string[]): string {
   const [name = '', unit = '', ...numbers] = cells;
-  return `${name.padEnd(26)}${unit.padEnd(7)}${numbers.map((cell) => cell.padStart(10)).join('')}`;
+  return `${name.padEnd(32)}${unit.padEnd(7)}${numbers.map((cell) => cell.padStart(10)).join('')}`;
 }
 
 function short(value: number): string {

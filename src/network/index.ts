@@ -40,4 +40,5 @@ export { MAX_SNAPLEN } from './traffic/pcap.ts';
 export { readLog } from './traffic/read-log.ts';
 export { parseAllPublished, publishedText } from './publish.ts';
 export { routesInto } from './tap.ts';
+export { GUEST_SERVER, TapLab } from './tap-lab.ts';
 export type { ConnectionRecord, DnsRecord, TrafficRecord } from './traffic/record.ts';

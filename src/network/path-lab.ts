@@ -5,51 +5,45 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { execa } from 'execa';
 import { TAP_GROUP } from '../../nft/index.ts';
 import { TimeoutError } from '../errors.ts';
 import { DEFAULT_POOL, endpointAt, GATEWAY_MAC, parsePool, TAP_PREFIX } from './endpoint.ts';
 import { NetworkNamespace } from './namespace.ts';
+import {
+  figureProgram,
+  type PathPlan,
+  tcpFigures,
+  tcpServer,
+  type TcpFigure,
+} from './path-programs.ts';
 import { RulesLab } from './rules-lab.ts';
 
 /** TEST-NET-3 (RFC 5737): to our rules, an address like any other. */
 const HOST = '203.0.113.1';
 const SERVER = '203.0.113.10';
 const PACKETS = 20_000;
-const ROUND_TRIPS = 200;
-const TRANSFER_BYTES = 128 * 2 ** 20;
-const CONNECTIONS = 300;
 const TIMEOUT_MS = 60_000;
 /** Node starts in half a second; on an emulated machine in many times that. */
 const SERVER_START_MS = 60_000;
 /** From SIGKILL to the server's end. */
 const SERVER_END_MS = 10_000;
 
-/** Takes what comes: by its first byte it is sent back (`e`), or told when all of it is there (`s`). */
+const PLAN: PathPlan = {
+  ...{ address: SERVER, port: 80 },
+  ...{ roundTrips: 200, transferMib: 128, connections: 300 },
+};
+
+/** Takes datagrams, too. */
 const SERVER_PROGRAM = `
-const { createServer } = require('node:net');
-const socket = require('node:dgram').createSocket('udp4');
-socket.bind(443, '${SERVER}', () => {
-  createServer({ noDelay: true, allowHalfOpen: true }, (peer) => {
-    peer.on('error', () => undefined);
-    peer.once('data', (first) => {
-      if (first[0] === 101) return void (peer.write(first), peer.pipe(peer));
-      peer.on('data', () => undefined).on('end', () => peer.end('.'));
-    });
-  }).listen(80, '${SERVER}', 1024, () => console.log('ready'));
+require('node:dgram').createSocket('udp4').bind(443, '${SERVER}', () => {${tcpServer(PLAN)}
 });`;
 
-/** Prints one figure. Packets are written without libuv, whose part would be larger than the kernel's. */
-const GUEST_PROGRAM = `
-const { connect } = require('node:net');
-const { once } = require('node:events');
-const to = { host: '${SERVER}', port: 80, noDelay: true };
-const open = async () => { const s = connect(to); await once(s, 'connect'); return s; };
-const figures = {
+/** Packets are written without libuv, whose part would be larger than the kernel's. */
+const GUEST_PROGRAM = figureProgram(`
   async packet() {
     const socket = require('node:dgram').createSocket('udp4');
     socket.connect(443, '${SERVER}');
-    await once(socket, 'connect');
+    await require('node:events').once(socket, 'connect');
     const { writeSync } = require('node:fs');
     const bytes = Buffer.alloc(64);
     const send = (n) => {
@@ -63,45 +57,10 @@ const figures = {
     const { user, system } = process.cpuUsage(before);
     socket.close();
     return (user + system) / ${PACKETS};
-  },
-  async rtt() {
-    const socket = await open();
-    socket.write('e');
-    await once(socket, 'data');
-    const all = [];
-    for (let i = 0; i < ${ROUND_TRIPS}; i++) {
-      const sent = performance.now();
-      socket.write('.');
-      await once(socket, 'data');
-      all.push(performance.now() - sent);
-    }
-    socket.destroy();
-    return all.sort((a, b) => a - b)[${ROUND_TRIPS / 2}];
-  },
-  async tcp() {
-    const socket = await open();
-    const began = performance.now();
-    const bytes = Buffer.alloc(2 ** 20, 's');
-    for (let i = 0; i < ${TRANSFER_BYTES / 2 ** 20}; i++) {
-      if (!socket.write(bytes)) await once(socket, 'drain');
-    }
-    socket.end();
-    await once(socket, 'data');
-    return ${TRANSFER_BYTES / 2 ** 20} / ((performance.now() - began) / 1000);
-  },
-  async connections() {
-    const began = performance.now();
-    for (let i = 0; i < ${CONNECTIONS}; i++) (await open()).resetAndDestroy();
-    return ${CONNECTIONS} / ((performance.now() - began) / 1000);
-  },
-};
-figures[process.argv[1]]().then((figure) => console.log(figure));`;
+  },${tcpFigures(PLAN)}`);
 
-/**
- * `packet`: µs of processor time from the guest's write to the server's socket; `rtt`: ms of a byte there and
- * back; `tcp`: MiB/s of one connection; `connections`: made one after the other in a second.
- */
-export type PathFigure = 'packet' | 'rtt' | 'tcp' | 'connections';
+/** `packet`: µs of processor time from the guest's write to the server's socket. */
+export type PathFigure = 'packet' | TcpFigure;
 
 /** See above. Gone with it: nothing of it is in the host's own namespace. */
 export class PathLab implements AsyncDisposable {
@@ -139,13 +98,8 @@ export class PathLab implements AsyncDisposable {
 
   /** Takes one figure. */
   async take(figure: PathFigure, o: { signal?: AbortSignal | undefined } = {}): Promise<number> {
-    const [file, ...args] = this.#guest.command([process.execPath, '-e', GUEST_PROGRAM, figure]);
-    const { stdout } = await execa(file, args, {
-      timeout: TIMEOUT_MS,
-      killSignal: 'SIGKILL',
-      ...(o.signal === undefined ? {} : { cancelSignal: o.signal }),
-    });
-    return Number(stdout);
+    const argv = [process.execPath, '-e', GUEST_PROGRAM, figure];
+    return Number(await this.#guest.run(argv, { ...o, timeoutMs: TIMEOUT_MS }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -191,8 +145,8 @@ async function joinUp(
     ],
     { signal },
   );
-  const [file, ...args] = host.command(['sysctl', '-q', '-w', 'net.ipv4.ip_forward=1']);
-  await execa(file, args, { timeout: TIMEOUT_MS });
+  const sysctl = ['sysctl', '-q', '-w', 'net.ipv4.ip_forward=1'];
+  await host.run(sysctl, { signal, timeoutMs: TIMEOUT_MS });
   if (vm !== undefined) await rules?.addRules(vm, { signal });
 }
 

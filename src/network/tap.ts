@@ -80,7 +80,7 @@ export function isBridged(tap: string): boolean {
 
 /** It goes up, with its address; the guest's is known, so that nobody is asked for it. Pure. */
 export function raiseCommands(
-  { tap, gatewayAddress, guestAddress }: Endpoint,
+  { tap, gatewayAddress, guestAddress }: Omit<Endpoint, 'index'>,
   mac: string,
 ): string[] {
   return [
@@ -120,7 +120,7 @@ export async function makeTap(
 
 /** Puts it up. */
 export async function raiseTap(
-  endpoint: Endpoint,
+  endpoint: Omit<Endpoint, 'index'>,
   mac: string,
   o: IpCallOptions = {},
 ): Promise<void> {

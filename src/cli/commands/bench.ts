@@ -77,7 +77,7 @@ const BENCHES: readonly BenchEntry[] = [
   {
     name: 'net',
     description:
-      'rules, packets and connections beside 2 and 1,000 VMs, and what a tap costs a clone',
+      'rules, packets and connections beside 2 and 1,000 VMs, a guest with its filter and without, and what a tap costs a clone',
     runs: 10,
     load: async () => (await import('../../bench/net.ts')).benchNet,
   },

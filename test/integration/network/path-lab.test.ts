@@ -8,17 +8,17 @@ beforeAll(async () => {
 });
 afterAll(() => host[Symbol.asyncDispose]());
 
-it('packets, round trips, transfers and connections get through with rules and without; then all is gone', async () => {
+it('packets, round trips, transfers both ways and connections get through with rules and without; then all is gone', async () => {
   const figures = (await host.module(`
     for (const vms of [0, 3]) {
       const lab = await network.PathLab.open({ vms });
       try {
-        for (const figure of ['packet', 'rtt', 'tcp', 'connections']) say(await lab.take(figure));
+        for (const figure of ['packet', 'rtt', 'tcp', 'tcp-back', 'connections']) say(await lab.take(figure));
       } finally {
         await lab[Symbol.asyncDispose]();
       }
     }`)) as number[];
-  expect(figures).toHaveLength(8);
+  expect(figures).toHaveLength(10);
   for (const figure of figures) expect(figure).toBeGreaterThan(0);
   expect(await host.run('ip', 'netns')).not.toContain('qmp-agent-bench');
 });
