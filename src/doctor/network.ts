@@ -2,7 +2,7 @@
 import { NftClient } from '../../nft/index.ts';
 import { isThere } from '../host-files.ts';
 import {
-  DEFAULT_POOL,
+  hostPool,
   isForwarding,
   probeTaps,
   routesInto,
@@ -21,6 +21,8 @@ const SET_UP = 'run as root: qmp-agent setup network';
 export interface NetworkFacts {
   readonly hasTun: boolean;
   readonly forwards: boolean;
+  /** Where VMs' addresses are from. */
+  readonly pool: string;
   /** Routes of the host that lead into the VMs' addresses. */
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
@@ -35,22 +37,23 @@ export interface NetworkFacts {
 
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
+  const pool = await hostPool();
   const [hasTun, forwards, routes, droppingChains, bridgeFilter, taps] = await Promise.all([
     isThere('/dev/net/tun'),
     isForwarding(),
-    routesInto(DEFAULT_POOL).catch(() => []),
+    routesInto(pool).catch(() => []),
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
     readText(BRIDGE_FILTER),
     probeTaps(),
   ]);
   const filtersBridges = bridgeFilter?.trim() === '1';
   const obstacle = tapObstacle(taps);
-  return { hasTun, forwards, routes, droppingChains, filtersBridges, byDefault, obstacle };
+  return { hasTun, forwards, pool, routes, droppingChains, filtersBridges, byDefault, obstacle };
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */
 export function judgeNetwork(facts: NetworkFacts): Check[] {
-  const { hasTun, forwards, routes, droppingChains, filtersBridges } = facts;
+  const { hasTun, forwards, pool, routes, droppingChains, filtersBridges } = facts;
   return [
     judgeDefault(facts),
     hasTun
@@ -60,11 +63,11 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
       ? ok('network.forwarding', 'the host forwards packets')
       : warn('network.forwarding', 'the host does not forward packets', SET_UP),
     routes.length === 0
-      ? ok('network.addresses', `${DEFAULT_POOL} is free for VMs`)
+      ? ok('network.addresses', `${pool} is free for VMs`)
       : warn(
           'network.addresses',
-          `the host has routes into ${DEFAULT_POOL}: ${routes.join('; ')}`,
-          'VMs with such addresses cannot be told from those networks: take these routes away',
+          `the host has routes into ${pool}: ${routes.join('; ')}`,
+          'VMs with such addresses cannot be told from those networks: take these routes away, or give VMs others (qmp-agent setup network --pool CIDR)',
         ),
     ...droppingChains.map((chain) =>
       warn(

@@ -14,9 +14,10 @@ import {
 } from '../../nft/index.ts';
 import { HostError, NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { step } from '../steps.ts';
-import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
+import { DEFAULT_POOL, endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
+import { hostPool } from './host-settings.ts';
 import { forgetMaking, tapsInMaking } from './making.ts';
 import { isForwarding } from './setup.ts';
 import {
@@ -42,8 +43,6 @@ export interface AttachOptions {
   /** The guest's MAC address. */
   readonly mac: string;
   readonly policy: NetworkPolicy;
-  /** CIDR that the addresses are from. */
-  readonly pool: string;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -71,15 +70,15 @@ export interface Place {
  */
 export async function takeTap(o: AttachOptions): Promise<Place> {
   const { vmId } = o;
-  const pool = parsePool(o.pool);
-  checkVm(networkOf(endpointAt(pool, 1), 0, o)); // before anything is made
+  checkVm(networkOf(endpointAt(parsePool(DEFAULT_POOL), 1), 0, o)); // before anything is made
   await checkForwarding();
   step('network.attach', 'tap', vmId);
   const { endpoint, generation } = await withHostNetwork(o.signal, async () => {
+    const pool = parsePool(await hostPool());
     const index = firstFree(pool, await interfaces());
     if (index === undefined) {
       throw new NetworkSetupError(`all ${pool.capacity - 1} networks of ${pool.cidr} are taken`, {
-        hint: 'Remove VMs, run `qmp-agent gc`, or set network.pool to a larger network.',
+        hint: 'Remove VMs, run `qmp-agent gc`, or have a larger network: qmp-agent setup network --pool CIDR.',
         vmId,
       });
     }
@@ -214,7 +213,7 @@ export async function rebuildRules(
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
   const nft = new NftClient();
-  if (await nft.ensureBase(o)) await raiseFlushGuard(o);
+  if (await nft.ensureBase(o)) await raiseFlushGuard(await hostPool(), o);
   const left = (await nft.remains()).filter(({ tap }) => tap === network.tap);
   await nft.applyTimed([...left.flatMap(removeVm), ...addVm(network)], o);
 }

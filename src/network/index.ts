@@ -8,8 +8,8 @@ export {
   tapObstacle,
 } from './default-mode.ts';
 export { bridgedTapOf, joinBridge, mendBridgeGuards } from './bridge.ts';
-export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
+export { hostPool } from './host-settings.ts';
 export {
   awaitNames,
   changeEgress,
@@ -25,7 +25,7 @@ export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
-export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
+export { isForwarding, setUpNetwork, type SetupOptions, undoNetworkSetup } from './setup.ts';
 export {
   type CaptureConfig,
   type CaptureEnd,

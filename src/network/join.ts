@@ -35,8 +35,6 @@ export interface JoinOptions {
   readonly egress: EgressOptions;
   /** As `parsePublished` reads them. */
   readonly publish: readonly string[];
-  /** CIDR that addresses are from. */
-  readonly pool: string;
   /** Where what the VM does is recorded. */
   readonly logPath: string;
   readonly signal?: AbortSignal | undefined;
@@ -54,7 +52,7 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
   const { network, whole: ruled } = await takeTap({
-    ...{ vmId, mac: o.mac, pool: o.pool, policy: policy.rules, signal: o.signal },
+    ...{ vmId, mac: o.mac, policy: policy.rules, signal: o.signal },
     state: stateKey(runtimeDir),
   });
   const entry = { vmId, network, policy, egress, published, logPath };

@@ -2,24 +2,38 @@
  * Makes a host forward for its VMs, and takes that back. Nothing else of the host is touched: rules of
  * others, their tables and settings stay as they are.
  */
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { NftClient } from '../../nft/index.ts';
-import { HostError, NetworkSetupError } from '../errors.ts';
+import { NetworkSetupError } from '../errors.ts';
+import { DEFAULT_POOL, parsePool } from './endpoint.ts';
 import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import { recall, remember, withHostNetwork } from './host-dir.ts';
+import {
+  hostPool,
+  readSettings,
+  removeSettings,
+  SETTINGS_FILE,
+  writeSetting,
+  writeSettings,
+} from './host-settings.ts';
 import { existingTaps, isBridged } from './tap.ts';
 
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
-/** Read at boot: sysctl.d(5). */
-const SYSCTL_FILE = '/etc/sysctl.d/60-qmp-agent.conf';
-const SYSCTL_TEXT = `# Written by \`qmp-agent setup network\`, taken away by \`qmp-agent setup network --undo\`.
-net.ipv4.ip_forward = 1
-`;
 /** What forwarding was before us. */
 const FORWARDED_BEFORE = 'ip-forward-before';
 
 interface CallOptions {
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What a host is to have, and what it goes back to. */
+interface HostPlan {
+  /** Where VMs' addresses are from. */
+  readonly pool: string;
+  /** What the host's file says without us; undefined: there is none. */
+  readonly before: string | undefined;
+  /** Another pool that is guarded now. */
+  readonly guarded?: string | undefined;
 }
 
 /** One thing that VMs need of a host. */
@@ -34,29 +48,34 @@ interface Need {
 }
 
 /** In the order in which they are made. */
-const NEEDS: readonly Need[] = [
-  {
-    ...{ what: 'net.ipv4.ip_forward = 1', undone: 'net.ipv4.ip_forward as it was' },
-    ...{ isThere: isForwarding, make: enableForwarding, takeBack: restoreForwarding },
-  },
-  {
-    ...{ what: `${SYSCTL_FILE}, for the next boot`, undone: SYSCTL_FILE },
-    ...{ isThere: hasSysctlFile, make: writeSysctlFile, takeBack: removeSysctlFile },
-  },
-  {
-    what: 'nftables tables inet and netdev qmp_agent',
-    isThere: (o) => new NftClient().hasBase(o),
-    make: (o) => new NftClient().ensureBase(o),
-    takeBack: removeTables,
-  },
-  {
-    // What keeps VMs shut in where the tables are flushed.
-    what: 'IPsec policies that block what no table has passed',
-    isThere: hasFlushGuard,
-    make: async (o) => !(await hasFlushGuard(o)) && (await raiseFlushGuard(o)),
-    takeBack: removeFlushGuard,
-  },
-];
+function needsOf({ pool, before, guarded }: HostPlan): readonly Need[] {
+  return [
+    {
+      ...{ what: 'net.ipv4.ip_forward = 1', undone: 'net.ipv4.ip_forward as it was' },
+      ...{ isThere: isForwarding, make: enableForwarding, takeBack: restoreForwarding },
+    },
+    {
+      what: `${SETTINGS_FILE}, for the next boot; VMs' addresses from ${pool}`,
+      undone: SETTINGS_FILE,
+      isThere: () => isSettled(pool),
+      make: () => settle(pool),
+      takeBack: () => (before === undefined ? removeSettings() : settle(before)),
+    },
+    {
+      what: 'nftables tables inet and netdev qmp_agent',
+      isThere: (o) => new NftClient().hasBase(o),
+      make: (o) => new NftClient().ensureBase(o),
+      takeBack: removeTables,
+    },
+    {
+      // What keeps VMs shut in where the tables are flushed.
+      what: 'IPsec policies that block what no table has passed',
+      isThere: async (o) => (await hasFlushGuard(pool, o)) && guarded === undefined,
+      make: (o) => moveFlushGuard({ from: guarded, to: pool }, o),
+      takeBack: (o) => moveFlushGuard({ from: pool, to: guarded }, o),
+    },
+  ];
+}
 
 /** One thing that was done, or need not be. */
 export interface SetupStep {
@@ -64,16 +83,32 @@ export interface SetupStep {
   readonly changed: boolean;
 }
 
+/** What {@link setUpNetwork} is given. */
+export interface SetupOptions {
+  /** CIDR that VMs' addresses are from, e.g. `10.210.0.0/16`. Default: as it was set up before, else {@link DEFAULT_POOL}. */
+  readonly pool?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
- * @throws HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
+ * @throws ConfigError field `network.pool`; NetworkSetupError VMs have addresses from another pool;
+ *   HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
  */
-export async function setUpNetwork(o: CallOptions = {}): Promise<SetupStep[]> {
-  return withHostNetwork(o.signal, async () => {
+export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Promise<SetupStep[]> {
+  if (wanted.pool !== undefined) parsePool(wanted.pool); // before anything is done
+  const o = { signal };
+  return withHostNetwork(signal, async () => {
+    const before = await readSettings();
+    const inForce = before ?? DEFAULT_POOL;
+    const pool = wanted.pool ?? inForce;
+    const isMove = pool !== inForce;
+    if (isMove) await checkPoolIsFree({ pool, inForce }, o);
+    const guarded = isMove && (await hasFlushGuard(inForce, o)) ? inForce : undefined;
     const steps: SetupStep[] = [];
     const begun: Need[] = [];
     try {
-      for (const need of NEEDS) {
+      for (const need of needsOf({ pool, before, guarded })) {
         if (!(await need.isThere(o))) begun.unshift(need);
         steps.push({ what: need.what, changed: await need.make(o) });
       }
@@ -90,6 +125,19 @@ async function takeBackMade({ takeBack }: Need): Promise<void> {
   if (takeBack !== removeTables || (await routedTaps({})).length === 0) await takeBack({});
 }
 
+/** A VM keeps its address as long as it runs, and what guards it has to know it. @throws NetworkSetupError */
+async function checkPoolIsFree(
+  { pool, inForce }: { pool: string; inForce: string },
+  o: CallOptions,
+): Promise<void> {
+  const taps = await routedTaps(o);
+  if (taps.length === 0) return;
+  throw new NetworkSetupError(
+    `network.pool cannot become ${pool}: ${taps.length} VMs have addresses from ${inForce} (${taps.join(', ')})`,
+    { hint: `Stop or remove them first, or leave network.pool at ${inForce}.` },
+  );
+}
+
 /**
  * Undoes what {@link setUpNetwork} did.
  * @throws NetworkSetupError VMs still use it
@@ -102,8 +150,9 @@ export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]
         hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
       });
     }
+    const needs = needsOf({ pool: await hostPool(), before: undefined });
     const steps: SetupStep[] = [];
-    for (const { what, undone = what, takeBack } of NEEDS.toReversed())
+    for (const { what, undone = what, takeBack } of needs.toReversed())
       steps.push({ what: undone, changed: await takeBack(o) });
     return steps;
   });
@@ -117,7 +166,7 @@ async function routedTaps(o: CallOptions): Promise<string[]> {
 
 /** Whether {@link setUpNetwork} was done and still holds: where others forward, nobody has asked for it. */
 export async function isSetUp(): Promise<boolean> {
-  return (await hasSysctlFile()) && (await isForwarding());
+  return (await readSettings()) !== undefined && (await isForwarding());
 }
 
 /** Whether the host forwards. */
@@ -128,31 +177,25 @@ export async function isForwarding(): Promise<boolean> {
 async function enableForwarding(): Promise<boolean> {
   if (await isForwarding()) return false;
   await remember(FORWARDED_BEFORE, '0');
-  await write(FORWARDING, '1');
+  await writeSetting(FORWARDING, '1');
   return true;
 }
 
 /** Left on where it was on before us, or where that is not known any more: others may live by it. */
 async function restoreForwarding(): Promise<boolean> {
   if ((await recall(FORWARDED_BEFORE)) !== '0') return false;
-  await write(FORWARDING, '0');
+  await writeSetting(FORWARDING, '0');
   await remember(FORWARDED_BEFORE, undefined);
   return true;
 }
 
-async function hasSysctlFile(): Promise<boolean> {
-  return (await readFile(SYSCTL_FILE, 'utf8').catch(() => '')) === SYSCTL_TEXT;
+async function isSettled(pool: string): Promise<boolean> {
+  return (await readSettings()) === pool;
 }
 
-async function writeSysctlFile(): Promise<boolean> {
-  if (await hasSysctlFile()) return false;
-  await write(SYSCTL_FILE, SYSCTL_TEXT);
-  return true;
-}
-
-async function removeSysctlFile(): Promise<boolean> {
-  if (!(await hasSysctlFile())) return false;
-  await rm(SYSCTL_FILE, { force: true });
+async function settle(pool: string): Promise<boolean> {
+  if (await isSettled(pool)) return false;
+  await writeSettings(pool);
   return true;
 }
 
@@ -163,21 +206,13 @@ async function removeTables(o: CallOptions): Promise<boolean> {
   return had;
 }
 
-async function removeFlushGuard(o: CallOptions): Promise<boolean> {
-  const had = await hasFlushGuard(o);
-  await lowerFlushGuard(o);
-  return had;
-}
-
-async function write(path: string, text: string): Promise<void> {
-  await writeFile(path, text).catch((error: unknown) => {
-    throw new HostError(
-      'ERR_HOST_PERMISSION',
-      `${path} cannot be written: ${(error as Error).message}`,
-      {
-        hint: 'Run as root: sudo qmp-agent setup network.',
-        cause: error,
-      },
-    );
-  });
+/** The new one is there before the old one goes. @returns whether any came or went */
+async function moveFlushGuard(
+  { from, to }: { from: string | undefined; to: string | undefined },
+  o: CallOptions,
+): Promise<boolean> {
+  const isNew = to !== undefined && !(await hasFlushGuard(to, o)) && (await raiseFlushGuard(to, o));
+  const isOld = from !== undefined && (await hasFlushGuard(from, o));
+  if (from !== undefined) await lowerFlushGuard(from, o);
+  return isNew || isOld;
 }

@@ -69,7 +69,9 @@ export class TestHost implements AsyncDisposable {
     const imports = `
       import * as api from '${ROOT}/src/network/index.ts';
       import * as attach from '${ROOT}/src/network/attach.ts';
-      const network = { ...api, ...attach };
+      import { DEFAULT_POOL } from '${ROOT}/src/network/endpoint.ts';
+      import { isSetUp } from '${ROOT}/src/network/setup.ts';
+      const network = { ...api, ...attach, DEFAULT_POOL, isSetUp };
       import * as nft from '${ROOT}/nft/index.ts';
       const said = [];
       const say = (value) => void said.push(value);

@@ -2,7 +2,8 @@ import { expect, it } from 'vitest';
 import { judgeNetwork } from '../../../src/doctor/network.ts';
 
 const fine = {
-  ...{ hasTun: true, forwards: true, routes: [], droppingChains: [], filtersBridges: false },
+  ...{ hasTun: true, forwards: true, pool: '10.210.0.0/16', routes: [], droppingChains: [] },
+  filtersBridges: false,
   ...{ byDefault: 'auto', obstacle: undefined },
 };
 
@@ -14,6 +15,7 @@ it('says what to do about each thing', () => {
   const checks = judgeNetwork({
     hasTun: false,
     forwards: false,
+    pool: '10.210.0.0/16',
     routes: ['10.210.0.0/24 dev eth1'],
     droppingChains: ['ip filter FORWARD', 'inet firewalld filter_FORWARD'],
     filtersBridges: true,
