@@ -238,8 +238,8 @@ async function sweepRules(): Promise<void> {
   });
 }
 
-/** The fast way, which fails where anything is there of an earlier VM, or the tables are not. */
-async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
+/** The fast way, which fails where anything is there of an earlier VM, or the tables are not; then the slow one. */
+export async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
   try {
     await new NftClient().apply(addVm(network), { signal });
   } catch (error) {
@@ -248,8 +248,8 @@ async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Pr
   }
 }
 
-/** Whatever rules there are of a tap. */
-async function removeLeft(tap: string): Promise<void> {
+/** Takes away whatever rules there are of a tap. */
+export async function removeLeft(tap: string): Promise<void> {
   const nft = new NftClient();
   for (let tries = 1; ; tries++) {
     const left = (await nft.remains()).filter((remains) => remains.tap === tap);

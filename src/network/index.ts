@@ -19,13 +19,14 @@ export {
   leaveNetwork,
   sweepNetwork,
 } from './join.ts';
+export { userIdOf } from './lent/user-id.ts';
 export { type LanOptions, parseLan } from './lan.ts';
 export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
-export { isForwarding, setUpNetwork, type SetupOptions, undoNetworkSetup } from './setup.ts';
+export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
 export {
   type CaptureConfig,
   type CaptureEnd,

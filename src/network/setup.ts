@@ -16,6 +16,8 @@ import {
   writeSetting,
   writeSettings,
 } from './host-settings.ts';
+import { lentTaps, makeLentTaps, removeLentTaps, type LendingOptions } from './lent/lent-taps.ts';
+import { startLending } from './lent/start.ts';
 import { existingTaps, isBridged } from './tap.ts';
 
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
@@ -45,6 +47,8 @@ interface Need {
   /** How it is called when it is taken back. Default: the same. */
   readonly undone?: string;
   readonly takeBack: (o: CallOptions) => Promise<boolean>;
+  /** It is taps for users, which need all the rest. */
+  readonly isLending?: true;
 }
 
 /** In the order in which they are made. */
@@ -77,6 +81,18 @@ function needsOf({ pool, before, guarded }: HostPlan): readonly Need[] {
   ];
 }
 
+/** What there is of it before stays where it is taken back. */
+function lendingOf(taps: LendingOptions, before: readonly string[]): Need {
+  const ofUser = async () => (await lentTaps()).filter(({ uid }) => uid === taps.uid);
+  return {
+    what: `${taps.count} taps for user ${taps.uid}`,
+    isThere: async () => (await ofUser()).length >= taps.count,
+    make: () => makeLentTaps(taps),
+    takeBack: () => removeLentTaps({ except: before }),
+    isLending: true,
+  };
+}
+
 /** One thing that was done, or need not be. */
 export interface SetupStep {
   readonly what: string;
@@ -87,42 +103,73 @@ export interface SetupStep {
 export interface SetupOptions {
   /** CIDR that VMs' addresses are from, e.g. `10.210.0.0/16`. Default: as it was set up before, else {@link DEFAULT_POOL}. */
   readonly pool?: string | undefined;
+  /** Taps that a user who may not make any can borrow, at least so many. Default: as there are. */
+  readonly taps?: LendingOptions | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
- * @throws ConfigError field `network.pool`; NetworkSetupError VMs have addresses from another pool;
- *   HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
+ * @throws ConfigError field `network.pool`; NetworkSetupError VMs have addresses from another pool, or the pool has no
+ *   room for so many taps; TimeoutError nobody lends them; HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL;
+ *   NetworkRulesError
  */
 export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Promise<SetupStep[]> {
+  const { taps } = wanted;
   if (wanted.pool !== undefined) parsePool(wanted.pool); // before anything is done
   const o = { signal };
-  return withHostNetwork(signal, async () => {
+  const begun: Need[] = [];
+  const steps = await withHostNetwork(signal, async () => {
     const before = await readSettings();
     const inForce = before ?? DEFAULT_POOL;
     const pool = wanted.pool ?? inForce;
     const isMove = pool !== inForce;
     if (isMove) await checkPoolIsFree({ pool, inForce }, o);
     const guarded = isMove && (await hasFlushGuard(inForce, o)) ? inForce : undefined;
-    const steps: SetupStep[] = [];
-    const begun: Need[] = [];
-    try {
-      for (const need of needsOf({ pool, before, guarded })) {
-        if (!(await need.isThere(o))) begun.unshift(need);
-        steps.push({ what: need.what, changed: await need.make(o) });
-      }
-      return steps;
-    } catch (error) {
-      for (const need of begun) await takeBackMade(need).catch(() => undefined); // the error is what counts
-      throw error;
-    }
+    const needs = [...needsOf({ pool, before, guarded })];
+    if (taps !== undefined) needs.push(lendingOf(taps, await lentNames()));
+    return makeAll(needs, begun, o);
   });
+  if (taps === undefined) return steps;
+  try {
+    await startLending(taps.uid, o); // without the lock, which the lender needs
+  } catch (error) {
+    await withHostNetwork(undefined, () => takeBackLater(begun)).catch(() => undefined);
+    throw error;
+  }
+  return steps;
+}
+
+/** @param begun becomes what was not there, the last first; taken back already where it rejects */
+async function makeAll(
+  needs: readonly Need[],
+  begun: Need[],
+  o: CallOptions,
+): Promise<SetupStep[]> {
+  const steps: SetupStep[] = [];
+  try {
+    for (const need of needs) {
+      if (!(await need.isThere(o))) begun.unshift(need);
+      steps.push({ what: need.what, changed: await need.make(o) });
+    }
+    return steps;
+  } catch (error) {
+    for (const need of begun) await takeBackMade(need).catch(() => undefined); // the error is what counts
+    throw error;
+  }
 }
 
 /** VMs that are there meanwhile need what is there of tables. */
 async function takeBackMade({ takeBack }: Need): Promise<void> {
   if (takeBack !== removeTables || (await routedTaps({})).length === 0) await takeBack({});
+}
+
+/** As the lock was free since, others may have begun to live by what was made: then it stays, but for taps that nobody has open. */
+async function takeBackLater(begun: readonly Need[]): Promise<void> {
+  for (const need of begun) {
+    if (need.isLending !== true && (await routedTaps({})).length > 0) return;
+    await takeBackMade(need).catch(() => undefined);
+  }
 }
 
 /** A VM keeps its address as long as it runs, and what guards it has to know it. @throws NetworkSetupError */
@@ -133,8 +180,10 @@ async function checkPoolIsFree(
   const taps = await routedTaps(o);
   if (taps.length === 0) return;
   throw new NetworkSetupError(
-    `network.pool cannot become ${pool}: ${taps.length} VMs have addresses from ${inForce} (${taps.join(', ')})`,
-    { hint: `Stop or remove them first, or leave network.pool at ${inForce}.` },
+    `network.pool cannot become ${pool}: ${taps.length} taps have addresses from ${inForce} (${taps.join(', ')})`,
+    {
+      hint: `Remove their VMs first, or the taps that users borrow (setup network --undo); or leave network.pool at ${inForce}.`,
+    },
   );
 }
 
@@ -144,7 +193,7 @@ async function checkPoolIsFree(
  */
 export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]> {
   return withHostNetwork(o.signal, async () => {
-    const taps = await routedTaps(o);
+    const taps = await ownTaps(o);
     if (taps.length > 0) {
       throw new NetworkSetupError(`${taps.length} VMs have taps: ${taps.join(', ')}`, {
         hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
@@ -152,16 +201,26 @@ export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]
     }
     const needs = needsOf({ pool: await hostPool(), before: undefined });
     const steps: SetupStep[] = [];
+    if (await removeLentTaps(o)) steps.push({ what: 'taps for users', changed: true });
     for (const { what, undone = what, takeBack } of needs.toReversed())
       steps.push({ what: undone, changed: await takeBack(o) });
     return steps;
   });
 }
 
-/** Taps of VMs that the host forwards for. */
+/** Taps with addresses of the host's pool: of VMs, and those that are made for some. */
 async function routedTaps(o: CallOptions): Promise<string[]> {
+  return [...(await ownTaps(o)), ...(await lentNames())];
+}
+
+/** Taps of VMs that the host forwards for, made by who may make them. */
+async function ownTaps(o: CallOptions): Promise<string[]> {
   const taps = (await existingTaps(o)).map(({ tap }) => tap);
   return taps.filter((tap) => !isBridged(tap));
+}
+
+async function lentNames(): Promise<string[]> {
+  return (await lentTaps()).map(({ endpoint }) => endpoint.tap);
 }
 
 /** Whether {@link setUpNetwork} was done and still holds: where others forward, nobody has asked for it. */

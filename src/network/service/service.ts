@@ -36,6 +36,8 @@ export interface ServiceOptions {
   readonly dir: string;
   /** For what goes wrong. */
   readonly say: (text: string) => void;
+  /** Whether it is to go on where there is no VM. Default: it is not. */
+  readonly isNeeded?: (() => boolean) | undefined;
 }
 
 /** See above. */
@@ -98,6 +100,12 @@ export class NetworkService implements AsyncDisposable {
     this.idle = new Promise((resolve) => (this.#end = resolve));
   }
 
+  /** Looks at the entries. @returns `ok`, or why this VM cannot be served; an empty id is of none */
+  async refresh(vmId: string): Promise<string> {
+    await this.#sync();
+    return this.#replyTo(vmId);
+  }
+
   /** Opens to a VM what it is about to be told. */
   async openAddresses(
     { id }: ResolverClient,
@@ -148,7 +156,8 @@ export class NetworkService implements AsyncDisposable {
   #look(): void {
     this.#timer = setTimeout(() => {
       void this.#sync().then(() => {
-        if (this.#served.size > 0) this.#neededAt = performance.now();
+        if (this.#served.size > 0 || this.#o.isNeeded?.() === true)
+          this.#neededAt = performance.now();
         if (performance.now() - this.#neededAt > IDLE_MS) this.#end();
         else this.#look();
       });
@@ -223,10 +232,10 @@ export class NetworkService implements AsyncDisposable {
       if (!text.endsWith('\n')) return;
       const [, vmId = ''] = text.trim().split(' ');
       text = '';
-      void this.#sync().then(() => {
+      void this.refresh(vmId).then((reply) => {
         // Who gets no answer asks the one that comes after this.
         if (this.#isEnding) socket.destroy();
-        else socket.end(`${this.#replyTo(vmId)}\n`);
+        else socket.end(`${reply}\n`);
       });
     });
   }
