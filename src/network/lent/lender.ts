@@ -11,7 +11,6 @@ import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir, readdir, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { changePolicy, NftClient, type VmNetwork } from '../../../nft/index.ts';
 import { QmpAgentError } from '../../errors.ts';
 import { addRules, rebuildRules, removeLeft } from '../attach.ts';
@@ -19,7 +18,9 @@ import { readEntries, readEntry, removeEntry, writeEntry, type NetworkEntry } fr
 import { nextGeneration, withHostNetwork } from '../host-dir.ts';
 import { ipBatch } from '../ip-command.ts';
 import { makePolicy } from '../policy.ts';
-import { interfaces, raiseTap } from '../tap.ts';
+import { interfaces, lookAtTap, raiseTap } from '../tap.ts';
+import { hearCaller } from './caller.ts';
+import { FairQueue } from './fair-queue.ts';
 import {
   isOpened,
   LENT_DIR,
@@ -29,14 +30,7 @@ import {
   userOf,
   type LentTap,
 } from './lent-taps.ts';
-import {
-  lenderSocket,
-  LOAN_ID_BYTES,
-  MAX_REQUEST_CHARS,
-  parseRequest,
-  type LoanReply,
-  type LoanRequest,
-} from './loan.ts';
+import { lenderSocket, LOAN_ID_BYTES, type LoanReply, type LoanRequest } from './loan.ts';
 
 /** It looks at its taps this often: which there are, and which are open. */
 const LOOK_MS = 2_000;
@@ -44,7 +38,6 @@ const LOOK_MS = 2_000;
 const LOOKS_A_MEND = 3;
 /** A VM's QEMU opens its tap within this time, or the tap is lent to another. */
 const OPEN_MS = 120_000;
-const REQUEST_TIMEOUT_MS = 10_000;
 /** Of one user, at a time. */
 const MAX_CALLERS = 64;
 /** Between two requests of one user. */
@@ -67,9 +60,10 @@ export class TapLender implements AsyncDisposable {
   readonly #waiting = new Map<string, number>();
   readonly #opened = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
-  #working: Promise<unknown> = Promise.resolve();
-  /** What each user waits for. */
-  readonly #turns = new Map<number, Promise<unknown>>();
+  /** No tap is given to two. */
+  readonly #queue = new FairQueue(PACE_MS);
+  readonly #say = (error: unknown): void =>
+    this.#o.say(`taps: ${error instanceof Error ? error.message : String(error)}`);
   #looks = 0;
   #hasTaps = true;
   #isOver = false;
@@ -87,7 +81,7 @@ export class TapLender implements AsyncDisposable {
       if (name.startsWith('uid-')) await rm(join(LENT_DIR, name), { force: true }); // of one that died
     }
     const lender = new TapLender(o);
-    await lender.#queue(() => lender.#look());
+    await lender.#queue.run(() => lender.#look());
     lender.#lookLater();
     return lender;
   }
@@ -101,52 +95,40 @@ export class TapLender implements AsyncDisposable {
     this.#isOver = true;
     clearTimeout(this.#timer);
     for (const uid of [...this.#servers.keys()]) await this.#ignoreUser(uid);
-    await this.#working;
-  }
-
-  /** One after the other: no tap is given to two. */
-  #queue<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#working.then(work);
-    this.#working = result.catch(() => undefined);
-    return result;
-  }
-
-  /** A user's requests stand behind each other, so that nobody waits for more than one of each other user. */
-  #inTurn<T>(uid: number, work: () => Promise<T>): Promise<T> {
-    const result = (this.#turns.get(uid) ?? Promise.resolve()).then(() => this.#queue(work));
-    this.#turns.set(
-      uid,
-      result.catch(() => undefined).then(() => delay(PACE_MS)),
-    );
-    return result;
+    await this.#queue.close();
   }
 
   #lookLater(): void {
     this.#timer = setTimeout(() => {
-      void this.#queue(() => this.#look())
-        .catch((error: unknown) => this.#o.say(`taps: ${String(error)}`))
+      void this.#queue
+        .run(() => this.#look())
+        .catch(this.#say)
         .finally(() => {
           if (!this.#isOver) this.#lookLater();
         });
     }, LOOK_MS);
   }
 
+  /** What goes wrong with one user's is not to be in the way of all others. */
   async #look(): Promise<void> {
     const taps = await lentTaps();
     this.#hasTaps = taps.length > 0;
     const users = new Set(taps.map(({ uid }) => uid));
-    for (const uid of users) if (!this.#servers.has(uid)) await this.#listenTo(uid);
+    for (const uid of users)
+      if (!this.#servers.has(uid)) await this.#listenTo(uid).catch(this.#say);
     for (const uid of this.#servers.keys()) if (!users.has(uid)) await this.#ignoreUser(uid);
     for (const entry of await readEntries(LENT_DIR)) {
-      if (await this.#hasEnded(entry)) await this.#takeBack(entry);
+      if (await this.#hasEnded(entry)) await this.#takeBack(entry).catch(this.#say);
     }
     const left = await readEntries(LENT_DIR);
-    if (++this.#looks % LOOKS_A_MEND === 0) await this.#mend(left);
-    const ids = new Set(left.map(({ vmId }) => vmId));
-    for (const name of await readdir(LENT_DIR)) {
-      const id = LOG.exec(name)?.[1];
-      if (id !== undefined && !ids.has(id)) await rm(join(LENT_DIR, name), { force: true });
+    const lent = new Set(left.map(({ network }) => network.tap));
+    for (const { endpoint } of taps) {
+      // Of one who died before he wrote down to whom it is lent.
+      const isLeft = !lent.has(endpoint.tap) && (await lookAtTap(endpoint.tap)).isUp;
+      if (isLeft) await shut(endpoint.tap).catch(this.#say);
     }
+    if (++this.#looks % LOOKS_A_MEND === 0) await this.#mend(left);
+    await removeLogsBut(left.map(({ vmId }) => vmId));
   }
 
   /** Where somebody has flushed the rules, VMs reach nothing until they are there again. */
@@ -158,7 +140,7 @@ export class TapLender implements AsyncDisposable {
       if (ruled.has(network.tap)) continue;
       await withHostNetwork(undefined, async () => {
         if ((await userOf(network.tap)) !== undefined) await rebuildRules(network);
-      });
+      }).catch(this.#say);
     }
   }
 
@@ -202,19 +184,19 @@ export class TapLender implements AsyncDisposable {
     };
     const entry = entryOf(id, network);
     try {
-      this.#waiting.set(id, performance.now());
-      await writeEntry(LENT_DIR, entry); // first: where we die, whoever comes after us takes it back
       await withHostNetwork(undefined, async () => {
         if ((await userOf(name)) !== uid) throw new Error(`${name} is gone`);
         await remakeLentTap(tap);
         await addRules(network, undefined);
         await raiseTap(tap.endpoint, network.mac);
       });
+      this.#waiting.set(id, performance.now());
+      await writeEntry(LENT_DIR, entry);
       const why = await this.#o.serve(id);
       if (why !== 'ok') throw new Error(`its names cannot be answered: ${why}`);
       return replyOf(entry);
     } catch (error) {
-      await this.#takeBack(entry);
+      await this.#takeBack(entry).catch(this.#say); // the look will
       throw error;
     }
   }
@@ -241,14 +223,9 @@ export class TapLender implements AsyncDisposable {
     return replyOf(after);
   }
 
-  /** The tap is down before its rules go; its entry goes last, so that whoever dies here is followed by one who goes on. */
+  /** Its entry goes last, so that whoever dies here is followed by one who goes on. */
   async #takeBack({ vmId, network: { tap } }: NetworkEntry): Promise<void> {
-    await withHostNetwork(undefined, async () => {
-      const isThere = (await interfaces()).includes(tap);
-      if (isThere && (await userOf(tap)) === undefined) return; // another's by now, whose rules these are
-      if (isThere) await ipBatch([`link set dev ${tap} down`]);
-      await removeLeft(tap);
-    });
+    await shut(tap);
     await removeEntry(LENT_DIR, vmId);
     this.#waiting.delete(vmId);
     this.#opened.delete(vmId);
@@ -257,7 +234,7 @@ export class TapLender implements AsyncDisposable {
 
   async #listenTo(uid: number): Promise<void> {
     const path = lenderSocket(uid);
-    const server = createServer((socket) => this.#receive(uid, socket));
+    const server = createServer((socket) => this.#hear(uid, socket));
     server.maxConnections = MAX_CALLERS;
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -275,37 +252,40 @@ export class TapLender implements AsyncDisposable {
     await rm(lenderSocket(uid), { force: true });
   }
 
-  #receive(uid: number, socket: Socket): void {
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy());
-    socket.on('error', () => undefined);
-    let isAsked = false;
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      if (isAsked || text.length > MAX_REQUEST_CHARS) return void socket.destroy(); // one request a caller
-      if (!text.endsWith('\n')) return;
-      const request = parseRequest(text);
-      if (request === undefined) return void socket.destroy();
-      isAsked = true;
-      socket.setTimeout(0); // it is our turn, however long that takes
-      void this.#inTurn(uid, () => this.#answer(uid, request))
-        .catch((error: unknown) => this.#refusal(error))
-        .then(async (reply) => {
-          if (!socket.destroyed) return void socket.end(`${JSON.stringify(reply)}\n`);
-          // Who has gone meanwhile does not know of his loan.
-          if (request.do === 'take' && 'loan' in reply)
-            await this.#inTurn(uid, () => this.#answer(uid, { do: 'give', id: reply.loan.id }));
-        })
-        .catch((error: unknown) => this.#o.say(`a loan failed: ${String(error)}`));
+  #hear(uid: number, socket: Socket): void {
+    const answer = (request: LoanRequest): Promise<LoanReply> =>
+      this.#queue.runFor(uid, () => this.#answer(uid, request));
+    hearCaller(socket, {
+      answer: (request) => answer(request).catch((error: unknown) => this.#refusal(error)),
+      onUnheard: (reply) => {
+        if (!('loan' in reply)) return;
+        answer({ do: 'give', id: reply.loan.id }).catch(this.#say);
+      },
     });
   }
 
   #refusal(error: unknown): LoanReply {
     const message = error instanceof Error ? error.message : String(error);
-    this.#o.say(`a loan failed: ${message}`);
+    this.#say(error);
     const hint = error instanceof QmpAgentError ? error.hint : undefined;
-    return { refused: message, hint: hint ?? `See ${LENT_DIR}/service.log.` };
+    return { refused: message, hint: hint ?? `Have root look into ${LENT_DIR}/service.log.` };
+  }
+}
+
+/** The tap is down before its rules go. */
+async function shut(tap: string): Promise<void> {
+  await withHostNetwork(undefined, async () => {
+    const isThere = (await interfaces()).includes(tap);
+    if (isThere && (await userOf(tap)) === undefined) return; // another's by now, whose rules these are
+    if (isThere) await ipBatch([`link set dev ${tap} down`]);
+    await removeLeft(tap);
+  });
+}
+
+async function removeLogsBut(ids: readonly string[]): Promise<void> {
+  for (const name of await readdir(LENT_DIR)) {
+    const id = LOG.exec(name)?.[1];
+    if (id !== undefined && !ids.includes(id)) await rm(join(LENT_DIR, name), { force: true });
   }
 }
 

@@ -16,7 +16,7 @@ export async function startLending(
   uid: number,
   { signal }: { signal?: AbortSignal | undefined },
 ): Promise<void> {
-  await mkdir(LENT_DIR, { recursive: true });
+  await mkdir(LENT_DIR, { recursive: true, mode: 0o711 }); // others may open what they know the name of
   await syncService(LENT_DIR, { vmId: '', signal });
   const deadline = performance.now() + TIMEOUT_MS;
   while (!(await isThere(lenderSocket(uid)))) {

@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { lentCommands, lentMac } from '../../../src/network/lent/lent-taps.ts';
-import { parseReply, parseRequest } from '../../../src/network/lent/loan.ts';
-import { placeBehindHost, planNetwork } from '../../../src/network/mode.ts';
-import { makePolicy } from '../../../src/network/policy.ts';
+import { lentCommands, lentMac } from '../../../../src/network/lent/lent-taps.ts';
+import { parseReply, parseRequest } from '../../../../src/network/lent/loan.ts';
+import { placeBehindHost, planNetwork } from '../../../../src/network/mode.ts';
+import { makePolicy } from '../../../../src/network/policy.ts';
 
 it('a tap is its user’s to open, says whose it is, and is in the group that the rules drop by; it is down', () => {
   expect(lentCommands('qmpa7', 1000)).toEqual({
