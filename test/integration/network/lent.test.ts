@@ -86,6 +86,38 @@ it('where root has made none, a VM is refused by a text that says how to get one
   expect(mode).toBe('isolated');
 });
 
+it('a set-up that cannot have so many, or nobody to lend them, takes back taps, pool and all else that it has done', async () => {
+  const state = () =>
+    Promise.all([
+      host.run('cat', '/proc/sys/net/ipv4/ip_forward'),
+      host.run('ip', '-o', 'link'),
+      ruleset(),
+      host.run('ip', 'xfrm', 'policy'),
+      host.run('sh', '-c', 'cat /etc/sysctl.d/* 2>/dev/null || true'),
+    ]);
+  const failing = (options: string) =>
+    host.module(
+      `await network.setUpNetwork(${options}).then(() => say('done'), (e) => say(failure(e)));`,
+    );
+  for (const before of ['', 'await network.setUpNetwork();']) {
+    await host.module(before);
+    const was = await state();
+    // A /29 has room for three.
+    const [refusal] = await failing(`{ pool: '10.9.0.0/29', taps: { count: 5, uid: ${USER} } }`);
+    expect(refusal).toMatchObject({
+      code: 'ERR_NETWORK_SETUP',
+      message: expect.stringContaining('10.9.0.0/29 has no room for 5 taps'),
+    });
+    expect(await state()).toEqual(was);
+    await host.run('mount', '-o', 'remount,ro', '/run/qmp-agent-taps');
+    const signal = `AbortSignal.timeout(${5_000 * SCALE})`; // the service cannot start
+    await failing(`{ pool: '10.9.0.0/29', taps: { count: 2, uid: ${USER} }, signal: ${signal} }`);
+    await host.run('mount', '-o', 'remount,rw', '/run/qmp-agent-taps');
+    expect(await state()).toEqual(was);
+  }
+  await host.module('await network.undoNetworkSetup();');
+});
+
 it('root makes them once; nobody else may use them, and they let nothing through', async () => {
   const steps = (await host.module(`
     for (const count of [2, 2, 1]) say(await network.setUpNetwork({ taps: { count, uid: ${USER} } }));`)) as {
@@ -188,6 +220,68 @@ fcntl.ioctl(f, 0x400454ca, struct.pack('16sH22x', b'qmpa1', 0x1002)); print('ope
   expect(renewed.generation).not.toBe(generation);
   await vi.waitFor(async () => expect(await ruleset()).not.toContain('qmpa1'), LOOK);
   expect(await flags('qmpa1')).not.toContain('UP');
+});
+
+it('who keeps his tap open and says that he does not has nothing of the next loan', async () => {
+  // Opens it, says that its cable is out (TUNSETCARRIER), and sends an ARP frame for each line that it reads.
+  const LIE = `import fcntl, os, struct, sys; f = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(f, 0x400454ca, struct.pack('16sH22x', b'qmpa1', 0x1002)); fcntl.ioctl(f, 0x400454e2, struct.pack('i', 0))
+print('open', flush=True)
+for _ in sys.stdin:
+  try: print(os.write(f, b'\\xff' * 6 + bytes(6) + b'\\x08\\x06' + bytes(46)), flush=True)
+  except OSError as e: print(e.strerror, flush=True)`;
+  const said = await as(
+    USER,
+    `
+    const { spawn } = await import('node:child_process');
+    const { createInterface } = await import('node:readline');
+    say((await join(options(1))).tap);
+    const liar = spawn('python3', ['-c', ${JSON.stringify(LIE)}], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const lines = createInterface({ input: liar.stdout })[Symbol.asyncIterator]();
+    const next = async () => say((await lines.next()).value);
+    const send = async () => { liar.stdin.write('\\n'); await next(); };
+    await next();
+    await send();
+    await network.leaveNetwork(options(1).runtimeDir, options(1).vmId);
+    await send(); // it is down
+    say((await join(options(2))).tap);
+    await send(); // it is another
+    await network.leaveNetwork(options(2).runtimeDir, options(2).vmId);
+    liar.kill('SIGKILL');`,
+  );
+  const [down, gone] = ['Input/output error', 'File descriptor in bad state'];
+  expect(said).toEqual(['qmpa1', 'open', '60', down, 'qmpa1', gone]);
+});
+
+it('another user finds neither the socket, nor the tap, nor what is on record', async () => {
+  const [loan] = (await as(
+    USER,
+    `
+    await join(options(1));
+    say((await network.readEntryOf(options(1).runtimeDir, options(1).vmId)).loan);`,
+  )) as [{ id: string; logPath: string }];
+  expect(loan.id).toMatch(/^[0-9a-f]{32}$/);
+  const [listed, log, socket, tap] = await as(
+    OTHER,
+    `
+    const { readdir, readFile } = await import('node:fs/promises');
+    const { connect } = await import('node:net');
+    const { execFileSync } = await import('node:child_process');
+    const code = ({ code }) => code;
+    say(await readdir('/run/qmp-agent-taps').catch(code));
+    say(await readFile('/run/qmp-agent-taps/service.log', 'utf8').catch(code));
+    const socket = connect('/run/qmp-agent-taps/uid-${USER}.sock');
+    say(await new Promise((resolve) => socket.once('error', (e) => resolve(e.code)).once('connect', () => resolve('in'))));
+    say(execFileSync('python3', ['-c', ${JSON.stringify(`import fcntl, struct
+f = open('/dev/net/tun', 'r+b', buffering=0)
+try: fcntl.ioctl(f, 0x400454ca, struct.pack('16sH22x', b'qmpa1', 0x1002)); print('open')
+except OSError as e: print(e.strerror)`)}], { encoding: 'utf8' }).trim());`,
+  );
+  expect([listed, log, socket, tap]).toEqual([
+    ...['EACCES', 'EACCES', 'EACCES'],
+    'Operation not permitted',
+  ]);
+  await as(USER, `await network.leaveNetwork(options(1).runtimeDir, options(1).vmId);`);
 });
 
 it('rules that somebody flushed come again, and a service that was killed does', async () => {
