@@ -109,6 +109,9 @@ it('a VM reaches the web by name, and neither the host nor the private network; 
     'the default one',
   );
   await expect(agent('create', '--no-public')).rejects.toThrow('a policy of its own');
+  await expect(agent('net', 'capture', 'one', '--duration', '5s')).rejects.toThrow(
+    'may not capture packets',
+  );
 });
 
 it('a VM that is resumed has another tap, where another VM has its own by now', async () => {
