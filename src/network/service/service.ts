@@ -48,7 +48,8 @@ export class NetworkService implements AsyncDisposable {
   readonly #nft = new NftClient();
   readonly #forwards = new PortForwards();
   readonly #logs: TrafficLogs;
-  readonly #capture: LogCapture;
+  /** While there is a VM: whoever has none leaves the kernel's log to others. */
+  #capture: LogCapture | undefined;
   readonly #served = new Map<string, NetworkEntry>();
   readonly #failures = new Map<string, string>();
   readonly #server: Server;
@@ -92,10 +93,6 @@ export class NetworkService implements AsyncDisposable {
     this.#resolver = resolver;
     this.#lock = lock;
     this.#logs = new TrafficLogs();
-    this.#capture = new LogCapture({
-      onPacket: (packet) => this.#logs.addPacket(packet),
-      say: o.say,
-    });
     this.#server = createServer((socket) => this.#receive(socket));
     this.idle = new Promise((resolve) => (this.#end = resolve));
   }
@@ -137,7 +134,7 @@ export class NetworkService implements AsyncDisposable {
     await this.#syncing;
     await this.#forwards[Symbol.asyncDispose]();
     await this.#resolver[Symbol.asyncDispose]();
-    await this.#capture[Symbol.asyncDispose]();
+    await this.#capture?.[Symbol.asyncDispose]();
     await this.#logs.settle();
     await this.#lock[Symbol.asyncDispose]();
   }
@@ -149,7 +146,6 @@ export class NetworkService implements AsyncDisposable {
       this.#server.once('error', reject);
       this.#server.listen(path, resolve);
     });
-    this.#capture.start();
     this.#look();
   }
 
@@ -186,6 +182,20 @@ export class NetworkService implements AsyncDisposable {
       this.#failures.delete(id);
     }
     for (const entry of wanted.values()) await this.#serve(entry);
+    await this.#captureWhileNeeded();
+  }
+
+  /** One that is about to end keeps it for who may come yet. */
+  async #captureWhileNeeded(): Promise<void> {
+    if (this.#served.size > 0) {
+      this.#capture ??= new LogCapture({
+        onPacket: (packet) => this.#logs.addPacket(packet),
+        say: this.#o.say,
+      }).start();
+    } else if (this.#o.isNeeded?.() === true) {
+      await this.#capture?.[Symbol.asyncDispose]();
+      this.#capture = undefined;
+    }
   }
 
   async #serve(entry: NetworkEntry): Promise<void> {
