@@ -1,5 +1,6 @@
 /** What VMs with a tap need of the host, and what is in their way. */
 import { NftClient } from '../../nft/index.ts';
+import { ConfigError } from '../errors.ts';
 import { isThere } from '../host-files.ts';
 import {
   hostPool,
@@ -21,8 +22,8 @@ const SET_UP = 'run as root: qmp-agent setup network';
 export interface NetworkFacts {
   readonly hasTun: boolean;
   readonly forwards: boolean;
-  /** Where VMs' addresses are from. */
-  readonly pool: string;
+  /** Where VMs' addresses are from; or why nobody knows. */
+  readonly pool: string | ConfigError;
   /** Routes of the host that lead into the VMs' addresses. */
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
@@ -37,11 +38,11 @@ export interface NetworkFacts {
 
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
-  const pool = await hostPool();
+  const pool = await probePool();
   const [hasTun, forwards, routes, droppingChains, bridgeFilter, taps] = await Promise.all([
     isThere('/dev/net/tun'),
     isForwarding(),
-    routesInto(pool).catch(() => []),
+    typeof pool === 'string' ? routesInto(pool).catch(() => []) : [],
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
     readText(BRIDGE_FILTER),
     probeTaps(),
@@ -53,7 +54,7 @@ export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
 
 /** Judges. None of it is a failure: VMs may be isolated. */
 export function judgeNetwork(facts: NetworkFacts): Check[] {
-  const { hasTun, forwards, pool, routes, droppingChains, filtersBridges } = facts;
+  const { hasTun, forwards, droppingChains, filtersBridges } = facts;
   return [
     judgeDefault(facts),
     hasTun
@@ -62,13 +63,7 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
     forwards
       ? ok('network.forwarding', 'the host forwards packets')
       : warn('network.forwarding', 'the host does not forward packets', SET_UP),
-    routes.length === 0
-      ? ok('network.addresses', `${pool} is free for VMs`)
-      : warn(
-          'network.addresses',
-          `the host has routes into ${pool}: ${routes.join('; ')}`,
-          'VMs with such addresses cannot be told from those networks: take these routes away, or give VMs others (qmp-agent setup network --pool CIDR)',
-        ),
+    judgeAddresses(facts),
     ...droppingChains.map((chain) =>
       warn(
         'network.firewall',
@@ -86,6 +81,24 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
         ]
       : []),
   ];
+}
+
+async function probePool(): Promise<string | ConfigError> {
+  return hostPool().catch((error: unknown) => {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  });
+}
+
+function judgeAddresses({ pool, routes }: NetworkFacts): Check {
+  const id = 'network.addresses';
+  if (typeof pool !== 'string') return warn(id, pool.message, pool.hint ?? SET_UP);
+  if (routes.length === 0) return ok(id, `${pool} is free for VMs`);
+  return warn(
+    id,
+    `the host has routes into ${pool}: ${routes.join('; ')}`,
+    'VMs with such addresses cannot be told from those networks: take these routes away, or give VMs others (qmp-agent setup network --pool CIDR)',
+  );
 }
 
 /** What a VM has for which no network is given. */

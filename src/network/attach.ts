@@ -83,7 +83,7 @@ export async function takeTap(o: AttachOptions): Promise<Place> {
       });
     }
     const free = endpointAt(pool, index);
-    const next = await nextGeneration();
+    const next = await nextGeneration(free.tap);
     const owner = { state: o.state, vmId };
     await makeOrRemove(free.tap, vmId, () => makeTap(free, owner));
     return { endpoint: free, generation: next };

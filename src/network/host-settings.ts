@@ -3,7 +3,7 @@
  * so outlives what is in `/run`.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises';
-import { HostError } from '../errors.ts';
+import { ConfigError, HostError } from '../errors.ts';
 import { DEFAULT_POOL, parsePool } from './endpoint.ts';
 
 /** Read at boot: sysctl.d(5). */
@@ -29,7 +29,19 @@ export function poolOf(text: string): string | undefined {
  * @throws ConfigError field `network.pool`: somebody has written something else into the file
  */
 export async function hostPool(): Promise<string> {
-  return parsePool((await readSettings()) ?? DEFAULT_POOL).cidr;
+  const pool = (await readSettings()) ?? DEFAULT_POOL;
+  try {
+    return parsePool(pool).cidr;
+  } catch (cause) {
+    // VMs may have addresses of the one that was there: nobody but who has changed it knows which.
+    throw new ConfigError(
+      `${SETTINGS_FILE} says ${JSON.stringify(pool)}, which is no pool of addresses`,
+      {
+        ...{ field: 'network.pool', value: pool, cause },
+        hint: 'Write there what it was, or, where no VM has a tap, take the file away; then run as root: qmp-agent setup network.',
+      },
+    );
+  }
 }
 
 /** The pool that was set up; undefined where nothing was. */

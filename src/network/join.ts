@@ -157,7 +157,7 @@ async function change(
   const wanted = { ...make(before), isChanging: undefined };
   const isUnsure = before.isChanging === true;
   const renewed = async (entry: NetworkEntry): Promise<NetworkEntry> => {
-    const generation = await withHostNetwork(undefined, nextGeneration);
+    const generation = await withHostNetwork(undefined, () => nextGeneration(entry.network.tap));
     return { ...entry, network: { ...entry.network, generation } };
   };
   const after = o.renew === true || isUnsure ? await renewed(wanted) : wanted;

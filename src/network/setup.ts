@@ -120,6 +120,7 @@ export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Pr
   const o = { signal };
   const begun: Need[] = [];
   const steps = await withHostNetwork(signal, async () => {
+    await hostPool(); // what somebody else has written there is his to set right
     const before = await readSettings();
     const inForce = before ?? DEFAULT_POOL;
     const pool = wanted.pool ?? inForce;

@@ -1,12 +1,14 @@
 /** A tap for a VM whose process may not make one: borrowed from those that root has made for its user. */
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { VmNetwork } from '../../../nft/index.ts';
 import { HostError, NetworkSetupError, TimeoutError } from '../../errors.ts';
-import { isThere, openError } from '../../host-files.ts';
+import { openError } from '../../host-files.ts';
 import { makePolicy, type VmPolicy } from '../policy.ts';
 import { appendToLog, rotatedLogPath } from '../traffic/log-file.ts';
+import { hasTapFor } from './lent-taps.ts';
 import {
   lenderSocket,
   MAX_REPLY_CHARS,
@@ -18,6 +20,9 @@ import {
 
 /** Rules, and a turn among others. */
 const TIMEOUT_MS = 60_000;
+/** A lender that has died is there again in one to three seconds. */
+const RESTART_MS = 10_000;
+const POLL_MS = 100;
 const TUN_DEVICE = '/dev/net/tun';
 const MORE_RIGHTS = 'Run as root, or with CAP_NET_ADMIN';
 
@@ -30,7 +35,7 @@ interface CallOptions {
 
 /** Whether root has made taps for this process's user. */
 export async function hasLentTaps(): Promise<boolean> {
-  return isThere(lenderSocket(process.getuid?.() ?? 0));
+  return hasTapFor(process.getuid?.() ?? 0);
 }
 
 /**
@@ -106,18 +111,36 @@ function taken(reply: LoanReply, vmId: string): { loan: Loan; network: VmNetwork
   throw new NetworkSetupError(`no tap can be borrowed: ${refused}`, { hint, vmId });
 }
 
-function ask(
+/**
+ * Asks until there is a reply: nothing is lost with a lender that dies over it, as a loan that nobody has heard of is
+ * taken back, and one that is renewed twice is renewed. What is given back is said once.
+ */
+async function ask(request: LoanRequest, o: CallOptions): Promise<LoanReply> {
+  let giveUpAt: number | undefined;
+  for (;;) {
+    const reply = await askOnce(request, o);
+    if (reply !== undefined) return reply;
+    giveUpAt ??= performance.now() + (request.do === 'give' ? 0 : RESTART_MS);
+    if (performance.now() >= giveUpAt) {
+      throw new NetworkSetupError('root’s network service does not lend taps', {
+        hint: 'Have root run once more: qmp-agent setup network --taps N --user NAME.',
+        vmId: o.vmId,
+      });
+    }
+    await delay(POLL_MS, undefined, o.signal === undefined ? {} : { signal: o.signal });
+  }
+}
+
+/** @returns undefined: nobody is there, or he is there no more */
+function askOnce(
   request: LoanRequest,
   { vmId, signal, timeoutMs = TIMEOUT_MS }: CallOptions,
-): Promise<LoanReply> {
+): Promise<LoanReply | undefined> {
   signal?.throwIfAborted();
   return new Promise((resolve, reject) => {
     const socket = connect(lenderSocket(process.getuid?.() ?? 0));
     let text = '';
-    let why: Error = new NetworkSetupError('root’s network service does not lend taps', {
-      hint: 'Have root run once more: qmp-agent setup network --taps N --user NAME.',
-      vmId,
-    });
+    let why: Error | undefined;
     const giveUp = (error: Error) => {
       why = error;
       socket.destroy();
@@ -137,9 +160,8 @@ function ask(
     socket.once('close', () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
-      const reply = parseReply(text);
-      if (reply === undefined) reject(why);
-      else resolve(reply);
+      if (why === undefined) resolve(parseReply(text));
+      else reject(why);
     });
     socket.write(`${JSON.stringify(request)}\n`);
   });

@@ -178,7 +178,7 @@ export class TapLender implements AsyncDisposable {
     const network: VmNetwork = {
       ...{ tap: name, guestAddress, gatewayAddress, mac: lentMac(index) },
       ...{
-        generation: await withHostNetwork(undefined, nextGeneration),
+        generation: await withHostNetwork(undefined, () => nextGeneration(name)),
         policy: makePolicy({}).rules,
       },
     };
@@ -212,7 +212,8 @@ export class TapLender implements AsyncDisposable {
 
   /** What is to be is noted before it is, as of any change of a policy: see join.ts. */
   async #renew(before: NetworkEntry): Promise<LoanReply> {
-    const generation = await withHostNetwork(undefined, nextGeneration);
+    const { tap } = before.network;
+    const generation = await withHostNetwork(undefined, () => nextGeneration(tap));
     const after = { ...before, isChanging: undefined, network: { ...before.network, generation } };
     await writeEntry(LENT_DIR, { ...before, isChanging: true });
     if (before.isChanging === true)

@@ -71,6 +71,14 @@ export async function lentTaps(): Promise<LentTap[]> {
   return all.flatMap(({ endpoint, uid }) => (uid === undefined ? [] : [{ endpoint, uid }]));
 }
 
+/** Whether there is one for this user, whoever lends it just now. */
+export async function hasTapFor(uid: number): Promise<boolean> {
+  for (const name of await interfaces()) {
+    if (NAME.test(name) && (await userOf(name)) === uid) return true;
+  }
+  return false;
+}
+
 /** Who may open it; undefined: it is gone, or another has its name. */
 export async function userOf(tap: string): Promise<number | undefined> {
   const uid = ALIAS_TEXT.exec((await readFact(tap, 'ifalias')) ?? '')?.[1];

@@ -3,6 +3,7 @@ import { readEntries } from '../entry.ts';
 import { TapLender } from '../lent/lender.ts';
 import { LENT_DIR } from '../lent/lent-taps.ts';
 import { NetworkService } from './service.ts';
+import { NEEDED } from './start.ts';
 
 const [, , dir = ''] = process.argv;
 const say = (text: string): void =>
@@ -26,10 +27,11 @@ if (service !== undefined) {
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve());
   });
   await Promise.race([service.idle, ended]);
-  const isStillNeeded = isNeeded();
+  const isLending = isNeeded();
   await lender?.[Symbol.asyncDispose]();
   await service[Symbol.asyncDispose]();
   // Told to end, or a VM has come meanwhile: whoever watches over it starts it anew.
-  process.exit((await readEntries(dir)).length === 0 && !isStillNeeded ? 0 : 1);
+  const isStillNeeded = isLending || (await readEntries(dir)).length > 0;
+  process.exit(isStillNeeded ? NEEDED : 0);
 }
 process.exit(0);

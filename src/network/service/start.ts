@@ -14,6 +14,8 @@ const TELL_MS = 10_000;
 /** Between two tries to start it: one that starts is not there at once. */
 const RESTART_MS = 3_000;
 const POLL_MS = 20;
+/** With this code it ends that was told to, and is needed still: it is to be started anew. (None of node's own.) */
+export const NEEDED = 20;
 const MAX_REPLY_CHARS = 4_096;
 
 /**
@@ -30,9 +32,10 @@ failures=0
 while [ $failures -lt 5 ]; do
   began=$(date +%s)
   "$@" 9>&- && exit 0
+  code=$?
   [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
   sleep 1
-  ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
+  [ $code -eq ${NEEDED} ] || ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
 done`;
 
 /** @returns path of the socket on which the service listens */

@@ -4,6 +4,8 @@ import type { TrafficRecord } from './record.ts';
 
 /** Most that one file takes; there are two. */
 const MAX_FILE_BYTES = 4 * 2 ** 20;
+/** The same of one that others may read: it is in memory (/run), and their guests fill it. */
+const MAX_OPEN_BYTES = 2 ** 20;
 /** Records that wait for the disk, at most. */
 const MAX_WAITING = 1_000;
 
@@ -13,14 +15,18 @@ export function rotatedLogPath(path: string): string {
 }
 
 /** Appends lines, to a file begun anew where it is full. @returns whether it was begun */
-export async function appendToLog(path: string, lines: string): Promise<boolean> {
+export async function appendToLog(
+  path: string,
+  lines: string,
+  maxBytes = MAX_FILE_BYTES,
+): Promise<boolean> {
   const size = await stat(path).then(
     ({ size: bytes }) => bytes,
     () => 0,
   );
-  if (size > MAX_FILE_BYTES) await rename(path, rotatedLogPath(path));
+  if (size > maxBytes) await rename(path, rotatedLogPath(path));
   await appendFile(path, lines, { mode: 0o600 });
-  return size === 0 || size > MAX_FILE_BYTES;
+  return size === 0 || size > maxBytes;
 }
 
 /** Appends; what a slow disk cannot take is counted, not kept. */
@@ -58,7 +64,11 @@ export class TrafficLog {
     while (this.#waiting.length > 0) {
       const lines = this.#waiting.splice(0).join('');
       try {
-        const isNew = await appendToLog(this.#path, lines);
+        const isNew = await appendToLog(
+          this.#path,
+          lines,
+          this.#isOpen ? MAX_OPEN_BYTES : MAX_FILE_BYTES,
+        );
         if (isNew && this.#isOpen) await chmod(this.#path, 0o644);
       } catch {
         this.#lost += 1;

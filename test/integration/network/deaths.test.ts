@@ -245,7 +245,7 @@ it(
     }[];
     await Promise.all([dying, gc]);
     expect(lives).toHaveLength(24);
-    expect(new Set(lives.map(({ generation }) => generation)).size).toBe(24);
+    expect(new Set(lives.map(({ tap, generation }) => `${tap} ${generation}`)).size).toBe(24);
     for (const one of lives) {
       const beside = lives.filter(
         (other) => other !== one && other.from < one.to && one.from < other.to,

@@ -1,5 +1,5 @@
 /** Taps that root makes for a user who may not make any, with a real user, the real ip and nft; no VM is needed. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdtemp, rm } from 'node:fs/promises';
 import { chmodSync, chownSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -68,6 +68,13 @@ const as = (uid: number, body: string) =>
     '--',
   ]);
 const ruleset = () => host.run('nft', 'list', 'ruleset');
+/** The number that was given last to a VM with each of these taps. */
+const counts = async (...taps: string[]) =>
+  Promise.all(
+    taps.map(async (tap) =>
+      Number(await host.run('cat', `/run/qmp-agent-network/generation-${tap}`)),
+    ),
+  );
 const flags = async (tap: string) =>
   (JSON.parse(await host.run('ip', '-json', 'link', 'show', tap)) as [{ flags: string[] }])[0]
     .flags;
@@ -118,6 +125,27 @@ it('a set-up that cannot have so many, or nobody to lend them, takes back taps, 
   await host.module('await network.undoNetworkSetup();');
 });
 
+it('a pool that somebody has written and is none is told of by the name of the file, and nothing is done', async () => {
+  const file = '/etc/sysctl.d/60-qmp-agent.conf';
+  const was = await ruleset();
+  const [refusal, there] = await host.module(`
+    const { writeFile, readFile } = await import('node:fs/promises');
+    await network.setUpNetwork({ pool: '10.9.0.0/24' });
+    const text = await readFile('${file}', 'utf8');
+    await writeFile('${file}', text.replace('/24', '/99'));
+    await network.setUpNetwork().then(() => say('done'), (e) => say(failure(e)));
+    say(await readFile('${file}', 'utf8'));
+    await writeFile('${file}', text);
+    await network.undoNetworkSetup();`);
+  expect(refusal).toMatchObject({
+    code: 'ERR_CONFIG',
+    message: expect.stringContaining(`${file} says "10.9.0.0/99"`),
+    hint: expect.stringContaining('take the file away'),
+  });
+  expect(there).toContain('10.9.0.0/99');
+  expect(await ruleset()).toBe(was);
+});
+
 it('root makes them once; nobody else may use them, and they let nothing through', async () => {
   const steps = (await host.module(`
     for (const count of [2, 2, 1]) say(await network.setUpNetwork({ taps: { count, uid: ${USER} } }));`)) as {
@@ -162,7 +190,8 @@ it('a VM borrows one with rules and names, and gives it back; the next is of ano
     message: expect.stringContaining('are taken'),
     hint: expect.stringContaining('--taps'),
   });
-  expect(new Set([first, second, again].map((vm) => vm?.generation)).size).toBe(3);
+  expect(again?.generation).not.toBe(first?.generation);
+  expect(await counts('qmpa1', 'qmpa2')).toEqual([again?.generation, second?.generation]);
   expect(await flags('qmpa1')).toContain('UP');
   const rules = await ruleset();
   expect(rules).toContain('out_qmpa1');
@@ -212,7 +241,7 @@ fcntl.ioctl(f, 0x400454ca, struct.pack('16sH22x', b'qmpa1', 0x1002)); print('ope
     const holder = spawn('python3', ['-c', ${JSON.stringify(HOLD)}], { stdio: ['pipe', 'pipe', 'inherit'] });
     await once(holder.stdout, 'data');
     await network.leaveNetwork('/nonexistent', options(1).vmId);
-    await network.cutConnections(options(1).runtimeDir, options(1).vmId);
+    await network.cutConnections(options(1));
     say((await network.readEntryOf(options(1).runtimeDir, options(1).vmId)).network);
     await new Promise((resolve) => setTimeout(resolve, 3_000)); // a look of the service
     holder.kill('SIGKILL');`,
@@ -296,3 +325,29 @@ it('rules that somebody flushed come again, and a service that was killed does',
   await as(USER, `await network.leaveNetwork(options(1).runtimeDir, options(1).vmId);`);
   expect(await ruleset()).not.toContain('qmpa1');
 });
+
+it.each(['KILL', 'TERM'])(
+  'who asks while the service that somebody has ended (SIG%s) comes again waits for it',
+  async (signal) => {
+    await vi.waitFor(async () => expect(await services()).not.toBe(''), LOOK);
+    const before = (await services()).trim();
+    const [ready, killed] = [
+      join(dir, String(USER), `ready-${signal}`),
+      join(dir, `killed-${signal}`),
+    ];
+    const asked = as(
+      USER,
+      `
+      const { existsSync, writeFileSync } = await import('node:fs');
+      writeFileSync('${ready}', '');
+      while (!existsSync('${killed}')) await new Promise((resolve) => setTimeout(resolve, 10));
+      say(await join(options(1)));
+      await network.leaveNetwork(options(1).runtimeDir, options(1).vmId);`,
+    );
+    await vi.waitFor(() => access(ready), LOOK);
+    await host.run('sh', '-c', `kill -${signal} ${before} && touch ${killed}`);
+    const [vm] = await asked;
+    expect(vm).toMatchObject({ tap: 'qmpa1' });
+    expect((await services()).trim()).not.toBe(before);
+  },
+);
