@@ -84,7 +84,7 @@ export function raiseCommands(
   mac: string,
 ): string[] {
   return [
-    `address replace ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
+    `address add ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
     `link set dev ${tap} up`,
     `neighbour replace ${guestAddress} lladdr ${mac} dev ${tap} nud permanent`,
   ];
