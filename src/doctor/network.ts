@@ -108,7 +108,10 @@ function judgeDefault({ byDefault, obstacle }: NetworkFacts): Check {
     `VMs are ${mode} where nothing else is asked for: ${why}`;
   if (byDefault !== 'auto') return ok(id, found(byDefault, 'the configuration says so'));
   return obstacle === undefined
-    ? ok(id, found('nat-filtered', 'this process may make taps, and the host is set up'))
+    ? ok(
+        id,
+        found('nat-filtered', 'this process may make taps or borrow them, and the host is set up'),
+      )
     : warn(id, found('isolated', obstacle.message), obstacle.hint);
 }
 
