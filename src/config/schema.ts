@@ -81,6 +81,8 @@ const vm = z.strictObject({
 const network = z.strictObject({
   /** The network of a VM for which none is given. `auto`: see `network/default-mode.ts`. */
   default: choice('auto', ...PLAIN_MODES).default('auto'),
+  /** CIDR of VMs' addresses, for `setup network`. Unset: as the host was set up before, see `network/host-settings.ts`. */
+  pool: text('a private IPv4 network by its first address, e.g. 10.210.0.0/16').optional(),
 });
 
 const exec = z.strictObject({

@@ -1,8 +1,9 @@
 /** What VMs with a tap need of the host, and what is in their way. */
 import { NftClient } from '../../nft/index.ts';
+import { ConfigError } from '../errors.ts';
 import { isThere } from '../host-files.ts';
 import {
-  DEFAULT_POOL,
+  hostPool,
   isForwarding,
   probeTaps,
   routesInto,
@@ -21,6 +22,8 @@ const SET_UP = 'run as root: qmp-agent setup network';
 export interface NetworkFacts {
   readonly hasTun: boolean;
   readonly forwards: boolean;
+  /** Where VMs' addresses are from; or why nobody knows. */
+  readonly pool: string | ConfigError;
   /** Routes of the host that lead into the VMs' addresses. */
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
@@ -35,22 +38,23 @@ export interface NetworkFacts {
 
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
+  const pool = await probePool();
   const [hasTun, forwards, routes, droppingChains, bridgeFilter, taps] = await Promise.all([
     isThere('/dev/net/tun'),
     isForwarding(),
-    routesInto(DEFAULT_POOL).catch(() => []),
+    typeof pool === 'string' ? routesInto(pool).catch(() => []) : [],
     new NftClient().foreignDrops({ timeoutMs: PROBE_MS }).catch(() => []), // where we may not look, too
     readText(BRIDGE_FILTER),
     probeTaps(),
   ]);
   const filtersBridges = bridgeFilter?.trim() === '1';
   const obstacle = tapObstacle(taps);
-  return { hasTun, forwards, routes, droppingChains, filtersBridges, byDefault, obstacle };
+  return { hasTun, forwards, pool, routes, droppingChains, filtersBridges, byDefault, obstacle };
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */
 export function judgeNetwork(facts: NetworkFacts): Check[] {
-  const { hasTun, forwards, routes, droppingChains, filtersBridges } = facts;
+  const { hasTun, forwards, droppingChains, filtersBridges } = facts;
   return [
     judgeDefault(facts),
     hasTun
@@ -59,13 +63,7 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
     forwards
       ? ok('network.forwarding', 'the host forwards packets')
       : warn('network.forwarding', 'the host does not forward packets', SET_UP),
-    routes.length === 0
-      ? ok('network.addresses', `${DEFAULT_POOL} is free for VMs`)
-      : warn(
-          'network.addresses',
-          `the host has routes into ${DEFAULT_POOL}: ${routes.join('; ')}`,
-          'VMs with such addresses cannot be told from those networks: take these routes away',
-        ),
+    judgeAddresses(facts),
     ...droppingChains.map((chain) =>
       warn(
         'network.firewall',
@@ -85,6 +83,24 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
   ];
 }
 
+async function probePool(): Promise<string | ConfigError> {
+  return hostPool().catch((error: unknown) => {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  });
+}
+
+function judgeAddresses({ pool, routes }: NetworkFacts): Check {
+  const id = 'network.addresses';
+  if (typeof pool !== 'string') return warn(id, pool.message, pool.hint ?? SET_UP);
+  if (routes.length === 0) return ok(id, `${pool} is free for VMs`);
+  return warn(
+    id,
+    `the host has routes into ${pool}: ${routes.join('; ')}`,
+    'VMs with such addresses cannot be told from those networks: take these routes away, or give VMs others (qmp-agent setup network --pool CIDR)',
+  );
+}
+
 /** What a VM has for which no network is given. */
 function judgeDefault({ byDefault, obstacle }: NetworkFacts): Check {
   const id = 'network.default';
@@ -92,7 +108,10 @@ function judgeDefault({ byDefault, obstacle }: NetworkFacts): Check {
     `VMs are ${mode} where nothing else is asked for: ${why}`;
   if (byDefault !== 'auto') return ok(id, found(byDefault, 'the configuration says so'));
   return obstacle === undefined
-    ? ok(id, found('nat-filtered', 'this process may make taps, and the host is set up'))
+    ? ok(
+        id,
+        found('nat-filtered', 'this process may make taps or borrow them, and the host is set up'),
+      )
     : warn(id, found('isolated', obstacle.message), obstacle.hint);
 }
 

@@ -14,9 +14,10 @@ import {
 } from '../../nft/index.ts';
 import { HostError, NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { step } from '../steps.ts';
-import { endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
+import { DEFAULT_POOL, endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
+import { hostPool } from './host-settings.ts';
 import { forgetMaking, tapsInMaking } from './making.ts';
 import { isForwarding } from './setup.ts';
 import {
@@ -42,8 +43,6 @@ export interface AttachOptions {
   /** The guest's MAC address. */
   readonly mac: string;
   readonly policy: NetworkPolicy;
-  /** CIDR that the addresses are from. */
-  readonly pool: string;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -71,20 +70,20 @@ export interface Place {
  */
 export async function takeTap(o: AttachOptions): Promise<Place> {
   const { vmId } = o;
-  const pool = parsePool(o.pool);
-  checkVm(networkOf(endpointAt(pool, 1), 0, o)); // before anything is made
+  checkVm(networkOf(endpointAt(parsePool(DEFAULT_POOL), 1), 0, o)); // before anything is made
   await checkForwarding();
   step('network.attach', 'tap', vmId);
   const { endpoint, generation } = await withHostNetwork(o.signal, async () => {
+    const pool = parsePool(await hostPool());
     const index = firstFree(pool, await interfaces());
     if (index === undefined) {
       throw new NetworkSetupError(`all ${pool.capacity - 1} networks of ${pool.cidr} are taken`, {
-        hint: 'Remove VMs, run `qmp-agent gc`, or set network.pool to a larger network.',
+        hint: 'Remove VMs, run `qmp-agent gc`, or have a larger network: qmp-agent setup network --pool CIDR.',
         vmId,
       });
     }
     const free = endpointAt(pool, index);
-    const next = await nextGeneration();
+    const next = await nextGeneration(free.tap);
     const owner = { state: o.state, vmId };
     await makeOrRemove(free.tap, vmId, () => makeTap(free, owner));
     return { endpoint: free, generation: next };
@@ -214,7 +213,7 @@ export async function rebuildRules(
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
   const nft = new NftClient();
-  if (await nft.ensureBase(o)) await raiseFlushGuard(o);
+  if (await nft.ensureBase(o)) await raiseFlushGuard(await hostPool(), o);
   const left = (await nft.remains()).filter(({ tap }) => tap === network.tap);
   await nft.applyTimed([...left.flatMap(removeVm), ...addVm(network)], o);
 }
@@ -239,8 +238,8 @@ async function sweepRules(): Promise<void> {
   });
 }
 
-/** The fast way, which fails where anything is there of an earlier VM, or the tables are not. */
-async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
+/** The fast way, which fails where anything is there of an earlier VM, or the tables are not; then the slow one. */
+export async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
   try {
     await new NftClient().apply(addVm(network), { signal });
   } catch (error) {
@@ -249,8 +248,8 @@ async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Pr
   }
 }
 
-/** Whatever rules there are of a tap. */
-async function removeLeft(tap: string): Promise<void> {
+/** Takes away whatever rules there are of a tap. */
+export async function removeLeft(tap: string): Promise<void> {
   const nft = new NftClient();
   for (let tries = 1; ; tries++) {
     const left = (await nft.remains()).filter((remains) => remains.tap === tap);

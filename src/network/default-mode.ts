@@ -2,15 +2,13 @@
  * What a VM can reach where nobody says: what its policy allows, by a tap, on a host that can give it one;
  * nothing elsewhere, and that is said. Decided here and nowhere else.
  */
-import { constants } from 'node:fs';
-import { access, readFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { PLAIN_MODES } from '../config/network-modes.ts';
 import { ConfigError } from '../errors.ts';
 import { findProgram, openError } from '../host-files.ts';
 import { warnOnce } from '../host-warning.ts';
-import { HOST_DIR } from './host-dir.ts';
+import { hasLentTaps } from './lent/borrow.ts';
 import type { NetworkMode } from './mode.ts';
+import { mayMakeTaps } from './rights.ts';
 import { isSetUp } from './setup.ts';
 
 /** What may be chosen, what holds by itself first. */
@@ -22,8 +20,6 @@ export type DefaultNetwork = (typeof DEFAULT_NETWORKS)[number];
 /** The setting `network.default` as a variable: the API reads no files. */
 const VARIABLE = 'QMP_AGENT_NETWORK_DEFAULT';
 const TUN_DEVICE = '/dev/net/tun';
-/** Bit of CAP_NET_ADMIN (linux/capability.h). */
-const NET_ADMIN = 12n;
 /** What makes taps and their rules, and the package that has it. */
 const TOOLS = { ip: 'iproute2', nft: 'nftables' } as const;
 
@@ -31,6 +27,8 @@ const TOOLS = { ip: 'iproute2', nft: 'nftables' } as const;
 export interface TapFacts {
   /** Whether this process, and the tools that it starts, may make taps. */
   readonly isPermitted: boolean;
+  /** Whether root has made some for this process's user. */
+  readonly isLent: boolean;
   /** errno name from opening /dev/net/tun; undefined where it opens. */
   readonly tunError: string | undefined;
   /** Those of `ip` and `nft` that are not there. */
@@ -47,9 +45,12 @@ export interface TapObstacle {
 
 /** Undefined where nothing is in the way. Pure. */
 export function tapObstacle(facts: TapFacts): TapObstacle | undefined {
-  const { isPermitted, tunError, missingTools, isSetUp: isDone } = facts;
-  if (!isPermitted) {
-    return { message: 'this process may not make taps', hint: 'Run as root (CAP_NET_ADMIN).' };
+  const { isPermitted, isLent, tunError, missingTools, isSetUp: isDone } = facts;
+  if (!isPermitted && !isLent) {
+    return {
+      message: 'this process may not make taps',
+      hint: 'Run as root (CAP_NET_ADMIN), or have root make taps for this user: qmp-agent setup network --taps N --user NAME.',
+    };
   }
   if (tunError !== undefined) {
     return {
@@ -57,6 +58,7 @@ export function tapObstacle(facts: TapFacts): TapObstacle | undefined {
       hint: 'Load the module (`modprobe tun`); in a container, pass the device on.',
     };
   }
+  if (!isPermitted) return undefined; // all else is root's to see to
   if (missingTools.length > 0) {
     const packages = missingTools.map((tool) => TOOLS[tool]).join(' ');
     return {
@@ -76,14 +78,15 @@ export function tapObstacle(facts: TapFacts): TapObstacle | undefined {
 /** Looks at the host: some files, no process; done for each VM, as a host may be set up at any time. */
 export async function probeTaps(): Promise<TapFacts> {
   const tools = Object.keys(TOOLS) as (keyof typeof TOOLS)[];
-  const [isPermitted, tunError, isDone, ...paths] = await Promise.all([
+  const [isPermitted, isLent, tunError, isDone, ...paths] = await Promise.all([
     mayMakeTaps(),
+    hasLentTaps(),
     openError(TUN_DEVICE),
     isSetUp(),
     ...tools.map((tool) => findProgram(tool)),
   ]);
   const missingTools = tools.filter((_, index) => paths[index] === undefined);
-  return { isPermitted, tunError, missingTools, isSetUp: isDone };
+  return { isPermitted, isLent, tunError, missingTools, isSetUp: isDone };
 }
 
 /**
@@ -118,24 +121,4 @@ function warnAboutIsolation({ message, hint }: TapObstacle): void {
     message: `VMs reach nothing (--network isolated): ${message}`,
     hint: `${hint} Or say that it is meant: --network isolated, or the setting network.default.`,
   });
-}
-
-/**
- * What root's processes may, those have that they start; of others they have the ambient capabilities
- * (capabilities(7)). All who make taps share a directory of root's.
- */
-async function mayMakeTaps(): Promise<boolean> {
-  const status = await readFile('/proc/self/status', 'utf8').catch(() => '');
-  const [, set = '0'] =
-    (process.getuid?.() === 0 ? /^CapEff:\s*(\w+)/m : /^CapAmb:\s*(\w+)/m).exec(status) ?? [];
-  if (((BigInt(`0x${set}`) >> NET_ADMIN) & 1n) === 0n) return false;
-  return (await isWritable(HOST_DIR)) ?? (await isWritable(dirname(HOST_DIR))) ?? false;
-}
-
-/** Undefined: it is not there. */
-async function isWritable(dir: string): Promise<boolean | undefined> {
-  return access(dir, constants.W_OK | constants.X_OK).then(
-    () => true,
-    ({ code }: NodeJS.ErrnoException) => (code === 'ENOENT' ? undefined : false),
-  );
 }

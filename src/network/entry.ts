@@ -6,6 +6,7 @@ import { mkdir, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { VmNetwork } from '../../nft/index.ts';
 import { TEMPORARY_SUFFIX, writeWholeFile } from '../whole-file.ts';
+import type { Loan } from './lent/loan.ts';
 import type { EgressOptions, VmPolicy } from './policy.ts';
 import type { PublishedHostPort } from './publish.ts';
 
@@ -29,6 +30,10 @@ export interface NetworkEntry {
   readonly published: readonly PublishedHostPort[];
   /** Where what it does is recorded. */
   readonly logPath: string;
+  /** Whoever knows that path may read it. Default: who writes it alone. */
+  readonly isLogOpen?: true | undefined;
+  /** Its tap is borrowed; rules, names and records are seen to by whoever lends it. */
+  readonly loan?: Loan | undefined;
 }
 
 /** Directory of the entries, and of the service's socket. */

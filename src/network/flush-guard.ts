@@ -5,37 +5,40 @@
  */
 import { MARK_MASK } from '../../nft/index.ts';
 import { NetworkInterfaceError } from '../errors.ts';
-import { DEFAULT_POOL } from './endpoint.ts';
 import { ipBatch, ipText, type IpCallOptions } from './ip-command.ts';
 
 /** Forwarded, and to the host itself. */
 const DIRECTIONS = ['fwd', 'in'] as const;
-const SELECTOR = ['src', DEFAULT_POOL, 'dst', '0.0.0.0/0'];
 const MARK = { value: 0, mask: `0x${MARK_MASK.toString(16)}` };
 
 /** @returns whether there is one now: a kernel without IPsec has none. @throws as `ipBatch` */
-export async function raiseFlushGuard(o: IpCallOptions = {}): Promise<boolean> {
+export async function raiseFlushGuard(pool: string, o: IpCallOptions = {}): Promise<boolean> {
   const commands = DIRECTIONS.map(
     (dir) =>
-      `xfrm policy update ${SELECTOR.join(' ')} dir ${dir} mark ${MARK.value} mask ${MARK.mask} action block`,
+      `xfrm policy update ${selector(pool).join(' ')} dir ${dir} mark ${MARK.value} mask ${MARK.mask} action block`,
   );
   return unlessRefused(() => ipBatch(commands, o));
 }
 
 /** @returns whether it is there */
-export async function hasFlushGuard(o: IpCallOptions = {}): Promise<boolean> {
+export async function hasFlushGuard(pool: string, o: IpCallOptions = {}): Promise<boolean> {
   let found = '';
   await unlessRefused(async () => {
-    found = await ipText(['xfrm', 'policy', 'list', ...SELECTOR, 'action', 'block'], o);
+    found = await ipText(['xfrm', 'policy', 'list', ...selector(pool), 'action', 'block'], o);
   });
   const isOurs = (dir: string) => found.includes(`dir ${dir} action block`);
   return DIRECTIONS.every(isOurs) && found.includes(`mark ${MARK.value}/${MARK.mask}`);
 }
 
 /** No error where it is gone. (`delete` finds no policy with the mark 0: iproute2 does not send it.) */
-export async function lowerFlushGuard(o: IpCallOptions = {}): Promise<void> {
-  const command = `xfrm policy deleteall ${SELECTOR.join(' ')} action block`;
+export async function lowerFlushGuard(pool: string, o: IpCallOptions = {}): Promise<void> {
+  const command = `xfrm policy deleteall ${selector(pool).join(' ')} action block`;
   await unlessRefused(() => ipBatch([command], o));
+}
+
+/** Packets from VMs' addresses, wherever they go. */
+function selector(pool: string): string[] {
+  return ['src', pool, 'dst', '0.0.0.0/0'];
 }
 
 async function unlessRefused(call: () => Promise<void>): Promise<boolean> {

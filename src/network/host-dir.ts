@@ -30,11 +30,12 @@ export async function withHostNetwork<T>(
 }
 
 /**
- * Another number for each VM that gets a tap, so that no connection of an earlier VM with the same address
- * is taken for one of its own. Call it within {@link withHostNetwork}.
+ * Another number for each VM that gets this tap, so that no connection of an earlier VM with the same address
+ * is taken for one of its own. Each tap has its own count: whoever borrows one over and over winds on that of nobody
+ * else. Call it within {@link withHostNetwork}.
  */
-export async function nextGeneration(): Promise<number> {
-  const path = join(HOST_DIR, 'generation');
+export async function nextGeneration(tap: string): Promise<number> {
+  const path = join(HOST_DIR, `generation-${tap}`);
   const last = Number(await readFile(path, 'utf8').catch(() => '0'));
   const next = Number.isInteger(last) && last >= 0 ? (last + 1) % (MAX_GENERATION + 1) : 0;
   await writeFile(`${path}.new`, String(next));

@@ -8,8 +8,8 @@ export {
   tapObstacle,
 } from './default-mode.ts';
 export { bridgedTapOf, joinBridge, mendBridgeGuards } from './bridge.ts';
-export { DEFAULT_POOL } from './endpoint.ts';
 export { readEntryOf } from './entry.ts';
+export { hostPool } from './host-settings.ts';
 export {
   awaitNames,
   changeEgress,
@@ -19,6 +19,7 @@ export {
   leaveNetwork,
   sweepNetwork,
 } from './join.ts';
+export { userIdOf } from './lent/user-id.ts';
 export { type LanOptions, parseLan } from './lan.ts';
 export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
 export { type EgressOptions, makePolicy } from './policy.ts';

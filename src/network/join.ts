@@ -1,5 +1,5 @@
 /** A VM on the network, from its start to its end: tap, rules, entry and names together. */
-import { changePolicy, NftClient, type VmCounters, type VmNetwork } from '../../nft/index.ts';
+import { changePolicy, NftClient, type VmCounters } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
 import { step } from '../steps.ts';
 import {
@@ -22,8 +22,10 @@ import {
   type NetworkEntry,
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
-import { makePolicy, type EgressOptions } from './policy.ts';
+import { borrowTap, giveBack, refuseChange, renewLoan } from './lent/borrow.ts';
+import { makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
+import { mayMakeTaps } from './rights.ts';
 import { existingTaps } from './tap.ts';
 import { nudgeService, syncService, tellService } from './service/start.ts';
 
@@ -35,8 +37,6 @@ export interface JoinOptions {
   readonly egress: EgressOptions;
   /** As `parsePublished` reads them. */
   readonly publish: readonly string[];
-  /** CIDR that addresses are from. */
-  readonly pool: string;
   /** Where what the VM does is recorded. */
   readonly logPath: string;
   readonly signal?: AbortSignal | undefined;
@@ -53,14 +53,29 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const policy = makePolicy(egress);
   const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
+  if (!(await mayMakeTaps())) return borrow(o, policy);
   const { network, whole: ruled } = await takeTap({
-    ...{ vmId, mac: o.mac, pool: o.pool, policy: policy.rules, signal: o.signal },
+    ...{ vmId, mac: o.mac, policy: policy.rules, signal: o.signal },
     state: stateKey(runtimeDir),
   });
   const entry = { vmId, network, policy, egress, published, logPath };
   const whole = ruled.then(() => writeEntry(networkDir(runtimeDir), entry));
   whole.catch(() => undefined); // who waits for it hears of it
   return { network, whole };
+}
+
+/** The same for a process that may not make a tap. All of it is there when it resolves: nobody has opened the tap before. */
+async function borrow(o: JoinOptions, policy: VmPolicy): Promise<Place> {
+  const { runtimeDir, vmId, egress, logPath, signal } = o;
+  const publishes = o.publish.length > 0;
+  step('network.attach', 'tap', vmId);
+  const { loan, network } = await borrowTap({ vmId, policy, publishes, signal });
+  const entry = { vmId, network, policy, egress, published: [], logPath, loan };
+  await writeEntry(networkDir(runtimeDir), entry).catch(async (error: unknown) => {
+    await giveBack(loan, vmId, logPath);
+    throw error;
+  });
+  return { network, whole: Promise.resolve() };
 }
 
 /**
@@ -71,7 +86,9 @@ export async function awaitNames(
   { runtimeDir, vmId }: Pick<JoinOptions, 'runtimeDir' | 'vmId'>,
   o: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined } = {},
 ): Promise<void> {
-  await syncService(networkDir(runtimeDir), { vmId, ...o });
+  const dir = networkDir(runtimeDir);
+  const isLent = (await readEntry(dir, vmId))?.loan !== undefined; // then they are, by whoever lends it
+  if (!isLent) await syncService(dir, { vmId, ...o });
 }
 
 /** Gives back all that a VM has of the network; no error where it has nothing. */
@@ -82,7 +99,8 @@ export async function leaveNetwork(runtimeDir: string, vmId: string): Promise<vo
     await removeTapsOf({ state: stateKey(runtimeDir), vmId }); // of a process that died before it wrote
     return;
   }
-  await detachVm(entry.network, vmId);
+  if (entry.loan === undefined) await detachVm(entry.network, vmId);
+  else await giveBack(entry.loan, vmId, entry.logPath);
   await removeEntry(dir, vmId);
   nudgeService(dir);
 }
@@ -90,13 +108,18 @@ export async function leaveNetwork(runtimeDir: string, vmId: string): Promise<vo
 /**
  * The guest goes back to an earlier state: none of its connections is its own any more, those by way of its published
  * ports neither, which the service holds.
- * @throws NetworkSetupError it has no tap; NetworkRulesError; TimeoutError the service does not cut them; the signal's
- *   reason
+ * @throws NetworkSetupError it has no tap, or its lender does not answer; NetworkRulesError; TimeoutError the service
+ *   does not cut them; the signal's reason
  */
 export async function cutConnections(
   { runtimeDir, vmId }: Pick<JoinOptions, 'runtimeDir' | 'vmId'>,
   o: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined } = {},
 ): Promise<void> {
+  const entry = await readEntry(networkDir(runtimeDir), vmId);
+  if (entry?.loan !== undefined) {
+    const network = await renewLoan(entry.loan, { vmId, ...o });
+    return writeEntry(networkDir(runtimeDir), { ...entry, network });
+  }
   const { published } = await change(runtimeDir, vmId, (before) => before, { renew: true });
   if (published.length > 0) await tellService(networkDir(runtimeDir), { vmId, ...o });
 }
@@ -112,6 +135,7 @@ export async function changeEgress(
   make: (before: EgressOptions) => EgressOptions,
 ): Promise<NetworkEntry> {
   return change(runtimeDir, vmId, (before) => {
+    if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
     const policy = makePolicy(egress, before.policy);
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
@@ -133,7 +157,7 @@ async function change(
   const wanted = { ...make(before), isChanging: undefined };
   const isUnsure = before.isChanging === true;
   const renewed = async (entry: NetworkEntry): Promise<NetworkEntry> => {
-    const generation = await withHostNetwork(undefined, nextGeneration);
+    const generation = await withHostNetwork(undefined, () => nextGeneration(entry.network.tap));
     return { ...entry, network: { ...entry.network, generation } };
   };
   const after = o.renew === true || isUnsure ? await renewed(wanted) : wanted;
@@ -159,8 +183,9 @@ export async function requireEntry(runtimeDir: string, vmId: string): Promise<Ne
   });
 }
 
-/** Its counters since it started. */
-export async function countersOf(network: VmNetwork): Promise<VmCounters | undefined> {
+/** Its counters since it started; undefined where they are not ours to read: its tap is borrowed. */
+export async function countersOf({ network, loan }: NetworkEntry): Promise<VmCounters | undefined> {
+  if (loan !== undefined) return undefined;
   return (await new NftClient().counters()).get(network.tap);
 }
 
@@ -186,11 +211,14 @@ export async function sweepNetwork(
   const entries = await readEntries(dir);
   if (entries.length === 0) return gone;
   const there = new Set((await existingTaps(o)).map(({ tap }) => tap));
-  for (const { vmId, network } of entries) {
+  for (const { vmId, network, loan } of entries) {
     // After a boot of the host there are entries no more, but a tap may have been taken away by somebody.
-    if (!there.has(network.tap)) await judge(vmId, () => removeEntry(dir, vmId).then(() => true));
+    const leave = () =>
+      loan === undefined ? removeEntry(dir, vmId) : leaveNetwork(runtimeDir, vmId);
+    if (!there.has(network.tap)) await judge(vmId, () => leave().then(() => true));
   }
-  const left = (await readEntries(dir)).map(({ vmId }) => vmId);
+  const own = (await readEntries(dir)).filter(({ loan }) => loan === undefined);
+  const left = own.map(({ vmId }) => vmId);
   const networkNow = async (vmId: string) => (await readEntry(dir, vmId))?.network;
   await mendRules(left, networkNow, o);
   const [first] = left;

@@ -66,7 +66,8 @@ const USER_ADDRESS = { address: '10.0.2.15', prefix: 24, gateway: '10.0.2.2', dn
  * @param place its tap, once it has one
  */
 export function planNetwork(mode: NetworkMode, vmId: string, place?: TapPlace): NetworkPlan {
-  const mac = macOf(vmId);
+  // A tap that was made for some VM or other knows its guest's.
+  const mac = (place?.guest.up === true ? place.guest.mac : undefined) ?? macOf(vmId);
   if (mode === 'user') {
     return { nic: { mac, netdev: { kind: 'user' } }, guest: { up: true, mac, ...USER_ADDRESS } };
   }

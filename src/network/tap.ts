@@ -110,10 +110,15 @@ export async function makeTap(
   o: IpCallOptions = {},
 ): Promise<void> {
   await ipBatch(makeCommands(endpoint, owner), o);
+  await hardenTap(endpoint.tap);
+}
+
+/** Sets {@link TAP_SYSCTLS}. */
+export async function hardenTap(tap: string): Promise<void> {
   await Promise.all(
     TAP_SYSCTLS.map(([path, value]) =>
       // A kernel without IPv6 has none of its settings.
-      writeFile(`/proc/sys/net/${path.replace('*', endpoint.tap)}`, value).catch(ignoreMissing),
+      writeFile(`/proc/sys/net/${path.replace('*', tap)}`, value).catch(ignoreMissing),
     ),
   );
 }
@@ -176,11 +181,12 @@ export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<s
 
 /**
  * Makes a tap, or leaves none where that fails. To be called under the host's lock.
+ * @param vmId whose `make` writes on it that it is; undefined: nothing can fail once anything is written on it
  * @throws what `make` throws
  */
 export async function makeOrRemove(
   tap: string,
-  vmId: string,
+  vmId: string | undefined,
   make: () => Promise<void>,
 ): Promise<void> {
   await noteMaking(tap);
@@ -189,7 +195,7 @@ export async function makeOrRemove(
   } catch (error) {
     // Its first step may have been done. What another has made says whose it is, or is up.
     const { owner, isUnfinished } = await lookAtTap(tap);
-    if (owner?.vmId === vmId || isUnfinished) await removeTap(tap);
+    if ((vmId !== undefined && owner?.vmId === vmId) || isUnfinished) await removeTap(tap);
     await forgetMaking(tap);
     throw error;
   }

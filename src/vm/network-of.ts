@@ -6,7 +6,6 @@ import {
   awaitNames,
   bridgedTapOf,
   cutConnections,
-  DEFAULT_POOL,
   joinBridge,
   joinNetwork,
   type LanOptions,
@@ -89,7 +88,6 @@ export async function takePlace(
     ...{
       egress: config.egress ?? {},
       publish: config.publish ?? [],
-      pool: DEFAULT_POOL,
       logPath: files.networkLogPath,
     },
   });

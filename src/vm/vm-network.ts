@@ -51,7 +51,7 @@ export class VmNetworkControl implements NetworkApi {
       return { mode, egress, limits: effectiveLimits(egress.limits) };
     }
     const { tap, guestAddress, gatewayAddress, policy } = entry.network;
-    const counters = await countersOf(entry.network);
+    const counters = await countersOf(entry);
     const byRule = new Map(counters?.byRule);
     return {
       ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
@@ -94,7 +94,12 @@ export class VmNetworkControl implements NetworkApi {
   }
 
   async *records(o: RecordsOptions = {}): AsyncIterable<TrafficRecord> {
-    for await (const line of readLog(this.#vm.files.networkLogPath, o)) yield* wanted(line, o);
+    const { networkLogPath: own } = this.#vm.files;
+    const loan = (await readEntryOf(this.#runtimeDir, this.#vm.id))?.loan;
+    // What is recorded of a borrowed tap comes after what was, of earlier ones.
+    if (loan !== undefined)
+      for await (const line of readLog(own, { signal: o.signal })) yield* wanted(line, o);
+    for await (const line of readLog(loan?.logPath ?? own, o)) yield* wanted(line, o);
   }
 
   capture(o: CaptureOptions & Pick<WaitOptions, 'signal'>): Promise<NetworkCapture> {

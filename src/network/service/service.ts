@@ -36,6 +36,8 @@ export interface ServiceOptions {
   readonly dir: string;
   /** For what goes wrong. */
   readonly say: (text: string) => void;
+  /** Whether it is to go on where there is no VM. Default: it is not. */
+  readonly isNeeded?: (() => boolean) | undefined;
 }
 
 /** See above. */
@@ -46,7 +48,8 @@ export class NetworkService implements AsyncDisposable {
   readonly #nft = new NftClient();
   readonly #forwards = new PortForwards();
   readonly #logs: TrafficLogs;
-  readonly #capture: LogCapture;
+  /** While there is a VM: whoever has none leaves the kernel's log to others. */
+  #capture: LogCapture | undefined;
   readonly #served = new Map<string, NetworkEntry>();
   readonly #failures = new Map<string, string>();
   readonly #server: Server;
@@ -90,12 +93,14 @@ export class NetworkService implements AsyncDisposable {
     this.#resolver = resolver;
     this.#lock = lock;
     this.#logs = new TrafficLogs();
-    this.#capture = new LogCapture({
-      onPacket: (packet) => this.#logs.addPacket(packet),
-      say: o.say,
-    });
     this.#server = createServer((socket) => this.#receive(socket));
     this.idle = new Promise((resolve) => (this.#end = resolve));
+  }
+
+  /** Looks at the entries. @returns `ok`, or why this VM cannot be served; an empty id is of none */
+  async refresh(vmId: string): Promise<string> {
+    await this.#sync();
+    return this.#replyTo(vmId);
   }
 
   /** Opens to a VM what it is about to be told. */
@@ -129,7 +134,7 @@ export class NetworkService implements AsyncDisposable {
     await this.#syncing;
     await this.#forwards[Symbol.asyncDispose]();
     await this.#resolver[Symbol.asyncDispose]();
-    await this.#capture[Symbol.asyncDispose]();
+    await this.#capture?.[Symbol.asyncDispose]();
     await this.#logs.settle();
     await this.#lock[Symbol.asyncDispose]();
   }
@@ -141,14 +146,14 @@ export class NetworkService implements AsyncDisposable {
       this.#server.once('error', reject);
       this.#server.listen(path, resolve);
     });
-    this.#capture.start();
     this.#look();
   }
 
   #look(): void {
     this.#timer = setTimeout(() => {
       void this.#sync().then(() => {
-        if (this.#served.size > 0) this.#neededAt = performance.now();
+        if (this.#served.size > 0 || this.#o.isNeeded?.() === true)
+          this.#neededAt = performance.now();
         if (performance.now() - this.#neededAt > IDLE_MS) this.#end();
         else this.#look();
       });
@@ -177,6 +182,20 @@ export class NetworkService implements AsyncDisposable {
       this.#failures.delete(id);
     }
     for (const entry of wanted.values()) await this.#serve(entry);
+    await this.#captureWhileNeeded();
+  }
+
+  /** One that is about to end keeps it for who may come yet. */
+  async #captureWhileNeeded(): Promise<void> {
+    if (this.#served.size > 0) {
+      this.#capture ??= new LogCapture({
+        onPacket: (packet) => this.#logs.addPacket(packet),
+        say: this.#o.say,
+      }).start();
+    } else if (this.#o.isNeeded?.() === true) {
+      await this.#capture?.[Symbol.asyncDispose]();
+      this.#capture = undefined;
+    }
   }
 
   async #serve(entry: NetworkEntry): Promise<void> {
@@ -223,10 +242,10 @@ export class NetworkService implements AsyncDisposable {
       if (!text.endsWith('\n')) return;
       const [, vmId = ''] = text.trim().split(' ');
       text = '';
-      void this.#sync().then(() => {
+      void this.refresh(vmId).then((reply) => {
         // Who gets no answer asks the one that comes after this.
         if (this.#isEnding) socket.destroy();
-        else socket.end(`${this.#replyTo(vmId)}\n`);
+        else socket.end(`${reply}\n`);
       });
     });
   }

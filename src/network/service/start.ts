@@ -14,24 +14,28 @@ const TELL_MS = 10_000;
 /** Between two tries to start it: one that starts is not there at once. */
 const RESTART_MS = 3_000;
 const POLL_MS = 20;
+/** With this code it ends that was told to, and is needed still: it is to be started anew. (None of node's own.) */
+export const NEEDED = 20;
 const MAX_REPLY_CHARS = 4_096;
 
 /**
  * Starts the service and starts it anew when it fails, until it ends by itself as nobody needs it, or has
- * failed five times within a minute each: whoever needs it then starts a new one. There is one per directory
+ * failed five times within a minute each: whoever needs it then starts a new one. (It is needed by entries, and by
+ * users to whom it lends taps.) There is one per directory
  * ($1). A shell takes 1 MB; its own end leaves the service running.
  */
 const SUPERVISOR = `
-dir=$1; shift
+dir=$1; shift; umask 077
 exec >"$dir/service.log" 2>&1 9>>"$dir/supervisor.lock"
 flock -n 9 || exit 0
 failures=0
 while [ $failures -lt 5 ]; do
   began=$(date +%s)
   "$@" 9>&- && exit 0
+  code=$?
   [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
   sleep 1
-  ls "$dir"/*.json >/dev/null 2>&1 || exit 0
+  [ $code -eq ${NEEDED} ] || ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
 done`;
 
 /** @returns path of the socket on which the service listens */

@@ -28,7 +28,7 @@ export class TrafficLogs {
     const vm: VmLog = {
       entry,
       ifindex: await ifindexOf(entry.network.tap),
-      log: known?.log ?? new TrafficLog(entry.logPath),
+      log: known?.log ?? new TrafficLog(entry.logPath, { isOpen: entry.isLogOpen }),
       names: known?.names ?? new Map<string, string>(),
     };
     this.remove(entry.vmId);

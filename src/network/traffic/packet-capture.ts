@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { HostError, NetworkSetupError, StateError, TimeoutError } from '../../errors.ts';
 import { events } from '../../events.ts';
 import { findProgram } from '../../host-files.ts';
+import { userOf } from '../lent/lent-taps.ts';
 import { lookAtTap } from '../tap.ts';
 import type {
   CaptureConfig,
@@ -209,8 +210,9 @@ export class PacketCapture implements NetworkCapture {
   }
 }
 
+/** A tap says which VM's it is; one that is borrowed, which user's, who alone has VMs there. */
 async function isOwn({ tap, vmId }: PacketCaptureOptions): Promise<boolean> {
-  return (await lookAtTap(tap)).owner?.vmId === vmId;
+  return (await lookAtTap(tap)).owner?.vmId === vmId || (await userOf(tap)) === process.getuid?.();
 }
 
 function tapGone(vmId: string): StateError {

@@ -13,7 +13,7 @@ const OPTIONS = `
     await whole;
     return vm;
   };
-  const options = (n, more = {}) => ({ vmId: 'aaaaaaaaaa0' + n, state: '${STATE}', pool: network.DEFAULT_POOL,
+  const options = (n, more = {}) => ({ vmId: 'aaaaaaaaaa0' + n, state: '${STATE}',
     mac: '02:00:00:00:00:0' + n, policy: nft.DEFAULT_POLICY, ...more });`;
 
 let host: TestHost;
@@ -132,9 +132,9 @@ it('processes that add VMs at once get different taps, and rules where somebody 
       host.module(`${OPTIONS}
         await Promise.all(${JSON.stringify(group)}.map(async (n) => say(await attachVm(options(n)))));`),
     ),
-  )) as { tap: string; guestAddress: string; generation: number }[][];
+  )) as { tap: string; guestAddress: string }[][];
   const all = made.flat();
-  for (const field of ['tap', 'guestAddress', 'generation'] as const) {
+  for (const field of ['tap', 'guestAddress'] as const) {
     expect(new Set(all.map((vm) => vm[field])).size).toBe(9);
   }
   const [swept, kept] = await host.module(`
@@ -159,17 +159,47 @@ it('rules of a tap that vanished go too', async () => {
   expect(await ruleset()).not.toContain('out_qmpa1');
 });
 
+it('VMs have addresses from the pool that the host is set up with, and so has what guards them', async () => {
+  const policies = () => host.run('ip', 'xfrm', 'policy');
+  const [refused, ...others] = await host.module(`${OPTIONS}
+    await network.setUpNetwork({ pool: '192.168.64.0/24' });
+    const vm = await attachVm(options(1));
+    await network.setUpNetwork({ pool: '10.9.0.0/16' }).catch((e) => say(failure(e)));
+    say(vm.guestAddress);
+    say((await network.setUpNetwork()).some(({ changed }) => changed));
+    say(await network.isSetUp());
+    await network.detachVm(vm, 'aaaaaaaaaa01');`);
+  expect(refused).toMatchObject({
+    code: 'ERR_NETWORK_SETUP',
+    message: expect.stringMatching(/10\.9\.0\.0\/16.*192\.168\.64\.0\/24 \(qmpa1\)/),
+  });
+  expect(others).toEqual(['192.168.64.3', false, true]);
+  expect(await policies()).toContain('src 192.168.64.0/24');
+  expect(await policies()).not.toContain('src 10.210.');
+  await host.run('nft', 'flush', 'ruleset'); // what is made anew then is for the same pool
+  await host.run('ip', 'xfrm', 'policy', 'flush');
+  const [back] = await host.module(`${OPTIONS}
+    const vm = await attachVm(options(1));
+    await network.detachVm(vm, 'aaaaaaaaaa01');
+    say((await network.setUpNetwork({ pool: network.DEFAULT_POOL })).filter(({ changed }) => changed).length);`);
+  expect(back).toBe(2);
+  expect(await policies()).toContain('src 10.210.0.0/16');
+  expect(await policies()).not.toContain('192.168.64.0');
+});
+
 it('what cannot be is refused by name, and leaves nothing', async () => {
   const refused = await host.module(`${OPTIONS}
     await network.setUpNetwork();
     const refuse = (o) => attachVm(options(1, o)).catch((e) => say(failure(e)));
-    await refuse({ pool: '8.8.0.0/16' });
+    await network.setUpNetwork({ pool: '8.8.0.0/16' }).catch((e) => say(failure(e)));
     await refuse({ policy: { ...nft.DEFAULT_POLICY, exceptions: ['nonsense'] } });
     await refuse({ mac: 'nonsense' });
     await refuse({ signal: AbortSignal.abort(new Error('given up')) });
-    const all = await Promise.allSettled([1, 2, 3, 4].map((n) => attachVm(options(n, { pool: '10.210.0.0/29' }))));
+    await network.setUpNetwork({ pool: '10.210.0.0/29' });
+    const all = await Promise.allSettled([1, 2, 3, 4].map((n) => attachVm(options(n))));
     say(all.filter(({ status }) => status === 'rejected').map(({ reason }) => failure(reason)));
-    await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());`);
+    await network.sweepTaps('${STATE}', async (id, takeAway) => takeAway());
+    await network.setUpNetwork({ pool: network.DEFAULT_POOL });`);
   expect(refused).toMatchObject([
     { code: 'ERR_CONFIG', message: expect.stringContaining('8.8.0.0/16') },
     { code: 'ERR_NETWORK_POLICY' },
@@ -201,7 +231,7 @@ it.each([
     const controller = new AbortController();
     subscribe('${STEP_CHANNEL}', ({ step }) => { if (step === 'up') { ${fault}; } });
     const { whole } = await network.joinNetwork({ runtimeDir: dir, vmId: 'aaaaaaaaaa01', egress: {}, publish: [],
-      mac: '02:00:00:00:00:01', pool: network.DEFAULT_POOL, logPath: dir + '/log', signal: controller.signal });
+      mac: '02:00:00:00:00:01', logPath: dir + '/log', signal: controller.signal });
     say(await whole.then(() => 'whole', () => 'failed'));
     const links = () => execFileSync('ip', ['-brief', 'link'], { encoding: 'utf8' });
     say(links());

@@ -55,7 +55,7 @@ const runtimeDir = () => join(box.dir, 'run');
 /** Text that gives a VM its network. */
 function joining(vmId: string, dir = runtimeDir()): string {
   return `const o = { runtimeDir: '${dir}', vmId: '${vmId}', egress: {}, publish: [],
-    mac: '02:00:00:00:00:${vmId.slice(-2)}', pool: network.DEFAULT_POOL, logPath: '${box.dir}/${vmId}.jsonl' };
+    mac: '02:00:00:00:00:${vmId.slice(-2)}', logPath: '${box.dir}/${vmId}.jsonl' };
     const joined = await network.joinNetwork(o);
     await joined.whole;`;
 }
@@ -214,7 +214,7 @@ it(
   async () => {
     const cycle = (n: number) => `
     const o = { runtimeDir: '${runtimeDir()}', vmId: 'cccccccccc0${n}', egress: {}, publish: [],
-      mac: '02:00:00:00:00:0${n}', pool: network.DEFAULT_POOL, logPath: '${box.dir}/${n}.jsonl' };
+      mac: '02:00:00:00:00:0${n}', logPath: '${box.dir}/${n}.jsonl' };
     for (let i = 0; i < 6; i++) {
       const { network: { tap, guestAddress, generation }, whole } = await network.joinNetwork(o);
       await whole;
@@ -245,7 +245,7 @@ it(
     }[];
     await Promise.all([dying, gc]);
     expect(lives).toHaveLength(24);
-    expect(new Set(lives.map(({ generation }) => generation)).size).toBe(24);
+    expect(new Set(lives.map(({ tap, generation }) => `${tap} ${generation}`)).size).toBe(24);
     for (const one of lives) {
       const beside = lives.filter(
         (other) => other !== one && other.from < one.to && one.from < other.to,

@@ -35,7 +35,7 @@ async function run(body: string): Promise<unknown[]> {
     import { events } from '${ROOT}/src/events.ts';
     const runtimeDir = '${box.dir}/run';
     const place = await network.joinNetwork({ runtimeDir, vmId: '${VM}', egress: {}, publish: [],
-      mac: '02:00:00:00:00:01', pool: network.DEFAULT_POOL, logPath: '${box.dir}/log.jsonl' });
+      mac: '02:00:00:00:00:01', logPath: '${box.dir}/log.jsonl' });
     await place.whole;
     const { tap } = place.network;
     const told = [];

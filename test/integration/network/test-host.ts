@@ -13,8 +13,9 @@ const execFileAsync = promisify(execFile);
 const SETUP = `
 mount --make-rprivate /
 mount -t sysfs sysfs /sys
-mkdir -p /run/qmp-agent-network /etc/sysctl.d
+mkdir -p /run/qmp-agent-network /run/qmp-agent-taps /etc/sysctl.d
 mount -t tmpfs tmpfs /run/qmp-agent-network
+mount -t tmpfs tmpfs /run/qmp-agent-taps
 mount -t tmpfs tmpfs /etc/sysctl.d
 ip link set lo up
 sysctl -q -w net.ipv4.ip_forward=0
@@ -63,13 +64,16 @@ export class TestHost implements AsyncDisposable {
 
   /**
    * Runs the text of a module in JavaScript, with the network and the rules imported.
+   * @param as what it is run by: `setpriv …`, say
    * @returns what it gave to `say`, in order
    */
-  async module(body: string): Promise<unknown[]> {
+  async module(body: string, as: readonly string[] = []): Promise<unknown[]> {
     const imports = `
       import * as api from '${ROOT}/src/network/index.ts';
       import * as attach from '${ROOT}/src/network/attach.ts';
-      const network = { ...api, ...attach };
+      import { DEFAULT_POOL } from '${ROOT}/src/network/endpoint.ts';
+      import { isSetUp } from '${ROOT}/src/network/setup.ts';
+      const network = { ...api, ...attach, DEFAULT_POOL, isSetUp };
       import * as nft from '${ROOT}/nft/index.ts';
       const said = [];
       const say = (value) => void said.push(value);
@@ -77,7 +81,10 @@ export class TestHost implements AsyncDisposable {
     const text = `${imports}\n${body}\nprocess.stdout.write(JSON.stringify(said));`;
     const tsx = join(ROOT, 'node_modules/tsx/dist/loader.mjs');
     return JSON.parse(
-      await this.run(...[process.execPath, '--import', tsx, '--input-type=module', '--eval', text]),
+      await this.run(
+        ...as,
+        ...[process.execPath, '--import', tsx, '--input-type=module', '--eval', text],
+      ),
     ) as unknown[];
   }
 

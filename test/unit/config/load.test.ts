@@ -208,7 +208,8 @@ it('takes a network by a word, or a bridge by its name', async () => {
     message: '--network = "lan": no network',
     hint: expect.stringContaining('bridge='),
   });
-  const { config } = await merge({ env: { QMP_AGENT_NETWORK_DEFAULT: 'isolated' } });
-  expect(config.network.default).toBe('isolated');
+  const env = { QMP_AGENT_NETWORK_DEFAULT: 'isolated', QMP_AGENT_NETWORK_POOL: '10.9.0.0/16' };
+  const { config } = await merge({ env });
+  expect(config.network).toEqual({ default: 'isolated', pool: '10.9.0.0/16' });
   expect((await merge({})).config).toMatchObject({ network: { default: 'auto' } });
 });

@@ -1,8 +1,10 @@
 import { expect, it } from 'vitest';
 import { judgeNetwork } from '../../../src/doctor/network.ts';
+import { ConfigError } from '../../../src/errors.ts';
 
 const fine = {
-  ...{ hasTun: true, forwards: true, routes: [], droppingChains: [], filtersBridges: false },
+  ...{ hasTun: true, forwards: true, pool: '10.210.0.0/16', routes: [], droppingChains: [] },
+  filtersBridges: false,
   ...{ byDefault: 'auto', obstacle: undefined },
 };
 
@@ -14,6 +16,7 @@ it('says what to do about each thing', () => {
   const checks = judgeNetwork({
     hasTun: false,
     forwards: false,
+    pool: '10.210.0.0/16',
     routes: ['10.210.0.0/24 dev eth1'],
     droppingChains: ['ip filter FORWARD', 'inet firewalld filter_FORWARD'],
     filtersBridges: true,
@@ -31,6 +34,13 @@ it('says what to do about each thing', () => {
   ]);
   expect(JSON.stringify(checks)).toContain('qmp-agent setup network');
   expect(JSON.stringify(checks)).toContain('DOCKER-USER');
+});
+
+it('a pool that nobody can read is told of, and the rest as ever', () => {
+  const pool = new ConfigError('the file says "x"', { field: 'network.pool', hint: 'Write it.' });
+  const checks = judgeNetwork({ ...fine, pool });
+  expect(checks.map(({ status }) => status)).toEqual(['ok', 'ok', 'ok', 'warn']);
+  expect(checks[3]).toMatchObject({ found: 'the file says "x"', fix: 'Write it.' });
 });
 
 it('tells of bridges that a firewall sees only where that firewall drops anything', () => {

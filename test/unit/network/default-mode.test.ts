@@ -1,9 +1,16 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { defaultNetwork, tapObstacle, type TapFacts } from '../../../src/network/default-mode.ts';
 
-const fine: TapFacts = { isPermitted: true, tunError: undefined, missingTools: [], isSetUp: true };
+const fine: TapFacts = {
+  isPermitted: true,
+  isLent: false,
+  tunError: undefined,
+  missingTools: [],
+  isSetUp: true,
+};
 const nothing: TapFacts = {
   isPermitted: false,
+  isLent: false,
   tunError: 'ENOENT',
   missingTools: ['ip', 'nft'],
   isSetUp: false,
@@ -16,6 +23,7 @@ describe('tapObstacle', () => {
 
   it('names what is missing, what cannot be helped by the next first, and the remedy', () => {
     expect(tapObstacle(nothing)?.hint).toContain('Run as root');
+    expect(tapObstacle(nothing)?.hint).toContain('qmp-agent setup network --taps');
     expect(tapObstacle({ ...nothing, isPermitted: true })).toMatchObject({
       message: '/dev/net/tun cannot be opened (ENOENT)',
       hint: expect.stringContaining('modprobe tun'),
@@ -26,6 +34,12 @@ describe('tapObstacle', () => {
     });
     expect(tapObstacle({ ...fine, isSetUp: false })?.hint).toContain('qmp-agent setup network');
   });
+});
+
+it('a user to whom root lends taps needs no more than to open one', () => {
+  const lent = { ...nothing, isLent: true };
+  expect(tapObstacle(lent)?.message).toContain('/dev/net/tun');
+  expect(tapObstacle({ ...lent, tunError: undefined })).toBeUndefined();
 });
 
 describe('defaultNetwork', () => {

@@ -1,0 +1,168 @@
+/** A tap for a VM whose process may not make one: borrowed from those that root has made for its user. */
+import { readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import type { VmNetwork } from '../../../nft/index.ts';
+import { HostError, NetworkSetupError, TimeoutError } from '../../errors.ts';
+import { openError } from '../../host-files.ts';
+import { makePolicy, type VmPolicy } from '../policy.ts';
+import { appendToLog, rotatedLogPath } from '../traffic/log-file.ts';
+import { hasTapFor } from './lent-taps.ts';
+import {
+  lenderSocket,
+  MAX_REPLY_CHARS,
+  parseReply,
+  type Loan,
+  type LoanReply,
+  type LoanRequest,
+} from './loan.ts';
+
+/** Rules, and a turn among others. */
+const TIMEOUT_MS = 60_000;
+/** A lender that has died is there again in one to three seconds. */
+const RESTART_MS = 10_000;
+const POLL_MS = 100;
+const TUN_DEVICE = '/dev/net/tun';
+const MORE_RIGHTS = 'Run as root, or with CAP_NET_ADMIN';
+
+interface CallOptions {
+  readonly vmId: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Default {@link TIMEOUT_MS}. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** Whether root has made taps for this process's user. */
+export async function hasLentTaps(): Promise<boolean> {
+  return hasTapFor(process.getuid?.() ?? 0);
+}
+
+/**
+ * Borrows one. It has its rules, it is up, and names are answered there; QEMU has to open it within two minutes.
+ * @throws HostError root has made none, or /dev/net/tun does not open
+ * @throws NetworkSetupError none is free, or the VM is to have what only root can give it: another policy than the
+ *   default, published ports; TimeoutError; the signal's reason
+ */
+export async function borrowTap(o: {
+  vmId: string;
+  policy: VmPolicy;
+  publishes: boolean;
+  signal?: AbortSignal | undefined;
+}): Promise<{ loan: Loan; network: VmNetwork }> {
+  const { vmId } = o;
+  if (!(await hasLentTaps())) {
+    throw new HostError('ERR_HOST_PERMISSION', 'this process may not make taps', {
+      hint: `${MORE_RIGHTS}; or have root make taps for this user (qmp-agent setup network --taps N --user NAME); or take --network isolated, or --network user.`,
+      vmId,
+    });
+  }
+  checkIsDefault(o);
+  const tunError = await openError(TUN_DEVICE);
+  if (tunError !== undefined) {
+    throw new HostError('ERR_HOST_PERMISSION', `${TUN_DEVICE} cannot be opened (${tunError})`, {
+      hint: `Have root let every user open it, as udev does by itself: chmod 666 ${TUN_DEVICE}.`,
+      vmId,
+    });
+  }
+  return taken(await ask({ do: 'take' }, o), vmId);
+}
+
+/** Cuts all connections of the VM that has it. @returns what its network is now @throws as {@link borrowTap} */
+export async function renewLoan({ id }: Loan, o: CallOptions): Promise<VmNetwork> {
+  return taken(await ask({ do: 'renew', id }, o), o.vmId).network;
+}
+
+/** What was recorded is kept in the VM's own log. No error: a tap that nobody has open is taken back anyway. */
+export async function giveBack(
+  { id, logPath }: Loan,
+  vmId: string,
+  ownLogPath: string,
+): Promise<void> {
+  for (const path of [rotatedLogPath(logPath), logPath]) {
+    const text = await readFile(path, 'utf8').catch(() => '');
+    if (text !== '') await appendToLog(ownLogPath, text).catch(() => undefined);
+  }
+  await ask({ do: 'give', id }, { vmId }).catch(() => undefined);
+}
+
+/** @throws NetworkSetupError a loan's policy cannot be changed */
+export function refuseChange(vmId: string): never {
+  throw new NetworkSetupError(`VM ${vmId} has a borrowed tap, whose policy is the default one`, {
+    hint: `${MORE_RIGHTS}, to give a VM another policy.`,
+    vmId,
+  });
+}
+
+function checkIsDefault(o: { vmId: string; policy: VmPolicy; publishes: boolean }): void {
+  const { vmId, policy, publishes } = o;
+  if (!publishes && isDeepStrictEqual(policy, makePolicy({}))) return;
+  const what = publishes ? 'published ports' : 'a policy of its own';
+  throw new NetworkSetupError(
+    `the VM cannot have ${what}: this process may not make taps, and one that root has made for it has the default policy`,
+    { hint: `${MORE_RIGHTS}; or leave the policy and ports out.`, vmId },
+  );
+}
+
+function taken(reply: LoanReply, vmId: string): { loan: Loan; network: VmNetwork } {
+  if ('loan' in reply) return reply;
+  const { refused, hint } =
+    'refused' in reply ? reply : { refused: 'no tap came', hint: 'Try again.' };
+  throw new NetworkSetupError(`no tap can be borrowed: ${refused}`, { hint, vmId });
+}
+
+/**
+ * Asks until there is a reply: nothing is lost with a lender that dies over it, as a loan that nobody has heard of is
+ * taken back, and one that is renewed twice is renewed. What is given back is said once.
+ */
+async function ask(request: LoanRequest, o: CallOptions): Promise<LoanReply> {
+  let giveUpAt: number | undefined;
+  for (;;) {
+    const reply = await askOnce(request, o);
+    if (reply !== undefined) return reply;
+    giveUpAt ??= performance.now() + (request.do === 'give' ? 0 : RESTART_MS);
+    if (performance.now() >= giveUpAt) {
+      throw new NetworkSetupError('root’s network service does not lend taps', {
+        hint: 'Have root run once more: qmp-agent setup network --taps N --user NAME.',
+        vmId: o.vmId,
+      });
+    }
+    await delay(POLL_MS, undefined, o.signal === undefined ? {} : { signal: o.signal });
+  }
+}
+
+/** @returns undefined: nobody is there, or he is there no more */
+function askOnce(
+  request: LoanRequest,
+  { vmId, signal, timeoutMs = TIMEOUT_MS }: CallOptions,
+): Promise<LoanReply | undefined> {
+  signal?.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const socket = connect(lenderSocket(process.getuid?.() ?? 0));
+    let text = '';
+    let why: Error | undefined;
+    const giveUp = (error: Error) => {
+      why = error;
+      socket.destroy();
+    };
+    const onAbort = () => giveUp(signal?.reason as Error);
+    const timer = setTimeout(
+      () => giveUp(new TimeoutError('the loan of a tap', timeoutMs, { vmId })),
+      timeoutMs,
+    );
+    signal?.addEventListener('abort', onAbort, { once: true });
+    socket.setEncoding('utf8');
+    socket.on('error', () => undefined); // told by `close`
+    socket.on('data', (chunk: string) => {
+      text += chunk;
+      if (text.length > MAX_REPLY_CHARS) socket.destroy();
+    });
+    socket.once('close', () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      if (why === undefined) resolve(parseReply(text));
+      else reject(why);
+    });
+    socket.write(`${JSON.stringify(request)}\n`);
+  });
+}
