@@ -94,5 +94,5 @@ export async function benchBoot(options: BenchOptions): Promise<BenchReport> {
 /** One VM outside the measurement: tells what `auto` came down to. */
 async function probe(options: BenchOptions): Promise<BenchSubject> {
   await using vm = await Vm.create({ ...options.vm, signal: options.signal });
-  return subjectOf(await vm.info(), options);
+  return await subjectOf(await vm.info(), options);
 }

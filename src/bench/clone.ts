@@ -53,7 +53,7 @@ export async function subjectOfClone(
 ): Promise<BenchSubject> {
   const { vm, signal } = options;
   await using clone = await Vm.fromTemplate(template, { paths: vm.paths, signal });
-  return subjectOf(await clone.info(), options);
+  return await subjectOf(await clone.info(), options);
 }
 
 /** One clone: ms from the call to running vCPUs, and to the end of the first `true`. */

@@ -114,7 +114,7 @@ async function sweepTapsOf(paths: StatePaths, o: WaitOptions): Promise<Reaped[]>
     if (lock === undefined) return false; // somebody makes, starts or ends it
     await using _lock = lock;
     const record = await readRecord(files).catch(() => undefined);
-    return record === undefined || isDown(observeState(record).state) ? takeAway() : false;
+    return record === undefined || isDown(observeState(record).state) ? await takeAway() : false;
   };
   const identity = async (id: string) => {
     const record = await readRecord(vmPaths(paths, id)).catch(() => undefined);
@@ -238,7 +238,8 @@ async function endBroken(paths: StatePaths, { id }: VmRecord): Promise<Reaped[]>
   await using _held = lock;
   const record = await readRecord(files).catch(() => undefined);
   if (record === undefined) return [];
-  if (record.state === 'starting' && record.run === undefined) return removeVm(paths, id, record);
+  if (record.state === 'starting' && record.run === undefined)
+    return await removeVm(paths, id, record);
   const runs = ({ qemu }: Partial<VmRun>) => qemu !== undefined && isAlive(qemu);
   const isRunning = record.state !== 'suspended' && runs(record.run ?? {});
   const reaped: Reaped[] = [];

@@ -422,7 +422,7 @@ export class Vm implements VmInstance {
     if (this.#record.run?.forking === true)
       await endBrokenFork(this.inside, await this.#takeUp(), o);
     if (!states.includes(this.#state)) throw this.#stateError(states);
-    return this.#changing(work);
+    return await this.#changing(work);
   }
 
   /** Does something to the QEMU that runs now; the lock is held. */

@@ -56,7 +56,7 @@ export async function freezeRunning(
   const session = await live.link.open(o);
   // An agent of a time before forks knows no such request, and would leave all standing.
   await session.thaw(Date.now(), o);
-  return live.qmp.use(async (client) => {
+  return await live.qmp.use(async (client) => {
     await requireQuiet(vm, client, o);
     await requireUnchanged(vm, live, client, { ...o, refuse: upgraded(vm) });
     await requireSpace(vm.files.dir, pid, 'checkpoint');
