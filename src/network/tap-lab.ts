@@ -88,13 +88,14 @@ export class TapLab implements AsyncDisposable {
 
   async #setRules(rules: boolean, o: { signal: AbortSignal | undefined }): Promise<void> {
     const call = { ...o, namespace: this.#namespace.name };
+    const pool = `${this.#network.guestAddress}/32`;
     if (rules) {
-      await raiseFlushGuard(call);
+      await raiseFlushGuard(pool, call);
       await this.#nft.ensureBase(o);
       await this.#nft.apply(addVm(this.#network), o);
     } else {
       await this.#nft.removeBase(o);
-      await lowerFlushGuard(call);
+      await lowerFlushGuard(pool, call);
     }
     this.#hasRules = rules;
   }

@@ -4,7 +4,7 @@ import { DEFAULT_CONFIG } from '../config/schema.ts';
 import { PoolUncleanError } from '../errors.ts';
 import { QEMU_OVERHEAD_BYTES } from '../host-memory.ts';
 import { step } from '../steps.ts';
-import { rejectOnAbort } from '../vm/abort.ts';
+import { eitherSignal, lateSignal, rejectOnAbort } from '../vm/abort.ts';
 import { DEFAULT_READY_TIMEOUT_MS, TemplateStore, Vm, type SnapshotInfo } from '../vm/index.ts';
 import { checkStrategy } from './options.ts';
 import type { PoolOptions, VmSource } from './types.ts';
@@ -70,7 +70,7 @@ export function putBackInPlace(pool: string, source: VmSource): VmSource {
     },
     reset: async (vm, signal) => {
       step('pool.reset', 'check', vm.id);
-      const bounds = AbortSignal.any([signal, AbortSignal.timeout(RESET_TIMEOUT_MS)]);
+      const bounds = eitherSignal(signal, lateSignal(RESET_TIMEOUT_MS));
       await putBack(vm, { pool, clean: cleanOf.get(vm), signal: bounds });
       step('pool.reset', 'warm', vm.id);
       await warmUp(vm, bounds);
@@ -118,7 +118,7 @@ async function made(
 ): Promise<Vm> {
   const timeoutMs = options?.timeoutMs ?? DEFAULT_READY_TIMEOUT_MS;
   const vm = await make();
-  const bounds = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+  const bounds = eitherSignal(signal, lateSignal(timeoutMs));
   try {
     await warmUp(vm, bounds);
     if (prepare !== undefined) await within(prepare(vm, bounds), bounds);

@@ -45,7 +45,14 @@ export function eitherSignal(
   return others.length === 0 ? own : AbortSignal.any([own, ...others]);
 }
 
-/** Aborted after so many ms, whole ones, and one at least. */
+/**
+ * Aborted after so many ms, whole ones, and one at least.
+ *
+ * `AbortSignal.timeout` that has no listener is garbage as soon as nobody holds it, and never comes then; what
+ * `AbortSignal.any` makes of it does not hold it (Node 20, lib/internal/abort_controller.js: weak both ways).
+ */
 export function lateSignal(timeoutMs: number): AbortSignal {
-  return AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  const signal = AbortSignal.timeout(Math.max(1, Math.ceil(timeoutMs)));
+  signal.addEventListener('abort', () => undefined, { once: true });
+  return signal;
 }

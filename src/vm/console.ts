@@ -1,7 +1,7 @@
 /** The serial console, both ways. */
 import { connect, type Socket } from 'node:net';
 import { HostError } from '../errors.ts';
-import { eitherSignal } from './abort.ts';
+import { eitherSignal, lateSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
 import { FileLock } from './file-lock.ts';
 import type { VmPaths } from './vm-paths.ts';
@@ -27,7 +27,7 @@ export async function attachConsole(
   }
   const socket = connect({ path: paths.consoleSocketPath });
   socket.once('close', () => void lock.release());
-  const late = AbortSignal.timeout(Math.ceil(o.timeoutMs ?? DEFAULT_TIMEOUT_MS));
+  const late = lateSignal(o.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   const signal = eitherSignal(late, o.signal);
   try {
     await connected(socket, signal);

@@ -1,9 +1,10 @@
 /** Waits that a signal ends, and what they leave on it. */
 import { getEventListeners } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
+import { setTimeout as delay } from 'node:timers/promises';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { onAbort, rejectOnAbort } from '../../../src/vm/abort.ts';
+import { eitherSignal, lateSignal, onAbort, rejectOnAbort } from '../../../src/vm/abort.ts';
 
 function collectGarbage(): void {
   setFlagsFromString('--expose-gc');
@@ -41,5 +42,18 @@ describe('a wait', () => {
     onAbort(own.signal, over.signal, () => told.push('at once'));
     expect(told).toEqual(['later', 'at once']);
     await expect(rejectOnAbort(own.signal, over.signal)).rejects.toThrow('enough');
+  });
+});
+
+describe('a deadline', () => {
+  it('comes, also where garbage was collected meanwhile and only another signal knows of it', async () => {
+    const { signal } = new AbortController();
+    const either = await new Promise<AbortSignal>((resolve) => {
+      setImmediate(() => resolve(eitherSignal(signal, lateSignal(100))));
+    });
+    await delay(20);
+    collectGarbage();
+    await delay(200);
+    expect(either.aborted).toBe(true);
   });
 });
