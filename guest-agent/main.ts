@@ -1,8 +1,8 @@
 /**
  * The agent in the guest. Started by the init, restarted by it when it dies.
  *
- * `--listen-unix PATH` makes it listen on a unix socket instead of the guest's channels. It is there
- * for tests on the host and for nothing else.
+ * `--successor` says that there was one before it. `--listen-unix PATH` makes it listen on a unix socket
+ * instead of the guest's channels: it is there for tests on the host and for nothing else.
  */
 import {
   complain,
@@ -42,8 +42,11 @@ function main(): void {
   }
   const ports = virtioPorts();
   const servePort: Serve = (socket) => serve(new PortStream(socket));
-  // The host is not told when an agent dies on such a wire, so the next one tells it.
-  for (const port of ports) void serveVirtioPort(port, servePort, WIRE_BREAK);
+  // The host is not told when an agent dies on such a wire, so the next one tells it. The first one has nothing to
+  // tell, and 20 KiB are some 40 ms of a clone under emulation.
+  const isSuccessor = process.argv.includes('--successor');
+  for (const port of ports)
+    void serveVirtioPort(port, servePort, isSuccessor ? WIRE_BREAK : undefined);
   if (hasVsock()) serveVsock(serveSocket).catch((error: unknown) => complain('vsock', error));
   else if (ports.length === 0) die('neither a vsock device nor a virtio-serial port of ours');
 }
@@ -53,6 +56,8 @@ async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
   // Machine code from the first call on, by V8's baseline compiler: an agent that serves some dozen
   // calls never gets warm, and its bytecode is interpreted by a processor that is itself emulated.
   setFlagsFromString('--always-sparkplug');
+  // What it was compiled for once is wanted again in each copy: V8 throws away what some collections found unused.
+  setFlagsFromString('--no-flush-bytecode');
   const [{ http2Server }, { Execs }, { processTrees, procTrees }] = await Promise.all([
     import('./server.ts'),
     ...execModules(),

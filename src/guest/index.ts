@@ -2,4 +2,4 @@
 export { openChannel, type ChannelTarget } from './dial.ts';
 export type { GuestExec, GuestOutput } from './exec.ts';
 export type { CallOptions } from './request.ts';
-export { GuestSession, restoredError, type ConnectOptions } from './session.ts';
+export { GuestSession, restoredError, type ConnectOptions, type WakeSpec } from './session.ts';

@@ -47,8 +47,20 @@ export interface ConnectOptions extends DialOptions {
   readonly isPaused?: (() => boolean) | undefined;
   /** The guest is a copy, and this makes it a machine of its own; asked for when the agent is reached. */
   readonly renew?: (() => RenewSpec) | undefined;
+  /** The guest was put back to where it was once, and this is what it must know first; asked for when it is reached. */
+  readonly wake?: (() => WakeSpec) | undefined;
   /** Asked when the session was lost. */
   readonly whyLost?: WhyLost | undefined;
+}
+
+/** What a guest is given that goes on from where it was once. */
+export interface WakeSpec {
+  /** As of {@link GuestSession.addEntropy}. */
+  readonly entropy: Uint8Array;
+  /** The time, ms since the epoch. */
+  readonly unixMs: number;
+  /** Where it is to be given anew. */
+  readonly network?: NetworkSpec | undefined;
 }
 
 /** Default of {@link ConnectOptions.keepAliveMs}. */
@@ -76,10 +88,13 @@ export class GuestSession implements AsyncDisposable {
     try {
       const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const bounds = { signal: o.signal, timeoutMs };
-      const reply =
+      // All in one write, so that the guest is woken up once.
+      const [reply] = await Promise.all([
         o.renew === undefined
-          ? await request(wire, 'GET', '/ping', undefined, bounds)
-          : await request(wire, 'POST', '/renew', renewBody(o.renew()), bounds);
+          ? request(wire, 'GET', '/ping', undefined, bounds)
+          : request(wire, 'POST', '/renew', renewBody(o.renew()), bounds),
+        o.wake && wake(wire, o.wake(), bounds),
+      ]);
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';
       events.emit('guest.connected', { vmId: o.vmId, agentVersion: agent.agentVersion, channel });
@@ -203,6 +218,11 @@ export class GuestSession implements AsyncDisposable {
   /** Feeds the guest's random generator and reseeds it; 32 to 4096 bytes. */
   async addEntropy(bytes: Uint8Array, o?: CallOptions): Promise<void> {
     await request(this.#wire, 'POST', '/entropy', bytes, o);
+  }
+
+  /** Lets a guest know what it must know first where it goes on from where it was once. */
+  async wake(spec: WakeSpec, o?: CallOptions): Promise<void> {
+    await wake(this.#wire, spec, o);
   }
 
   async setHostname(hostname: string, o?: CallOptions): Promise<void> {
@@ -329,6 +349,15 @@ export class GuestSession implements AsyncDisposable {
 export function restoredError(vmId: string): VmRestoredError {
   const hint = 'Start it anew: what it was about is no longer there, or is at an earlier point.';
   return new VmRestoredError(`VM ${vmId} was put back to a snapshot`, { vmId, hint });
+}
+
+async function wake(wire: Wire, spec: WakeSpec, o?: CallOptions): Promise<void> {
+  const { entropy, unixMs, network } = spec;
+  await Promise.all([
+    request(wire, 'POST', '/entropy', entropy, o),
+    request(wire, 'POST', '/clock', JSON.stringify({ unixMs }), o),
+    network && request(wire, 'POST', '/network', JSON.stringify(network), o),
+  ]);
 }
 
 /** As bytes: seeds do not belong into transcripts. */

@@ -9,6 +9,7 @@ import { machineFacts, type MachineType } from '../../firmware/machine.ts';
 import { VIRTIO_PORT_PREFIX } from '../../guest-agent/protocol.ts';
 import type { NetdevConfig, NicConfig } from '../network/nic.ts';
 import type { Accel } from './api.ts';
+import type { DiskAio } from './disk-aio.ts';
 
 /** How host and agent talk: one vsock device, or virtio-serial ports with a socket each. */
 export type ChannelConfig =
@@ -58,6 +59,8 @@ export interface MachineConfig {
     readonly backingPaths: readonly string[];
     /** The file never grows past this; it must be that long already, holes included. */
     readonly boundBytes?: number | undefined;
+    /** How its files are read and written: `disk-aio.ts`. */
+    readonly aio: DiskAio;
     /** The disk dies with the VM: flushes need not reach the host's disk. */
     readonly disposable: boolean;
   };
@@ -219,7 +222,7 @@ function disk(config: MachineConfig): string[] {
     optionList('driver=file', {
       'node-name': node,
       filename,
-      aio: 'threads',
+      aio: config.disk.aio,
       discard: 'unmap',
       'read-only': readOnly,
       'cache.no-flush': noFlush,

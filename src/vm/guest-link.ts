@@ -30,6 +30,8 @@ export interface OpenOptions extends WaitOptions {
   booting?: boolean | undefined;
   /** Where the session is opened by this call: see {@link ConnectOptions.renew}. */
   renew?: ConnectOptions['renew'];
+  /** The same: see {@link ConnectOptions.wake}. */
+  wake?: ConnectOptions['wake'];
 }
 
 /** Channels with a session that leads nowhere; undefined where nobody knows, and any may be one. */
@@ -237,6 +239,7 @@ export class GuestLink {
         signal: o.signal,
         booting: o.booting,
         renew: o.renew,
+        wake: o.wake,
         restored: isStale(stale, lease.index),
         hangUpFirst: this.#wasPutBack,
         isPaused: this.#isPaused,

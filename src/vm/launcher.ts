@@ -12,6 +12,7 @@ import { execa } from 'execa';
 import { HostError, LaunchError } from '../errors.ts';
 import { findProgram } from '../host-files.ts';
 import { FILE_LIMIT_BYTES } from './bounded-log.ts';
+import { bestAio, type DiskAio } from './disk-aio.ts';
 import { identify, isAlive, signalProcess, type ProcessIdentity } from './process-identity.ts';
 
 /** How a process ended, as far as it is known. */
@@ -135,10 +136,11 @@ export function adoptQemu(identity: ProcessIdentity): QemuProcess {
   };
 }
 
-/** A QEMU that fits: where it is, and its version. */
+/** A QEMU that fits. */
 export interface QemuProgram {
   readonly path: string;
   readonly version: string;
+  readonly aio: DiskAio;
 }
 
 const found = new Map<string, Promise<QemuProgram>>();
@@ -163,11 +165,10 @@ async function probeQemu(name: string): Promise<QemuProgram> {
   if (path === undefined) {
     throw new HostError('ERR_HOST_QEMU', `${name} is not in PATH`, { hint: install });
   }
-  const { stdout, stderr, failed, shortMessage } = await execa(path, ['--version'], {
-    reject: false,
-    timeout: VERSION_TIMEOUT_MS,
-    stdin: 'ignore',
-  });
+  const [{ stdout, stderr, failed, shortMessage }, aio] = await Promise.all([
+    execa(path, ['--version'], { reject: false, timeout: VERSION_TIMEOUT_MS, stdin: 'ignore' }),
+    bestAio(path),
+  ]);
   const version = parseVersion(stdout);
   if (failed || version === undefined) {
     // Its own words first: a missing library, say. Where it did not even start: what execa says.
@@ -185,7 +186,7 @@ async function probeQemu(name: string): Promise<QemuProgram> {
       },
     );
   }
-  return { path, version };
+  return { path, version, aio };
 }
 
 /** `7.2.22` from `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)`. */

@@ -158,7 +158,7 @@ export class LiveVm {
   ): Promise<LiveVm> {
     const { id, paths, config, signal } = context;
     const ports = cid === undefined ? portsOf(config) : 0;
-    const [{ path: program, version }, tscKhz] = await Promise.all([
+    const [{ path: program, version, aio }, tscKhz] = await Promise.all([
       findQemu(config.qemuPath),
       hostTscKhz(),
     ]);
@@ -171,7 +171,7 @@ export class LiveVm {
       prepareSockets(paths, id),
     ]);
     const argv = buildArgv(
-      machineConfig(context, { accel, cid, ports, tscKhz, version, boundBytes }),
+      machineConfig(context, { accel, cid, ports, tscKhz, version, aio, boundBytes }),
     );
     if (events.traces('argv')) events.emit('trace.argv', { vmId: id, argv: [program, ...argv] });
     signal?.throwIfAborted();

@@ -5,6 +5,7 @@ import type { BootFiles } from '../image/index.ts';
 import type { TapPlace } from '../network/mode.ts';
 import type { Accel } from './api.ts';
 import type { CloneStart, ColdStart, MachineConfig } from './argv.ts';
+import type { DiskAio } from './disk-aio.ts';
 import type { DiskLayers } from './disk-quota.ts';
 import { networkOf } from './network-of.ts';
 import { isAtLeast } from './launcher.ts';
@@ -69,6 +70,7 @@ export function machineConfig(
     ports: number;
     tscKhz: number | undefined;
     version: string;
+    aio: DiskAio;
     boundBytes: number | undefined;
   },
 ): MachineConfig {
@@ -86,6 +88,7 @@ export function machineConfig(
       path: paths.diskPath,
       backingPaths: template?.diskPaths ?? [config.rootfsPath],
       boundBytes: o.boundBytes,
+      aio: o.aio,
       disposable: isDisposable(config),
     },
     channel:

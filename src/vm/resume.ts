@@ -1,6 +1,7 @@
 /** Letting vCPUs run again, after a pause, a restore or a suspend. */
 import type { NetworkSpec } from '../../guest-agent/protocol.ts';
 import { GuestConnectError, StateError } from '../errors.ts';
+import type { WakeSpec } from '../guest/index.ts';
 import { step } from '../steps.ts';
 import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
@@ -113,11 +114,12 @@ async function renew(
     signal,
     timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),
   });
-  const session = await live.link.open(bounds());
-  await Promise.all([
-    session.addEntropy(freshEntropy(), bounds()),
-    session.setClock(Date.now(), bounds()),
-    o.network && session.setNetwork(o.network, bounds()),
-  ]);
+  let isWoken = false; // not by us, where somebody else opens the session meanwhile
+  const wake = (): WakeSpec => {
+    isWoken = true;
+    return { entropy: freshEntropy(), unixMs: Date.now(), network: o.network };
+  };
+  const session = await live.link.open({ ...bounds(), wake });
+  if (!isWoken) await session.wake(wake(), bounds());
   if (o.isParked) await session.thaw(Date.now(), bounds());
 }

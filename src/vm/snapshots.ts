@@ -3,9 +3,9 @@ import type { QmpClient } from '../../qmp/index.ts';
 import { ConfigError, NotFoundError } from '../errors.ts';
 import { events } from '../events.ts';
 import { step } from '../steps.ts';
+import { prepareToBeSaved } from './before-save.ts';
 import { connectedChannels } from './connected-channels.ts';
 import { setClock } from './guest-clock.ts';
-import { flushGuest } from './guest-sync.ts';
 import type { LiveVm } from './live-vm.ts';
 import { requireUnparked, requireWhole, wakeRestored } from './resume.ts';
 import { deleteSnapshot, loadSnapshot, querySnapshots, saveSnapshot } from './snapshot-jobs.ts';
@@ -65,7 +65,7 @@ export class Snapshots implements SnapshotsApi {
         const disk = this.#disk();
         await requireSpace(dir, live.process.identity.pid);
         await requireRoom(disk, live.process.identity.pid);
-        if (wasRunning) await flushGuest(live, o.signal); // memory and disk fit without; `diff` sees disks
+        if (wasRunning) await prepareToBeSaved(live, o.signal);
         const busyChannels = await connectedChannels(client, live.run.ports, o);
         step('snapshot.create', 'save', id);
         await saveSnapshot(client, { tag: name, dir, disk }, o);

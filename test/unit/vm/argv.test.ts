@@ -14,7 +14,12 @@ const config: MachineConfig = {
     initramfsPath: '/cache/initramfs.cpio',
     cmdline: 'console=ttyS0 quiet',
   },
-  disk: { path: '/vms/1/disk.qcow2', backingPaths: ['/img/rootfs.qcow2'], disposable: true },
+  disk: {
+    path: '/vms/1/disk.qcow2',
+    backingPaths: ['/img/rootfs.qcow2'],
+    aio: 'threads',
+    disposable: true,
+  },
   channel: { kind: 'virtio-serial', socketPaths: ['/run/1/ch0.sock'] },
   qmpSocketPath: '/run/1/qmp.sock',
   monitorSocketPath: '/run/1/monitor.sock',
