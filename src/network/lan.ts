@@ -1,7 +1,7 @@
 /** What a VM on a bridge is called on its LAN. Its guest has no DHCP client, so somebody has to say. Pure. */
 import type { NetworkUp } from '../../guest-agent/protocol.ts';
 import { contains, parseAddress, parseCidr, UNROUTABLE_RANGES } from '../../nft/index.ts';
-import { checkOptionNames } from '../config/check-options.ts';
+import { checkOptionShapes, type OptionShapes } from '../config/check-options.ts';
 import { ConfigError } from '../errors.ts';
 
 /** Who a VM on a bridge is. */
@@ -15,10 +15,10 @@ export interface LanOptions {
 }
 
 /** All of {@link LanOptions}. */
-const OPTION_NAMES: Readonly<Record<keyof LanOptions, true>> = {
-  address: true,
-  gateway: true,
-  dns: true,
+const OPTIONS: OptionShapes<LanOptions> = {
+  address: 'text',
+  gateway: 'text',
+  dns: 'texts',
 };
 
 /** As many as resolv.conf(5) knows. */
@@ -35,8 +35,9 @@ const BETWEEN = 'Give one of the addresses between the first and the last of the
  * @throws ConfigError fields `vm.lan.address`, `vm.lan.gateway`, `vm.lan.dns`
  */
 export function parseLan(o: LanOptions): Omit<NetworkUp, 'mac'> {
-  checkOptionNames(o, OPTION_NAMES, { section: 'vm.lan', noun: 'option' });
-  const { address: text, gateway, dns = [] } = o;
+  checkOptionShapes(o, OPTIONS, { section: 'vm.lan', noun: 'option' });
+  const { gateway, dns = [] } = o;
+  const text = String(o.address); // JavaScript may forget it
   const [address = '', lengthText = ''] = text.split('/');
   const host = parseAddress(address);
   const prefix = /^\d{1,2}$/.test(lengthText) ? Number(lengthText) : 0;

@@ -25,7 +25,7 @@ const INTERFACE = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/;
 
 /** @throws ConfigError it is none */
 export function checkNetworkMode(value: NetworkMode): NetworkMode {
-  const bridge = bridgeOf(value);
+  const bridge = bridgeOf(String(value)); // JavaScript may give anything
   const modes: readonly NetworkMode[] = PLAIN_MODES;
   if (bridge === undefined ? modes.includes(value) : INTERFACE.test(bridge)) return value;
   throw new ConfigError(`vm.network is ${JSON.stringify(value)}`, {

@@ -1,5 +1,5 @@
 /** From what a caller asks to how a pool is run. Pure. */
-import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
+import { checkOptionShapes, wholeNumber, type OptionShapes } from '../config/check-options.ts';
 import { MAX_TIMEOUT_MS } from '../config/schema.ts';
 import { ConfigError } from '../errors.ts';
 import { bridgeOf } from '../network/mode.ts';
@@ -21,20 +21,20 @@ export interface PoolConfig {
   readonly countedBytes: number | undefined;
 }
 
-const OPTION_NAMES: Readonly<Record<keyof PoolOptions, true>> = {
-  name: true,
-  minSize: true,
-  maxSize: true,
-  maxAgeMs: true,
-  idleTimeoutMs: true,
-  healthIntervalMs: true,
-  countedMemoryMib: true,
-  strategy: true,
-  template: true,
-  vm: true,
-  prepare: true,
-  timeoutMs: true,
-  signal: true,
+const OPTIONS: OptionShapes<PoolOptions> = {
+  name: 'text',
+  minSize: 'number',
+  maxSize: 'number',
+  maxAgeMs: 'number',
+  idleTimeoutMs: 'number',
+  healthIntervalMs: 'number',
+  countedMemoryMib: 'number',
+  strategy: 'text',
+  template: 'text',
+  vm: 'object',
+  prepare: 'function',
+  timeoutMs: 'number',
+  signal: 'signal',
 };
 
 /** All strategies. */
@@ -47,7 +47,7 @@ const whole = (field: keyof PoolOptions, value: number, min: number, max: number
 
 /** Checks a pool's options, but for those of its VMs. @throws ConfigError */
 export function checkPoolOptions(o: PoolOptions): PoolConfig {
-  checkOptionNames(o, OPTION_NAMES, { section: 'pool', noun: 'pool option' });
+  checkOptionShapes(o, OPTIONS, { section: 'pool', noun: 'pool option' });
   const minSize = whole('minSize', o.minSize ?? 1, 0, MAX_VMS);
   const maxSize = whole('maxSize', o.maxSize ?? Math.max(DEFAULT_MAX_SIZE, minSize), 1, MAX_VMS);
   if (maxSize < minSize) {

@@ -1,6 +1,6 @@
 /** From what a caller asks to what a VM is made of. */
 import { MACHINE_TYPES } from '../../firmware/machine.ts';
-import { checkOptionNames, wholeNumber } from '../config/check-options.ts';
+import { checkOptionShapes, wholeNumber, type OptionShapes } from '../config/check-options.ts';
 import {
   DEFAULT_CONFIG,
   DISK_MIB,
@@ -67,56 +67,56 @@ export interface CheckedOptions {
 }
 
 /** All of {@link VmCreateOptions}: the type makes sure that none is missing, and none too many. */
-const OPTION_NAMES: Readonly<Record<keyof VmCreateOptions, true>> = {
-  image: true,
-  name: true,
-  vcpus: true,
-  memoryMib: true,
-  diskMib: true,
-  diskQuotaMib: true,
-  accel: true,
-  machine: true,
-  cid: true,
-  channel: true,
-  network: true,
-  defaultNetwork: true,
-  lan: true,
-  egress: true,
-  publish: true,
-  pcap: true,
-  hostname: true,
-  kernelArgs: true,
-  persistent: true,
-  qemuPath: true,
-  onProgress: true,
-  timeoutMs: true,
-  signal: true,
-  paths: true,
+const OPTIONS: OptionShapes<VmCreateOptions> = {
+  image: 'text',
+  name: 'text',
+  vcpus: 'number',
+  memoryMib: 'number',
+  diskMib: 'number',
+  diskQuotaMib: 'number',
+  accel: 'text',
+  machine: 'text',
+  cid: 'number',
+  channel: 'text',
+  network: 'text',
+  defaultNetwork: 'text',
+  lan: 'object',
+  egress: 'object',
+  publish: 'texts',
+  pcap: 'object',
+  hostname: 'text',
+  kernelArgs: 'texts',
+  persistent: 'flag',
+  qemuPath: 'text',
+  onProgress: 'function',
+  timeoutMs: 'number',
+  signal: 'signal',
+  paths: 'object',
 };
 
 /** All of {@link VmCloneOptions}. */
-const CLONE_OPTION_NAMES: Readonly<Record<keyof VmCloneOptions, true>> = {
-  name: true,
-  hostname: true,
-  persistent: true,
-  diskQuotaMib: true,
-  network: true,
-  lan: true,
-  egress: true,
-  publish: true,
-  pcap: true,
-  cid: true,
-  paused: true,
-  qemuPath: true,
-  onProgress: true,
-  timeoutMs: true,
-  signal: true,
-  paths: true,
+const CLONE_OPTIONS: OptionShapes<VmCloneOptions> = {
+  name: 'text',
+  hostname: 'text',
+  persistent: 'flag',
+  diskQuotaMib: 'number',
+  network: 'text',
+  lan: 'object',
+  egress: 'object',
+  publish: 'texts',
+  pcap: 'object',
+  cid: 'number',
+  paused: 'flag',
+  qemuPath: 'text',
+  onProgress: 'function',
+  timeoutMs: 'number',
+  signal: 'signal',
+  paths: 'object',
 };
 
 /** Checks what can be checked without a look at the template. Pure. @throws ConfigError */
 export function checkCloneOptions(o: VmCloneOptions): void {
-  checkOptionNames(o, CLONE_OPTION_NAMES, NAMED);
+  checkOptionShapes(o, CLONE_OPTIONS, NAMED);
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);
   if (o.cid !== undefined) wholeNumber('vm.cid', o.cid, CID.min, CID.max);
@@ -136,12 +136,12 @@ export function quotaBytesOf({
 }
 
 /** All of {@link VmForkOptions}. */
-const FORK_OPTION_NAMES: Readonly<Record<keyof VmForkOptions, true>> = {
-  count: true,
-  names: true,
-  persistent: true,
-  timeoutMs: true,
-  signal: true,
+const FORK_OPTIONS: OptionShapes<VmForkOptions> = {
+  count: 'number',
+  names: 'texts',
+  persistent: 'flag',
+  timeoutMs: 'number',
+  signal: 'signal',
 };
 
 /**
@@ -150,7 +150,7 @@ const FORK_OPTION_NAMES: Readonly<Record<keyof VmForkOptions, true>> = {
  * @throws ConfigError
  */
 export function checkForkOptions(o: VmForkOptions): readonly (string | undefined)[] {
-  checkOptionNames(o, FORK_OPTION_NAMES, { section: 'fork', noun: 'option' });
+  checkOptionShapes(o, FORK_OPTIONS, { section: 'fork', noun: 'option' });
   const names = o.names ?? [];
   const count = wholeNumber('fork.count', o.count ?? Math.max(1, names.length), 1, MAX_CHILDREN);
   for (const name of names) checkVmName(name);
@@ -178,7 +178,7 @@ function checkHostname(hostname: string): void {
 /** Checks all that can be checked without a look at the host. Pure. @throws ConfigError */
 export function checkOptions(o: VmCreateOptions): CheckedOptions {
   const defaults = DEFAULT_CONFIG.vm;
-  checkOptionNames(o, OPTION_NAMES, NAMED);
+  checkOptionShapes(o, OPTIONS, NAMED);
   if (o.pcap !== undefined) checkCapture(o.pcap, PCAP);
   if (o.name !== undefined) checkVmName(o.name);
   if (o.hostname !== undefined) checkHostname(o.hostname);

@@ -1,6 +1,6 @@
 /** What a caller may ask of a capture of packets, and what it gets. Pure. */
 import type { Writable } from 'node:stream';
-import { checkOptionNames, wholeNumber } from '../../config/check-options.ts';
+import { checkOptionShapes, wholeNumber, type OptionShapes } from '../../config/check-options.ts';
 import { MAX_TIMEOUT_MS } from '../../config/schema.ts';
 import { ConfigError } from '../../errors.ts';
 import { MAX_SNAPLEN, PCAP_HEAD_BYTES } from './pcap.ts';
@@ -66,12 +66,12 @@ export interface CaptureConfig {
   readonly durationMs: number | undefined;
 }
 
-const OPTION_NAMES: Readonly<Record<keyof CaptureOptions, true>> = {
-  file: true,
-  stream: true,
-  maxBytes: true,
-  snaplen: true,
-  durationMs: true,
+const OPTIONS: OptionShapes<CaptureOptions> = {
+  file: 'text',
+  stream: 'object',
+  maxBytes: 'number',
+  snaplen: 'number',
+  durationMs: 'number',
 };
 
 /**
@@ -80,7 +80,7 @@ const OPTION_NAMES: Readonly<Record<keyof CaptureOptions, true>> = {
  * @throws ConfigError
  */
 export function checkCapture(o: CaptureOptions, section: string): CaptureConfig {
-  checkOptionNames(o, OPTION_NAMES, { section, noun: 'option' });
+  checkOptionShapes(o, OPTIONS, { section, noun: 'option' });
   const { file, stream } = o;
   const isPath = typeof file === 'string' && file !== '' && !file.includes('\0');
   if ((file === undefined) === (stream === undefined) || (file !== undefined && !isPath)) {
