@@ -3,11 +3,12 @@
  * generator's state, the clock, the names by which machines are told apart, and keys.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, lstatSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, unlinkSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { libc } from './libc.ts';
 import { setNetwork } from './network.ts';
 import type { RenewSpec } from './protocol.ts';
+import { putText } from './put-text.ts';
 import { addEntropy, setClock, setHostname } from './system.ts';
 
 const MACHINE_ID = '/etc/machine-id';
@@ -52,26 +53,20 @@ export async function flushDisks(): Promise<void> {
 }
 
 function removeFile(path: string): void {
-  try {
-    unlinkSync(path); // `rmSync` would load a good deal of Node first
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw error;
-  }
+  if (existsSync(path)) unlinkSync(path); // an error that is thrown is dear, and most are not there
 }
 
 function setMachineId(id: string): void {
-  writeFileSync(MACHINE_ID, `${id}\n`);
+  putText(MACHINE_ID, `${id}\n`);
   if (lstatSync(DBUS_MACHINE_ID, { throwIfNoEntry: false })?.isFile())
-    writeFileSync(DBUS_MACHINE_ID, `${id}\n`);
+    putText(DBUS_MACHINE_ID, `${id}\n`);
 }
 
 let isBootIdBound = false;
 
 /** A copy of a copy writes to the file that lies there already. */
 async function setBootId(id: string): Promise<void> {
-  mkdirSync('/run/qmp-agent', { recursive: true });
-  writeFileSync(OWN_BOOT_ID, `${id}\n`, { mode: 0o444 });
+  putText(OWN_BOOT_ID, `${id}\n`, 0o444);
   if (isBootIdBound) return;
   (await libc()).bindMount(OWN_BOOT_ID, BOOT_ID);
   isBootIdBound = true;

@@ -120,10 +120,12 @@ async function route(
       await setClock(unixMs);
       return reply(stream, { stoodMs: await execs.goOn({ asCopy: false }) } satisfies ThawReply);
     }
-    case 'POST /renew':
-      await renew(parseRenewSpec((await readBody(stream)).toString('utf8')));
+    case 'POST /renew': {
+      const spec = parseRenewSpec((await readBody(stream)).toString('utf8'));
+      await renew(spec);
       await execs.goOn({ asCopy: true });
-      return reply(stream, pingReply()); // of the machine that it is now
+      return reply(stream, pingReply(spec.bootId)); // of the machine that it is now
+    }
     case 'POST /poweroff':
       reply(stream);
       stream.once('close', poweroff);

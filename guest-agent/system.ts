@@ -4,19 +4,25 @@ import { statfs } from 'node:fs/promises';
 import { renewExecIds } from './exec-ids.ts';
 import { libc } from './libc.ts';
 import { PROTOCOL_VERSION, type GuestStatus, type PingReply } from './protocol.ts';
+import { putText } from './put-text.ts';
 import { RequestError } from './request-error.ts';
 import { AGENT_VERSION } from './version.ts';
 
 /** The init takes it as a request to power off, as busybox's does. */
 const POWEROFF_SIGNAL = 'SIGUSR2';
 
-export function pingReply(): PingReply {
+/** @param bootId where it is known */
+export function pingReply(bootId = readBootId()): PingReply {
   return {
     agentVersion: AGENT_VERSION,
     protocol: PROTOCOL_VERSION,
     node: process.versions.node,
-    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim(),
+    bootId,
   };
+}
+
+function readBootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }
 
 export async function status(execs: number): Promise<GuestStatus> {
@@ -67,7 +73,7 @@ export function setHostname(hostname: unknown): void {
     throw new RequestError('EINVAL', 'not a hostname');
   }
   writeFileSync('/proc/sys/kernel/hostname', hostname);
-  writeFileSync('/etc/hostname', `${hostname}\n`);
+  putText('/etc/hostname', `${hostname}\n`);
   let hosts = '';
   try {
     hosts = readFileSync('/etc/hosts', 'utf8');
@@ -75,7 +81,7 @@ export function setHostname(hostname: unknown): void {
     // an image without one gets one
   }
   const others = hosts.split('\n').filter((line) => line !== '' && !line.startsWith('127.0.1.1'));
-  writeFileSync('/etc/hosts', [...others, `127.0.1.1\t${hostname}`, ''].join('\n'));
+  putText('/etc/hosts', [...others, `127.0.1.1\t${hostname}`, ''].join('\n'));
 }
 
 /** Asks the init to power the guest off. */
