@@ -58,6 +58,9 @@ async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
   setFlagsFromString('--always-sparkplug');
   // What it was compiled for once is wanted again in each copy: V8 throws away what some collections found unused.
   setFlagsFromString('--no-flush-bytecode');
+  // And by nothing better for the first some fifty commands (V8's own: 132 KiB of bytecode): the optimizing
+  // compiler is a lot of code, which a clone would have to translate in the midst of one of its first.
+  setFlagsFromString('--interrupt-budget=1000000');
   const [{ http2Server }, { Execs }, { processTrees, procTrees }] = await Promise.all([
     import('./server.ts'),
     ...execModules(),
