@@ -94,18 +94,21 @@ export class LiveVm {
     this.#paths = o.paths;
     this.watch = o.watch;
     this.qmp = o.qmp;
-    const { cid, ports } = o.run;
-    this.link = new GuestLink(
-      o.id,
-      o.paths,
-      cid === undefined
-        ? { kind: 'virtio-serial', ports, busy: o.busyChannels }
-        : { kind: 'vsock', cid },
-      { isPaused: () => this.#isPaused, whyLost: () => this.#whyLost() },
-    );
+    this.link = this.anotherLink(o.busyChannels);
     const { held } = o.qmp;
     if (held) void this.#followEvents(held);
     else this.#pollStatus();
+  }
+
+  /** Beside {@link link}; whoever asks closes it. */
+  anotherLink(busy?: readonly number[]): GuestLink {
+    const { cid, ports } = this.run;
+    return new GuestLink(
+      this.#id,
+      this.#paths,
+      cid === undefined ? { kind: 'virtio-serial', ports, busy } : { kind: 'vsock', cid },
+      { isPaused: () => this.#isPaused, whyLost: () => this.#whyLost() },
+    );
   }
 
   /**

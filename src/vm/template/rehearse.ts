@@ -2,10 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { NetworkSpec } from '../../../guest-agent/protocol.ts';
 import type { QmpClient } from '../../../qmp/index.ts';
+import type { GuestSession } from '../../guest/index.ts';
 import { DEFAULT_CALL_TIMEOUT_MS, withDeadline } from '../../guest/request.ts';
 import type { WaitOptions } from '../api.ts';
 import { portOfChannel } from '../argv.ts';
 import { commandSpec } from '../command-spec.ts';
+import type { GuestLink } from '../guest-link.ts';
 import type { LiveVm } from '../live-vm.ts';
 import { guestNetworkOf } from '../network-of.ts';
 import type { VmInside } from '../vm-inside.ts';
@@ -50,30 +52,39 @@ async function wakeUp(vm: VmInside, live: LiveVm, o: WaitOptions): Promise<void>
   const renew = () => ownIdentityOf({ hostname, durable: true, network });
   const session = await live.link.open({ ...o, renew });
   if (network !== undefined) await session.setNetwork({ up: false }, o); // a clone may have none
+  await firstCommand(session, vm.id, o);
+  await delay(SETTLE_MS, undefined, { signal: o.signal });
+}
+
+/** What is measured of copies. */
+export async function firstCommand(
+  session: GuestSession,
+  vmId: string,
+  o: WaitOptions,
+): Promise<void> {
   const command = await session.exec(commandSpec(['true'], {}), o);
   const { signal, timeoutMs = DEFAULT_CALL_TIMEOUT_MS } = o;
-  const bounds = { operation: 'rehearsal', vmId: vm.id, signal, timeoutMs };
+  const bounds = { operation: 'rehearsal', vmId, signal, timeoutMs };
   await withDeadline(command.exit, bounds, () => void command.kill().catch(() => undefined));
-  await delay(SETTLE_MS, undefined, { signal });
 }
 
 /** What execs have started is brought to a stop, and our session ended: a copy has nothing in its hands. */
 async function fallAsleep(live: LiveVm, client: QmpClient, o: WaitOptions): Promise<void> {
   const session = await live.link.open(o);
   await session.park(o);
-  await hangUp(live, client, o);
+  await hangUp(live.link, client, o);
 }
 
-/** On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */
-async function hangUp(live: LiveVm, client: QmpClient, o: WaitOptions): Promise<void> {
-  const { channel } = live.link;
-  if (channel === undefined) return live.link.hangUp();
+/** Ends a session. On virtio-serial, waits until the agent has opened its end anew: only then does it wait for a host. */
+export async function hangUp(link: GuestLink, client: QmpClient, o: WaitOptions): Promise<void> {
+  const { channel } = link;
+  if (channel === undefined) return link.hangUp();
   const reopened = client.waitForEvent('VSERPORT_CHANGE', {
     match: ({ data }) => data.id === portOfChannel(channel) && data.open,
     signal: o.signal,
     timeoutMs: HANG_UP_MS,
   });
   reopened.catch(() => undefined); // where the session does not end, that is what counts
-  await live.link.hangUp();
+  await link.hangUp();
   await reopened;
 }
