@@ -42,6 +42,11 @@ const RESEND_MS = 200;
  * started: an agent that was restored in the midst of a session takes what comes for a part of it.
  */
 const FILLER_FROM_ATTEMPT = 2;
+/**
+ * Attempts more without it where the agent has just opened the port: it is in no session then, and 20 KiB that
+ * come while it is about to answer are 0.2 s more under emulation.
+ */
+const OPENED_GRACE = 5;
 /** Last byte of what an agent sends when it has opened a virtio-serial port: `guest-agent/channels.ts`. */
 const PORT_OPENED = 0x0a;
 /** Most attempts that write to one connection: an agent that never reads must not fill our memory. */
@@ -194,18 +199,23 @@ async function shakeHands(
   signal: AbortSignal,
 ): Promise<Dialed | undefined> {
   let sent = 0;
+  let fillerFrom = FILLER_FROM_ATTEMPT;
   const nonce = randomBytes(16).toString('hex');
   const send = () => {
     if (sent >= MAX_PREAMBLES || socket.writableNeedDrain) return;
-    const isStale = restored || (!booting && sent >= FILLER_FROM_ATTEMPT);
+    const isStale = restored || (!booting && sent >= fillerFrom);
     if (isStale) socket.write(WIRE_BREAK);
     sent += 1;
     socket.write(hostPreamble(nonce));
   };
+  const onOpened = () => {
+    fillerFrom = sent + 1 + OPENED_GRACE;
+    send();
+  };
   const resend = setInterval(send, RESEND_MS);
   const giveUp = patienceMs && setTimeout(() => socket.destroy(), patienceMs);
   try {
-    const answer = readAnswer(socket, { nonce, vmId, signal, onOpened: send });
+    const answer = readAnswer(socket, { nonce, vmId, signal, onOpened });
     send();
     const hello = await answer;
     if (!hello) return undefined;
