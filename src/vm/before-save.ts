@@ -13,7 +13,7 @@ interface Rehearsal {
   readonly client: QmpClient;
 }
 
-/** Most that it may take: of a guest that writes all the time, what is left stays in its memory. */
+/** Most that each of the two may take: of a guest that writes all the time, what is left stays in its memory. */
 const TIMEOUT_MS = 5_000;
 
 /**
@@ -25,11 +25,16 @@ export async function prepareToBeSaved(
   { vmId, live, client }: Rehearsal,
   given: AbortSignal | undefined,
 ): Promise<void> {
-  const signal = eitherSignal(live.watch.fault, lateSignal(TIMEOUT_MS), given);
-  const o = { timeoutMs: TIMEOUT_MS, signal };
+  const bounds = () => ({
+    timeoutMs: TIMEOUT_MS,
+    signal: eitherSignal(live.watch.fault, lateSignal(TIMEOUT_MS), given),
+  });
+  if (live.run.accel === 'tcg') {
+    await rehearse({ vmId, live, client }, bounds()).catch(() => undefined); // its channels are taken, say
+  }
+  const o = bounds();
   try {
     const session = await live.link.open(o);
-    await rehearse({ vmId, live, client }, o).catch(() => undefined); // its channels are taken, say
     await session.sync(o);
   } catch {
     given?.throwIfAborted();

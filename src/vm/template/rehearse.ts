@@ -4,7 +4,7 @@ import type { NetworkSpec } from '../../../guest-agent/protocol.ts';
 import type { QmpClient } from '../../../qmp/index.ts';
 import type { GuestSession } from '../../guest/index.ts';
 import { DEFAULT_CALL_TIMEOUT_MS, withDeadline } from '../../guest/request.ts';
-import type { WaitOptions } from '../api.ts';
+import type { Accel, WaitOptions } from '../api.ts';
 import { portOfChannel } from '../argv.ts';
 import { commandSpec } from '../command-spec.ts';
 import type { GuestLink } from '../guest-link.ts';
@@ -16,9 +16,10 @@ import { ownIdentityOf } from './own.ts';
 /**
  * How often. What V8 compiles and learns in a copy, it does so by code that an emulated processor has to
  * translate first. A function gets machine code at the first call and a regular expression at the second,
- * and where objects of different shapes meet is known after the third; more than that brings nothing.
+ * and where objects of different shapes meet is known after the third; more than that brings nothing. A processor
+ * that is none's emulation has nothing to translate.
  */
-const ROUNDS = 3;
+const ROUNDS: Readonly<Record<Accel, number>> = { tcg: 3, kvm: 1 };
 /** From a command's end until the agent has what the next one needs: a shell that waits, among others. */
 const SETTLE_MS = 300;
 /** From the end of a session to an agent that waits for the next. */
@@ -40,7 +41,7 @@ export async function rehearse(
   o: WaitOptions,
 ): Promise<void> {
   await fallAsleep(live, client, o);
-  for (let round = 0; round < ROUNDS; round += 1) {
+  for (let round = 0; round < ROUNDS[live.run.accel]; round += 1) {
     await wakeUp(vm, live, o);
     await fallAsleep(live, client, o);
   }
