@@ -72,6 +72,7 @@ async function giveImages(): Promise<void> {
 /** `qmp-agent …` as the user. */
 function agent(...args: string[]): Promise<string> {
   const rights = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', '--'];
+  rights.push('env', `TMPDIR=${box.dir}`); // that of the suite is root's
   const own = { ...box, env: { ...box.env, QMP_AGENT_STATE_CACHE_DIR: join(box.dir, 'cache') } };
   return world.run(...rights, ...agentCommand(own, '--log-level', 'error', ...args));
 }

@@ -58,14 +58,11 @@ const OPTIONS = (uid: number) => `
   };
   const refused = (o) => join(o).catch((e) => say(failure(e)));`;
 
-/** As a user without any rights. */
+/** As a user without any rights, who cannot write to the suite's own directory of temporary files. */
 const as = (uid: number, body: string) =>
   host.module(`${OPTIONS(uid)}${body}`, [
-    'setpriv',
-    `--reuid=${uid}`,
-    `--regid=${uid}`,
-    '--clear-groups',
-    '--',
+    ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--'],
+    ...['env', `TMPDIR=${join(dir, String(uid))}`],
   ]);
 const ruleset = () => host.run('nft', 'list', 'ruleset');
 /** The number that was given last to a VM with each of these taps. */
