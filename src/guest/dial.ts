@@ -208,8 +208,11 @@ async function shakeHands(
     sent += 1;
     socket.write(hostPreamble(nonce));
   };
-  const onOpened = () => {
-    fillerFrom = sent + 1 + OPENED_GRACE;
+  let isGraced = false;
+  const onOpened = (isNothingElse: boolean) => {
+    // Once: lines of a session that is still there may end so, too.
+    if (isNothingElse && !isGraced) fillerFrom = sent + 1 + OPENED_GRACE;
+    isGraced = true;
     send();
   };
   const resend = setInterval(send, RESEND_MS);
@@ -238,7 +241,12 @@ function readAnswer(
     vmId,
     signal,
     onOpened,
-  }: { nonce: string; vmId: string; signal: AbortSignal; onOpened: () => void },
+  }: {
+    nonce: string;
+    vmId: string;
+    signal: AbortSignal;
+    onOpened: (isNothingElse: boolean) => void;
+  },
 ): Promise<GuestHello | undefined> {
   const reader = new HostPreambleReader(nonce);
   return new Promise((resolve, reject) => {
@@ -256,7 +264,7 @@ function readAnswer(
       if (hello) settle(() => resolve(hello));
       else if (reader.bytes > MAX_STALE_BYTES) settle(() => reject(notAnAgent(vmId)));
       // What it was sent before was for its earlier session, and is lost.
-      else if (chunk.at(-1) === PORT_OPENED) onOpened();
+      else if (chunk.at(-1) === PORT_OPENED) onOpened(chunk.length === 1);
     };
     socket.on('data', onData);
     socket.once('close', onClose);

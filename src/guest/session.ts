@@ -48,7 +48,7 @@ export interface ConnectOptions extends DialOptions {
   /** The guest is a copy, and this makes it a machine of its own; asked for when the agent is reached. */
   readonly renew?: (() => RenewSpec) | undefined;
   /** The guest was put back to where it was once, and this is what it must know first; asked for when it is reached. */
-  readonly wake?: (() => WakeSpec) | undefined;
+  readonly wake?: (() => WakeSpec | undefined) | undefined;
   /** Asked when the session was lost. */
   readonly whyLost?: WhyLost | undefined;
 }
@@ -88,12 +88,13 @@ export class GuestSession implements AsyncDisposable {
     try {
       const timeoutMs = Math.max(1, Math.ceil(deadline - performance.now()));
       const bounds = { signal: o.signal, timeoutMs };
+      const woken = o.wake?.();
       // All in one write, so that the guest is woken up once.
       const [reply] = await Promise.all([
         o.renew === undefined
           ? request(wire, 'GET', '/ping', undefined, bounds)
           : request(wire, 'POST', '/renew', renewBody(o.renew()), bounds),
-        o.wake && wake(wire, o.wake(), bounds),
+        woken && wake(wire, woken, bounds),
       ]);
       const agent = checked(wire, () => parsePing(reply));
       const channel = target.kind === 'vsock' ? 'vsock' : 'virtio-serial';

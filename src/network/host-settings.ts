@@ -17,19 +17,25 @@ ${pool === DEFAULT_POOL ? '' : `# network.pool = ${pool}\n`}net.ipv4.ip_forward 
 `;
 }
 
-/** The pool that a file names; undefined: it is not as we write it. Pure. */
+/** The pool that a file names, whatever else is in it. Pure. */
+export function poolNamedIn(text: string): string {
+  return POOL_LINE.exec(text)?.[1] ?? DEFAULT_POOL;
+}
+
+/** The pool that a file of ours names; undefined: it is not as we write it. Pure. */
 export function poolOf(text: string): string | undefined {
-  const pool = POOL_LINE.exec(text)?.[1] ?? DEFAULT_POOL;
+  const pool = poolNamedIn(text);
   return text === settingsText(pool) ? pool : undefined;
 }
 
 /**
  * Where the addresses of this host's VMs are from: one for all, as two that overlap would give two VMs one address.
  * Default: {@link DEFAULT_POOL}.
- * @throws ConfigError field `network.pool`: somebody has written something else into the file
+ * @throws ConfigError field `network.pool`: what somebody has written there is no pool
  */
 export async function hostPool(): Promise<string> {
-  const pool = (await readSettings()) ?? DEFAULT_POOL;
+  const text = await readFile(SETTINGS_FILE, 'utf8').catch(() => '');
+  const pool = poolNamedIn(text); // also where somebody has added to the file: VMs have addresses of it
   try {
     return parsePool(pool).cidr;
   } catch (cause) {

@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { NftClient } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
-import { DEFAULT_POOL, parsePool } from './endpoint.ts';
+import { parsePool } from './endpoint.ts';
 import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import { recall, remember, withHostNetwork } from './host-dir.ts';
 import {
@@ -120,9 +120,8 @@ export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Pr
   const o = { signal };
   const begun: Need[] = [];
   const steps = await withHostNetwork(signal, async () => {
-    await hostPool(); // what somebody else has written there is his to set right
+    const inForce = await hostPool(); // what somebody else has written there is his to set right
     const before = await readSettings();
-    const inForce = before ?? DEFAULT_POOL;
     const pool = wanted.pool ?? inForce;
     const isMove = pool !== inForce;
     if (isMove) await checkPoolIsFree({ pool, inForce }, o);

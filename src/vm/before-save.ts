@@ -17,17 +17,18 @@ interface Rehearsal {
 const TIMEOUT_MS = 5_000;
 
 /**
- * Has the guest do once what each restore begins with, and flush to its disk what it has written: memory and disk fit
+ * Has a guest under emulation do once what each restore begins with, and each flush to its disk what it has written: memory and disk fit
  * each other without, but `diff` sees disks only. A guest that does not answer in time, or not at all, goes on as
  * it is.
  */
 export async function prepareToBeSaved(
   { vmId, live, client }: Rehearsal,
-  given: AbortSignal | undefined,
+  { signal: given, timeoutMs: wanted }: WaitOptions,
 ): Promise<void> {
+  const timeoutMs = Math.min(wanted ?? TIMEOUT_MS, TIMEOUT_MS);
   const bounds = () => ({
-    timeoutMs: TIMEOUT_MS,
-    signal: eitherSignal(live.watch.fault, lateSignal(TIMEOUT_MS), given),
+    timeoutMs,
+    signal: eitherSignal(live.watch.fault, lateSignal(timeoutMs), given),
   });
   if (live.run.accel === 'tcg') {
     await rehearse({ vmId, live, client }, bounds()).catch(() => undefined); // its channels are taken, say
@@ -49,8 +50,8 @@ export async function prepareToBeSaved(
 async function rehearse({ vmId, live, client }: Rehearsal, o: WaitOptions): Promise<void> {
   const link = live.anotherLink();
   try {
-    const wake = () => ({ entropy: freshEntropy(), unixMs: Date.now() });
-    const session = await link.open({ ...o, wake });
+    link.wakeWith(() => ({ entropy: freshEntropy(), unixMs: Date.now() }));
+    const session = await link.open(o);
     await firstCommand(session, vmId, o);
     await hangUp(link, client, o);
   } finally {

@@ -30,8 +30,6 @@ export interface OpenOptions extends WaitOptions {
   booting?: boolean | undefined;
   /** Where the session is opened by this call: see {@link ConnectOptions.renew}. */
   renew?: ConnectOptions['renew'];
-  /** The same: see {@link ConnectOptions.wake}. */
-  wake?: ConnectOptions['wake'];
 }
 
 /** Channels with a session that leads nowhere; undefined where nobody knows, and any may be one. */
@@ -68,6 +66,8 @@ export class GuestLink {
    * put back to a snapshot.
    */
   #stale: Stale | undefined;
+  /** What the guest must know first, whoever reaches it: see {@link wakeWith}. */
+  #wake: ConnectOptions['wake'];
   /** Until the guest is reached: it was put back, its vCPUs stopped, while there was a session. */
   #wasPutBack = false;
   #opening: Promise<GuestSession> | undefined;
@@ -171,6 +171,14 @@ export class GuestLink {
     return changed;
   }
 
+  /**
+   * Before the vCPUs run again: whoever opens the next session, one that has been waiting for the guest too, begins
+   * it with this. See {@link ConnectOptions.wake}.
+   */
+  wakeWith(wake: ConnectOptions['wake']): void {
+    this.#wake = wake;
+  }
+
   async #startOver(busy: readonly number[] | undefined): Promise<void> {
     this.#stale = { channels: busy ?? this.#stale?.channels };
     this.#wasPutBack = true;
@@ -239,13 +247,14 @@ export class GuestLink {
         signal: o.signal,
         booting: o.booting,
         renew: o.renew,
-        wake: o.wake,
+        wake: () => this.#wake?.(),
         restored: isStale(stale, lease.index),
         hangUpFirst: this.#wasPutBack,
         isPaused: this.#isPaused,
         whyLost: this.#whyLost,
       });
       this.#session = session;
+      this.#wake = undefined;
       if (this.#stale === stale) {
         this.#stale = undefined;
         this.#wasPutBack = false;

@@ -159,6 +159,12 @@ export function findQemu(name: string): Promise<QemuProgram> {
   return program;
 }
 
+/** It could use io_uring once, and cannot now: a limit, or a setting of the host that has changed. For this process. */
+export async function giveUpIoUring(name: string): Promise<void> {
+  const program = await findQemu(name);
+  found.set(name, Promise.resolve({ ...program, aio: 'threads' }));
+}
+
 async function probeQemu(name: string): Promise<QemuProgram> {
   const install = 'Install QEMU 7.2 or newer: `apt install qemu-system-x86`.';
   const path = name.includes('/') ? name : await findProgram(name);

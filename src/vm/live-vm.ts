@@ -22,7 +22,7 @@ import { prepareBound } from './disk-bound.ts';
 import { GuestLink } from './guest-link.ts';
 import { hostTscKhz } from './host-tsc.ts';
 import { newCid } from './ids.ts';
-import { adoptQemu, findQemu, launchQemu, type QemuProcess } from './launcher.ts';
+import { adoptQemu, findQemu, giveUpIoUring, launchQemu, type QemuProcess } from './launcher.ts';
 import { logsOf } from './logs.ts';
 import {
   boundsOf,
@@ -124,6 +124,10 @@ export class LiveVm {
         return await LiveVm.#launchOnce(context, accel, cid);
       } catch (error) {
         if (!(error instanceof LaunchError)) throw error;
+        if (/io_uring/i.test(error.stderr) && attempt < MAX_LAUNCHES) {
+          await giveUpIoUring(config.qemuPath);
+          continue;
+        }
         const next = afterFailure(error, { config, accel, cid, last: attempt === MAX_LAUNCHES });
         accel = next.accel;
       }

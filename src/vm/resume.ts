@@ -1,7 +1,6 @@
 /** Letting vCPUs run again, after a pause, a restore or a suspend. */
-import type { NetworkSpec } from '../../guest-agent/protocol.ts';
 import { GuestConnectError, StateError } from '../errors.ts';
-import type { WakeSpec } from '../guest/index.ts';
+import type { CallOptions, WakeSpec } from '../guest/index.ts';
 import { step } from '../steps.ts';
 import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './api.ts';
@@ -52,11 +51,23 @@ export async function wakeRestored(
   // Also where it was put back while it was paused, and goes on only now.
   const isPutBack = operation === 'snapshot.restore' || inside.run?.restoring !== undefined;
   if (isPutBack) await cutConnectionsOf(inside, { signal, timeoutMs });
+  const network = await guestNetworkOf(inside);
+  let isWoken = false; // not where there is a session already
+  const wake = (): WakeSpec => {
+    isWoken = true;
+    return { entropy: freshEntropy(), unixMs: Date.now(), network };
+  };
+  live.link.wakeWith(wake); // who waits for the guest may reach it before we do
   await live.qmp.use((client) => client.execute('cont', {}, { signal }), { signal });
   try {
     step(operation, 'renew', inside.id);
-    const network = await guestNetworkOf(inside);
-    await renew(live, { isParked, network, signal, timeoutMs });
+    const bounds = boundsUntil(
+      performance.now() + timeoutMs,
+      eitherSignal(live.watch.fault, signal),
+    );
+    const session = await live.link.open(bounds());
+    if (!isWoken) await session.wake(wake(), bounds());
+    if (isParked) await session.thaw(Date.now(), bounds());
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);
     signal?.throwIfAborted();
@@ -99,27 +110,7 @@ export function requireUnparked(inside: VmInside): void {
   });
 }
 
-async function renew(
-  live: LiveVm,
-  o: {
-    isParked: boolean;
-    network: NetworkSpec | undefined;
-    signal?: AbortSignal | undefined;
-    timeoutMs: number;
-  },
-) {
-  const deadline = performance.now() + o.timeoutMs;
-  const signal = eitherSignal(live.watch.fault, o.signal);
-  const bounds = () => ({
-    signal,
-    timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())),
-  });
-  let isWoken = false; // not by us, where somebody else opens the session meanwhile
-  const wake = (): WakeSpec => {
-    isWoken = true;
-    return { entropy: freshEntropy(), unixMs: Date.now(), network: o.network };
-  };
-  const session = await live.link.open({ ...bounds(), wake });
-  if (!isWoken) await session.wake(wake(), bounds());
-  if (o.isParked) await session.thaw(Date.now(), bounds());
+/** What is left until a deadline, for one call after the other. */
+function boundsUntil(deadline: number, signal: AbortSignal): () => CallOptions {
+  return () => ({ signal, timeoutMs: Math.max(1, Math.ceil(deadline - performance.now())) });
 }

@@ -65,7 +65,7 @@ export class Snapshots implements SnapshotsApi {
         const disk = this.#disk();
         await requireSpace(dir, live.process.identity.pid);
         await requireRoom(disk, live.process.identity.pid);
-        if (wasRunning) await prepareToBeSaved({ vmId: id, live, client }, o.signal);
+        if (wasRunning) await prepareToBeSaved({ vmId: id, live, client }, o);
         const busyChannels = await connectedChannels(client, live.run.ports, o);
         step('snapshot.create', 'save', id);
         await saveSnapshot(client, { tag: name, dir, disk }, o);

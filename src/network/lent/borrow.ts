@@ -20,8 +20,10 @@ import {
 
 /** Rules, and a turn among others. */
 const TIMEOUT_MS = 60_000;
-/** A lender that has died is there again in one to three seconds. */
-const RESTART_MS = 10_000;
+/** A lender that has died is there again in one to three seconds; on an emulated machine in many times that. */
+const RESTART_MS = 60_000;
+/** For it to hear that a tap is given back; it sees that by itself, too. */
+const GIVE_MS = 5_000;
 const POLL_MS = 100;
 const TUN_DEVICE = '/dev/net/tun';
 const MORE_RIGHTS = 'Run as root, or with CAP_NET_ADMIN';
@@ -83,7 +85,7 @@ export async function giveBack(
     const text = await readFile(path, 'utf8').catch(() => '');
     if (text !== '') await appendToLog(ownLogPath, text).catch(() => undefined);
   }
-  await ask({ do: 'give', id }, { vmId }).catch(() => undefined);
+  await ask({ do: 'give', id }, { vmId, timeoutMs: GIVE_MS }).catch(() => undefined);
 }
 
 /** @throws NetworkSetupError a loan's policy cannot be changed */

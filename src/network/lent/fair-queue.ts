@@ -1,12 +1,17 @@
 /** One piece of work after the other, with nobody in the way of all others. */
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** Of one user: who hangs up and asks again would else have us keep as many as he likes. */
+export const MAX_PENDING = 64;
+
 /** See above. */
 export class FairQueue {
   readonly #paceMs: number;
   #working: Promise<unknown> = Promise.resolve();
   /** By user: the end of what he has asked for last. */
   readonly #turns = new Map<number, Promise<unknown>>();
+  /** By user: pieces that are not done. */
+  readonly #pending = new Map<number, number>();
   #isClosed = false;
 
   /** @param paceMs between two pieces of one user */
@@ -25,7 +30,10 @@ export class FairQueue {
   }
 
   /** The same for a user, whose pieces stand behind each other: nobody waits for more than one of each other user. */
-  runFor<T>(uid: number, work: () => Promise<T>): Promise<T> {
+  async runFor<T>(uid: number, work: () => Promise<T>): Promise<T> {
+    const pending = this.#pending.get(uid) ?? 0;
+    if (pending >= MAX_PENDING) throw new Error(`${pending} requests of user ${uid} wait already`);
+    this.#pending.set(uid, pending + 1);
     const result = (this.#turns.get(uid) ?? Promise.resolve()).then(() => this.run(work));
     const end = result.then(
       () => delay(this.#paceMs),
@@ -33,6 +41,9 @@ export class FairQueue {
     );
     this.#turns.set(uid, end);
     void end.then(() => {
+      const left = (this.#pending.get(uid) ?? 1) - 1;
+      if (left === 0) this.#pending.delete(uid);
+      else this.#pending.set(uid, left);
       if (this.#turns.get(uid) === end) this.#turns.delete(uid);
     });
     return result;

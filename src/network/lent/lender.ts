@@ -255,7 +255,10 @@ export class TapLender implements AsyncDisposable {
 
   #hear(uid: number, socket: Socket): void {
     const answer = (request: LoanRequest): Promise<LoanReply> =>
-      this.#queue.runFor(uid, () => this.#answer(uid, request));
+      this.#queue.runFor(uid, async () => {
+        if (socket.destroyed && request.do !== 'give') throw new Error('who asked has gone'); // no work for nobody
+        return this.#answer(uid, request);
+      });
     hearCaller(socket, {
       answer: (request) => answer(request).catch((error: unknown) => this.#refusal(error)),
       onUnheard: (reply) => {

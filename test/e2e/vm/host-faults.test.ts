@@ -109,6 +109,22 @@ describe('the host', () => {
     expect((error as LaunchError).argv).toContain('-nodefaults');
   });
 
+  it(
+    'where io_uring works for one QEMU, and not for the next: that one goes by threads',
+    async () => {
+      const spent = `case "$*" in *'-M none'*) ;; *aio=io_uring*) echo 'Unable to use io_uring: Cannot allocate memory' >&2; exit 1 ;; esac
+exec qemu-system-x86_64 "$@"`;
+      const vm = await state.create({ qemuPath: await script('spent', spent) });
+      await vm.commands.run(['true']);
+      const { pid } = await vm.info();
+      const argv = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+      expect(argv.filter((word) => word.includes('aio='))).not.toEqual([]);
+      expect(argv.filter((word) => word.includes('aio=io_uring'))).toEqual([]);
+      await vm.close();
+    },
+    BOOT_MS,
+  );
+
   it('with a runtime directory too deep for sockets', async () => {
     const runtimeDir = join(state.box.dir, 'r'.repeat(80));
     const error = await refusal({ paths: { ...state.paths, runtimeDir } });

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { FairQueue } from '../../../../src/network/lent/fair-queue.ts';
+import { FairQueue, MAX_PENDING } from '../../../../src/network/lent/fair-queue.ts';
 
 it('one piece is done after the other, also after one that fails', async () => {
   const queue = new FairQueue(0);
@@ -35,6 +35,17 @@ it('who asks for much is in nobody’s way for more than one piece', async () =>
   expect(done.length).toBeLessThanOrEqual(6);
   await Promise.all(much);
   expect(done.filter((name) => name.startsWith('much'))).toEqual(much.map((_, n) => `much ${n}`));
+});
+
+it('who has too much waiting is refused, he alone, and only until some of it is done', async () => {
+  const queue = new FairQueue(0);
+  const nothing = () => Promise.resolve();
+  const much = Array.from({ length: MAX_PENDING }, () => queue.runFor(1, nothing));
+  await expect(queue.runFor(1, nothing)).rejects.toThrow('64 requests of user 1 wait already');
+  await queue.runFor(2, nothing);
+  await Promise.all(much);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await queue.runFor(1, nothing);
 });
 
 it('closed, it ends what was begun and begins nothing more', async () => {
