@@ -32,9 +32,15 @@ export class Capture implements AsyncDisposable {
     const [file, args] = commandOf([...tcpdump, '-w', '-']);
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const capture = new Capture(child);
-    const [said] = (await once(child.stderr, 'data')) as [Buffer];
-    if (!said.toString().includes('listening')) throw new Error(`tcpdump: ${said.toString()}`);
-    child.stderr.resume();
+    await new Promise<void>((resolve, reject) => {
+      let said = ''; // it comes in pieces on a loaded machine
+      child.stderr.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+        if (said.includes('listening')) resolve();
+      });
+      child.once('close', () => reject(new Error(`tcpdump ended: ${said}`)));
+      child.once('error', reject);
+    });
     return capture;
   }
 
