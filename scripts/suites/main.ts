@@ -98,12 +98,21 @@ async function buildImage(): Promise<Outcome> {
   };
 }
 
+/** What ends the suites that run (see `runCommand`) lets no other begin. */
+let stoppedBy: NodeJS.Signals | undefined;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(signal, () => (stoppedBy = signal));
+
 async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   const buildFailed = process.env['QMP_AGENT_TEST_BUILD_FAILED'];
   if (buildFailed !== undefined) outcomes.push(notRun('build', buildFailed));
   let image: Promise<Outcome> | undefined;
   const one = async (suite: Suite, label?: string): Promise<void> => {
+    if (stoppedBy !== undefined) {
+      outcomes.push(notRun(suite.name, `stopped by ${stoppedBy}`));
+      return;
+    }
     if (suite.needsBuild && buildFailed !== undefined) {
       outcomes.push(notRun(suite.name, 'the build failed'));
       return;

@@ -55,7 +55,7 @@ export interface ConnectOptions extends DialOptions {
 
 /** What a guest is given that goes on from where it was once. */
 export interface WakeSpec {
-  /** As of {@link GuestSession.addEntropy}. */
+  /** For its random generator, which is reseeded; 32 to 4096 bytes. */
   readonly entropy: Uint8Array;
   /** The time, ms since the epoch. */
   readonly unixMs: number;
@@ -214,11 +214,6 @@ export class GuestSession implements AsyncDisposable {
   /** Sets the guest's wall clock, ms since the epoch. */
   async setClock(unixMs: number, o?: CallOptions): Promise<void> {
     await this.#post('/clock', { unixMs }, o);
-  }
-
-  /** Feeds the guest's random generator and reseeds it; 32 to 4096 bytes. */
-  async addEntropy(bytes: Uint8Array, o?: CallOptions): Promise<void> {
-    await request(this.#wire, 'POST', '/entropy', bytes, o);
   }
 
   /** Lets a guest know what it must know first where it goes on from where it was once. */

@@ -17,9 +17,9 @@ interface Rehearsal {
 const TIMEOUT_MS = 5_000;
 
 /**
- * Has a guest under emulation do once what each restore begins with, and each flush to its disk what it has written: memory and disk fit
- * each other without, but `diff` sees disks only. A guest that does not answer in time, or not at all, goes on as
- * it is.
+ * Has a guest under emulation do once what each restore begins with, and each flush to its disk what it has written:
+ * memory and disk fit each other without, but `diff` sees disks only. A guest that does not answer in time, or not
+ * at all, goes on as it is.
  */
 export async function prepareToBeSaved(
   { vmId, live, client }: Rehearsal,

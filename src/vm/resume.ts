@@ -66,7 +66,10 @@ export async function wakeRestored(
       eitherSignal(live.watch.fault, signal),
     );
     const session = await live.link.open(bounds());
-    if (!isWoken) await session.wake(wake(), bounds());
+    if (!isWoken) {
+      live.link.wakeWith(undefined);
+      await session.wake(wake(), bounds());
+    }
     if (isParked) await session.thaw(Date.now(), bounds());
   } catch (error) {
     await live.qmp.use((client) => client.execute('stop')).catch(() => undefined);

@@ -1,6 +1,5 @@
 /** A tap for a VM whose process may not make one: borrowed from those that root has made for its user. */
 import { readFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { VmNetwork } from '../../../nft/index.ts';
@@ -8,6 +7,7 @@ import { HostError, NetworkSetupError, TimeoutError } from '../../errors.ts';
 import { openError } from '../../host-files.ts';
 import { makePolicy, type VmPolicy } from '../policy.ts';
 import { appendToLog, rotatedLogPath } from '../traffic/log-file.ts';
+import { askLine } from '../ask-line.ts';
 import { hasTapFor } from './lent-taps.ts';
 import {
   lenderSocket,
@@ -134,37 +134,15 @@ async function ask(request: LoanRequest, o: CallOptions): Promise<LoanReply> {
 }
 
 /** @returns undefined: nobody is there, or he is there no more */
-function askOnce(
+async function askOnce(
   request: LoanRequest,
   { vmId, signal, timeoutMs = TIMEOUT_MS }: CallOptions,
 ): Promise<LoanReply | undefined> {
   signal?.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    const socket = connect(lenderSocket(process.getuid?.() ?? 0));
-    let text = '';
-    let why: Error | undefined;
-    const giveUp = (error: Error) => {
-      why = error;
-      socket.destroy();
-    };
-    const onAbort = () => giveUp(signal?.reason as Error);
-    const timer = setTimeout(
-      () => giveUp(new TimeoutError('the loan of a tap', timeoutMs, { vmId })),
-      timeoutMs,
-    );
-    signal?.addEventListener('abort', onAbort, { once: true });
-    socket.setEncoding('utf8');
-    socket.on('error', () => undefined); // told by `close`
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      if (text.length > MAX_REPLY_CHARS) socket.destroy();
-    });
-    socket.once('close', () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-      if (why === undefined) resolve(parseReply(text));
-      else reject(why);
-    });
-    socket.write(`${JSON.stringify(request)}\n`);
-  });
+  const bounds = { timeoutMs, signal, maxChars: MAX_REPLY_CHARS };
+  const socket = lenderSocket(process.getuid?.() ?? 0);
+  const { text, isLate } = await askLine(socket, JSON.stringify(request), bounds);
+  signal?.throwIfAborted();
+  if (isLate) throw new TimeoutError('the loan of a tap', timeoutMs, { vmId });
+  return parseReply(text);
 }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { NetworkSetupError, TimeoutError } from '../../errors.ts';
+import { askLine } from '../ask-line.ts';
 
 /** Node starts in half a second; on an emulated machine in many times that. */
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -111,30 +112,14 @@ export function nudgeService(dir: string): void {
 }
 
 /** Its reply; undefined where it does not run, or ends. */
-function ask(
+async function ask(
   dir: string,
   vmId: string,
-  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
+  o: { timeoutMs: number; signal: AbortSignal | undefined },
 ): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const socket = connect(serviceSocket(dir));
-    let text = '';
-    const giveUp = () => socket.destroy();
-    const timer = setTimeout(giveUp, Math.max(1, timeoutMs));
-    signal?.addEventListener('abort', giveUp, { once: true });
-    socket.setEncoding('utf8');
-    socket.on('error', () => undefined);
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-      if (text.length > MAX_REPLY_CHARS) socket.destroy();
-    });
-    socket.once('close', () => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', giveUp);
-      resolve(text.endsWith('\n') ? text.trim() : undefined);
-    });
-    socket.write(`sync ${vmId}\n`);
-  });
+  const bounds = { ...o, maxChars: MAX_REPLY_CHARS };
+  const { text } = await askLine(serviceSocket(dir), `sync ${vmId}`, bounds);
+  return text.endsWith('\n') ? text.trim() : undefined;
 }
 
 /** The last line of its log. */

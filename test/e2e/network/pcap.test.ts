@@ -27,6 +27,7 @@ beforeAll(async () => {
   await world.agent('setup', 'network');
 });
 afterAll(async () => {
+  await world.agent('remove', '--force', 'box').catch(() => undefined); // the tests that do may not have run
   await upstream[Symbol.asyncDispose]();
   await world[Symbol.asyncDispose]();
 });
