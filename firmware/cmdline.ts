@@ -35,9 +35,15 @@ export interface CmdlineOptions {
  * Only under emulation. No other guest's secrets pass through the emulated processor's caches. And the
  * jitter random generator, which draws on the processor's timing, tests itself for 0.1 s on a processor
  * that has no timing of its own; the kernel's other generators go on without it (crypto/drbg.c: "Continuing
- * without Jitter RNG").
+ * without Jitter RNG"). Where each process has its programs at other addresses, QEMU translates the dynamic linker and
+ * libc anew for each: 2-3 MiB of code and half of the time of a command (`norandmaps`,
+ * Documentation/admin-guide/kernel-parameters.txt).
  */
-const TCG_WORDS: readonly string[] = ['mitigations=off', 'initcall_blacklist=jent_mod_init'];
+const TCG_WORDS: readonly string[] = [
+  'mitigations=off',
+  'norandmaps',
+  'initcall_blacklist=jent_mod_init',
+];
 
 /** The words of the kernel command line, joined by blanks. */
 export function buildCmdline(options: CmdlineOptions): string {

@@ -15,6 +15,7 @@ import {
   type Serve,
 } from './channels.ts';
 import { rmSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { setFlagsFromString, startupSnapshot } from 'node:v8';
 import { PortStream } from './port-stream.ts';
 import { WIRE_BREAK } from './preamble.ts';
@@ -53,14 +54,7 @@ function main(): void {
 
 /** Loaded when the first host is there: the answer to its preamble need not wait for it. */
 async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
-  // Machine code from the first call on, by V8's baseline compiler: an agent that serves some dozen
-  // calls never gets warm, and its bytecode is interpreted by a processor that is itself emulated.
-  setFlagsFromString('--always-sparkplug');
-  // What it was compiled for once is wanted again in each copy: V8 throws away what some collections found unused.
-  setFlagsFromString('--no-flush-bytecode');
-  // And by nothing better for the first some fifty commands (V8's own: 132 KiB of bytecode): the optimizing
-  // compiler is a lot of code, which a clone would have to translate in the midst of one of its first.
-  setFlagsFromString('--interrupt-budget=1000000');
+  tuneV8();
   const [{ http2Server }, { Execs }, { processTrees, procTrees }] = await Promise.all([
     import('./server.ts'),
     ...execModules(),
@@ -69,6 +63,26 @@ async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
   const serve = http2Server(execs);
   setImmediate(() => void execs.prepare().catch(() => undefined)); // the first exec says what is wrong
   return serve;
+}
+
+/** To be called before there is much to run. Flags: `node --v8-options`. */
+function tuneV8(): void {
+  // What it was compiled for once is wanted again in each copy: V8 throws away what some collections found unused.
+  setFlagsFromString('--no-flush-bytecode');
+  // Nothing is collected merely because nobody asks for anything: pages that copies share would become their own.
+  setFlagsFromString('--no-memory-reducer');
+  if (!isEmulated()) return;
+  // An emulated processor translates all code before it runs. The interpreter's is the same for all functions, where
+  // compilers make more of it: V8's baseline compiler cost each clone 20 % more blocks and 8 MiB, and made no
+  // command faster. Its optimizing compiler is a lot of code itself, and is for who gives more than some fifty
+  // commands (V8's own: 132 KiB of bytecode).
+  setFlagsFromString('--no-sparkplug');
+  setFlagsFromString('--interrupt-budget=1000000');
+}
+
+/** As QEMU calls its own processors (target/i386/cpu.c, `QEMU TCG CPU version …`). */
+function isEmulated(): boolean {
+  return cpus()[0]?.model.includes('TCG') === true;
 }
 
 /** The file is memory of the guest's, and tells the init that we have come up. */

@@ -53,6 +53,11 @@ describe('buildCmdline', () => {
     expect(buildCmdline({ ...base, accel: 'kvm' })).not.toContain('mitigations');
   });
 
+  it('has programs where they are for each process only under emulation, which would translate them for each', () => {
+    expect(buildCmdline(base).split(' ')).toContain('norandmaps');
+    expect(buildCmdline({ ...base, accel: 'kvm' })).not.toContain('norandmaps');
+  });
+
   it('encodes a program so that the init’s shell gets back every byte', () => {
     const argv = ['/usr/bin/printf', '%s|', `it's`, 'a  b', '$HOME;*"\\n', 'ü'];
     const encoded = word(buildCmdline({ ...base, run: argv }), 'qmp_agent.run');
