@@ -32,7 +32,7 @@ export function labArgv(o: LabMachine): string[] {
     ...['-kernel', o.root.kernelPath, '-initrd', o.root.initramfsPath],
     ...[
       '-append',
-      'console=ttyS0 panic=-1 oops=panic quiet loglevel=5 mitigations=off nokaslr tsc=reliable random.trust_cpu=on',
+      'console=ttyS0 panic=-1 oops=panic quiet loglevel=5 mitigations=off norandmaps nokaslr tsc=reliable random.trust_cpu=on',
     ],
     ...['-chardev', `file,id=console,path=${escape(o.consolePath)}`, '-serial', 'chardev:console'],
     // event_idx=off: an interrupt for every write of the host, even where the one before it got lost.
