@@ -1,6 +1,14 @@
 /** Whether the rules of a VM can be made at all. Nothing that did not pass here reaches the kernel. */
 import { NetworkPolicyError } from '../src/errors.ts';
-import { contains, overlaps, parseAddress, parseCidr } from './address.ts';
+import {
+  contains,
+  overlaps,
+  parseAddress,
+  parseAddress6,
+  parseCidr,
+  parseCidr6,
+  versionOf,
+} from './address.ts';
 import { MAX_GENERATION, MAX_RULE_ID } from './marks.ts';
 import {
   type EgressRule,
@@ -8,6 +16,8 @@ import {
   type NetworkPolicy,
   type PortRange,
   UNROUTABLE_RANGES,
+  UNROUTABLE_RANGES6,
+  type VmAddresses6,
   type VmNetwork,
 } from './policy.ts';
 
@@ -23,6 +33,7 @@ export const MAX_TITLE_BYTES = 100;
 export const MAX_LIMIT = 2 ** 31 - 1;
 
 const ADDRESS_HINT = 'give an IPv4 address such as 10.210.0.3';
+const ADDRESS6_HINT = 'give an IPv6 address such as fd00::3';
 
 /**
  * @throws NetworkPolicyError names the field, its value, and what would be right
@@ -38,6 +49,7 @@ export function checkVm(vm: VmNetwork): void {
   if (vm.guestAddress === vm.gatewayAddress) {
     fail('gatewayAddress', vm.gatewayAddress, "is the guest's", 'give both ends their own address');
   }
+  if (vm.v6 !== undefined) checkAddresses6(vm.v6);
   checkInteger('generation', vm.generation, 0, MAX_GENERATION);
   checkPolicy(vm.policy);
 }
@@ -138,9 +150,9 @@ function checkCidrs(name: string, cidrs: readonly string[]): void {
     fail(name, cidrs.length, `are more than ${MAX_CIDRS}`, 'use larger ranges');
   }
   cidrs.forEach((cidr, index) => {
-    if (parseCidr(cidr) !== undefined) return;
-    const hint = 'give an IPv4 address or CIDR without bits behind its prefix, e.g. 192.0.2.0/24';
-    fail(`${name}[${index}]`, cidr, 'is no range of IPv4 addresses', hint);
+    if (versionOf(cidr) !== undefined) return;
+    const hint = 'give an address or CIDR without bits behind its prefix, e.g. 192.0.2.0/24';
+    fail(`${name}[${index}]`, cidr, 'is no range of IP addresses', hint);
   });
 }
 
@@ -148,12 +160,21 @@ function checkExceptions(exceptions: readonly string[]): void {
   if (exceptions.length === 0) return;
   checkCidrs('policy.exceptions', exceptions);
   exceptions.forEach((cidr, index) => {
-    const range = parseCidr(cidr)!;
-    const bad = UNROUTABLE_RANGES.find((other) => overlaps(parseCidr(other)!, range));
+    const bad = unroutableIn(cidr);
     if (bad === undefined) return;
     const hint = 'name a host or network that a router would forward to';
     fail(`policy.exceptions[${index}]`, cidr, `reaches into ${bad}, which never leaves a VM`, hint);
   });
+}
+
+/** A range that never leaves a tap, and has addresses in common with this one. */
+function unroutableIn(cidr: string): string | undefined {
+  const range = parseCidr(cidr);
+  if (range !== undefined) {
+    return UNROUTABLE_RANGES.find((other) => overlaps(parseCidr(other)!, range));
+  }
+  const range6 = parseCidr6(cidr)!;
+  return UNROUTABLE_RANGES6.find((other) => overlaps(parseCidr6(other)!, range6));
 }
 
 function checkLimits(limits: NetworkLimits): void {
@@ -172,6 +193,25 @@ function checkHostAddress(name: string, address: string): void {
   const range = { first: value, last: value };
   if (UNROUTABLE_RANGES.some((cidr) => contains(parseCidr(cidr)!, range))) {
     fail(name, address, 'is no address of a machine', ADDRESS_HINT);
+  }
+}
+
+function checkAddresses6(v6: VmAddresses6): void {
+  for (const name of ['guestAddress', 'gatewayAddress'] as const) {
+    const value = parseAddress6(v6[name]);
+    if (value === undefined) fail(`v6.${name}`, v6[name], 'is no IPv6 address', ADDRESS6_HINT);
+    const range = { first: value, last: value };
+    if (UNROUTABLE_RANGES6.some((cidr) => contains(parseCidr6(cidr)!, range))) {
+      fail(`v6.${name}`, v6[name], 'is no address of a machine', ADDRESS6_HINT);
+    }
+  }
+  if (parseAddress6(v6.guestAddress) === parseAddress6(v6.gatewayAddress)) {
+    fail(
+      'v6.gatewayAddress',
+      v6.gatewayAddress,
+      "is the guest's",
+      'give both ends their own address',
+    );
   }
 }
 

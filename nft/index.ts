@@ -4,7 +4,17 @@
  * Builders (`baseTable`, `addVm`, `changePolicy`, `allowAddress`, `removeVm`) are pure and give a transaction;
  * {@link NftClient} applies it.
  */
-export { type AddressRange, contains, overlaps, parseAddress, parseCidr } from './address.ts';
+export {
+  type AddressRange,
+  contains,
+  type IpVersion,
+  overlaps,
+  parseAddress,
+  parseAddress6,
+  parseCidr,
+  parseCidr6,
+  versionOf,
+} from './address.ts';
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
 export {
   addBridgeGuard,
@@ -41,7 +51,10 @@ export {
   type PortRange,
   type PublishedPort,
   RESERVED_RANGES,
+  RESERVED_RANGES6,
   UNROUTABLE_RANGES,
+  UNROUTABLE_RANGES6,
+  type VmAddresses6,
   type VmNetwork,
 } from './policy.ts';
 export { remainsOf, removeVm, type VmRemains } from './remove.ts';

@@ -10,7 +10,10 @@ export type PortRange = number | readonly [first: number, last: number];
 export type EgressDestination =
   /** Every address that is not reserved. */
   | { readonly kind: 'public' }
-  /** IPv4 addresses and CIDRs. Reserved ones among them need `exceptions` too. */
+  /**
+   * Addresses and CIDRs of IPv4 and IPv6. Reserved ones among them need `exceptions` too. Those of IPv6 say nothing
+   * for a VM without it.
+   */
   | { readonly kind: 'addresses'; readonly cidrs: readonly string[] }
   /**
    * What `allowAddress` put there last: the addresses of names, as long as the resolver's answer lives. `of` says
@@ -64,12 +67,20 @@ export interface NetworkPolicy {
   readonly mode: NetworkMode;
   /** In order. Empty where isolated. */
   readonly rules: readonly EgressRule[];
-  /** Reserved ranges (RFC 1918, link-local, …) that rules with `addresses` may name. */
+  /** Reserved ranges of either family (RFC 1918, unique local, …) that rules with `addresses` may name. */
   readonly exceptions: readonly string[];
   readonly published: readonly PublishedPort[];
   /** `reject` answers what is denied (TCP reset, ICMP administratively prohibited); `drop` is silent. */
   readonly denial: 'reject' | 'drop';
   readonly limits: NetworkLimits;
+}
+
+/** IPv6 addresses of both ends of a tap. There is no neighbour discovery: both ends know each other's MAC address. */
+export interface VmAddresses6 {
+  /** The guest's. It speaks as this address and no other, a link-local one neither. */
+  readonly guestAddress: string;
+  /** The host's end of the tap; it answers ping there and nothing else. */
+  readonly gatewayAddress: string;
 }
 
 /** One VM on the network. */
@@ -82,6 +93,8 @@ export interface VmNetwork {
   readonly guestAddress: string;
   /** The host's end of the tap; the resolver answers there, port 53. */
   readonly gatewayAddress: string;
+  /** Its IPv6 addresses. Undefined: it has none, and whatever it sends of IPv6 is denied (cause `ipv6`). */
+  readonly v6?: VmAddresses6 | undefined;
   /**
    * 0–4094. Another one for each VM that follows on the same tap or address, and after a reset: connections
    * of another generation are nobody's, so that none is inherited.
@@ -111,6 +124,33 @@ export const RESERVED_RANGES: readonly string[] = [
 
 /** Never leave a tap, whatever the policy: they cannot be exceptions. */
 export const UNROUTABLE_RANGES: readonly string[] = ['0.0.0.0/8', '127.0.0.0/8', '224.0.0.0/3'];
+
+/**
+ * The same of IPv6: all that is not 2000::/3, which is all that has been given out for the Internet, and what is
+ * special within it: protocol assignments with Teredo and ORCHID, documentation, and 6to4 (IANA IPv6 special-purpose
+ * address registry, RFC 6890; RFC 9637). So unspecified, loopback, IPv4-mapped and -compatible, NAT64, discard-only,
+ * segment routing, unique local, link-local, site-local and multicast addresses are among them.
+ */
+export const RESERVED_RANGES6: readonly string[] = [
+  '::/3',
+  '2001::/23',
+  '2001:db8::/32',
+  '2002::/16',
+  '3fff::/20',
+  '4000::/2',
+  '8000::/1',
+];
+
+/**
+ * Of IPv6, never leave a tap: unspecified, loopback and IPv4-compatible; IPv4-mapped, by which a socket may mean an
+ * IPv4 address; link-local; multicast.
+ */
+export const UNROUTABLE_RANGES6: readonly string[] = [
+  '::/96',
+  '::ffff:0:0/96',
+  'fe80::/10',
+  'ff00::/8',
+];
 
 /** Where nothing else is said. VMs with these share their rules for them, which makes adding one cheap. */
 export const DEFAULT_LIMITS = {

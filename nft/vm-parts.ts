@@ -161,6 +161,8 @@ const originalPort = ct('proto-dst', 'original');
 const MAX_SPELT_OUT = 8;
 
 function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
+  // Nothing of IPv4 is named: no rule, which is not the same as a rule for every address.
+  if (namesNothing(rule)) return [];
   const mark = ruleMark(vm.generation, rule.id);
   const end: Statement[] =
     rule.action === 'allow' ? [put(CT_MARK, mark), RETURN] : [put(MARK, mark), goto('deny_rule')];
@@ -191,6 +193,10 @@ function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
       },
     })),
   );
+}
+
+function namesNothing({ destination }: EgressRule): boolean {
+  return destination.kind === 'addresses' && cidrElements(destination.cidrs).length === 0;
 }
 
 /** None where the rule names none, or all. */

@@ -3,6 +3,7 @@ import { checkVm, DEFAULT_POLICY, ISOLATED_POLICY, type VmNetwork } from '../../
 import { NetworkPolicyError } from '../../../src/errors.ts';
 import { rule, VM, withPolicy } from './sample.ts';
 
+const V6 = { guestAddress: 'fd00::3', gatewayAddress: 'fd00::2' };
 const addresses = (...cidrs: string[]) => rule(1, { destination: { kind: 'addresses', cidrs } });
 
 const BAD: [string, VmNetwork][] = [
@@ -19,6 +20,13 @@ const BAD: [string, VmNetwork][] = [
   ['guestAddress', { ...VM, guestAddress: '127.0.0.1' }],
   ['gatewayAddress', { ...VM, gatewayAddress: '224.0.0.1' }],
   ['gatewayAddress', { ...VM, gatewayAddress: VM.guestAddress }],
+  ['v6.guestAddress', { ...VM, v6: { ...V6, guestAddress: '10.210.0.2' } }],
+  ['v6.guestAddress', { ...VM, v6: { ...V6, guestAddress: 'fd00::2%eth0' } }],
+  ['v6.guestAddress', { ...VM, v6: { ...V6, guestAddress: 'fe80::2' } }],
+  ['v6.guestAddress', { ...VM, v6: { ...V6, guestAddress: '::ffff:10.210.0.2' } }],
+  ['v6.gatewayAddress', { ...VM, v6: { ...V6, gatewayAddress: '::1' } }],
+  ['v6.gatewayAddress', { ...VM, v6: { ...V6, gatewayAddress: 'ff02::1' } }],
+  ['v6.gatewayAddress', { ...VM, v6: { ...V6, gatewayAddress: 'fd00:0::3' } }],
   ['generation', { ...VM, generation: 4095 }],
   ['generation', { ...VM, generation: -1 }],
   ['policy.rules', withPolicy({ ...ISOLATED_POLICY, rules: [rule(1)] })],
@@ -42,6 +50,9 @@ const BAD: [string, VmNetwork][] = [
   ['policy.exceptions[0]', withPolicy({ exceptions: ['10.0.0.1/8'] })],
   ['policy.exceptions[0]', withPolicy({ exceptions: ['127.0.0.0/8'] })],
   ['policy.exceptions[0]', withPolicy({ exceptions: ['0.0.0.0/0'] })],
+  ...['fd00::1/8', '::/0', '::1', 'fe80::1', 'ff02::/16', '::ffff:10.1.2.3'].map(
+    (cidr): [string, VmNetwork] => ['policy.exceptions[0]', withPolicy({ exceptions: [cidr] })],
+  ),
   [
     'policy.published[0].id',
     withPolicy({ rules: [rule(5)], published: [{ id: 5, protocol: 'tcp', port: 80 }] }),
@@ -70,8 +81,11 @@ test.each([
   DEFAULT_POLICY,
   ISOLATED_POLICY,
   { ...DEFAULT_POLICY, exceptions: ['10.1.2.3', '169.254.169.254'], limits: {} },
+  { ...DEFAULT_POLICY, exceptions: ['fd12::/16', '64:ff9b::/96', '10.1.2.3'] },
+  { ...DEFAULT_POLICY, rules: [addresses('::/0', '2001:db8::1', '192.0.2.0/24')] },
 ])('a VM that can', (policy) => {
   expect(() => checkVm({ ...VM, policy })).not.toThrow();
+  expect(() => checkVm({ ...VM, v6: V6, policy })).not.toThrow();
 });
 
 function thrown(action: () => void): unknown {
