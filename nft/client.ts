@@ -176,14 +176,15 @@ export class NftClient {
     );
   }
 
-  /** Addresses that are open to a VM's dynamic rule. Empty where there is no such rule. */
+  /** Addresses of both families that are open to a VM's dynamic rule. Empty where there is no such rule. */
   async openAddresses(
     rule: { tap: string; ruleId: number },
     o: NftCallOptions = {},
   ): Promise<{ address: string; expiresS: number | undefined }[]> {
-    const set = inet(setOfRule(rule.tap, rule.ruleId));
-    const elements = listed(await this.#list({ set }, o));
-    return (elements.get(`inet ${set.name}`) ?? []).map(({ key, expires }) => ({
+    const sets = ([4, 6] as const).map((version) => ({
+      set: inet(setOfRule(rule.tap, rule.ruleId, version)),
+    }));
+    return [...listed(await this.#listAll(sets, o)).values()].flat().map(({ key, expires }) => ({
       address: keyText(key, 0),
       expiresS: expires,
     }));

@@ -19,6 +19,7 @@ import {
   L4,
   MARK,
   meta,
+  NFPROTO,
   type NftCommand,
   OIF,
   put,
@@ -26,6 +27,8 @@ import {
   STATE,
 } from './json.ts';
 import { causeRules, denyRules, LOGGED_CAUSES } from './denials.ts';
+import { icmpType, type IpFamily, originalDestination, senderOf, V4, V6 } from './families.ts';
+import { outputRules, toGatewayRules, toHost6Rules, toHostRules } from './host-rules.ts';
 import { ALLOW_PREFIX, causeMark, GUARD_MARK, MARK_BASE } from './marks.ts';
 import {
   inet,
@@ -48,29 +51,22 @@ import {
   over,
   ruleIn,
 } from './parts.ts';
-import { DEFAULT_LIMITS, RESERVED_RANGES } from './policy.ts';
+import { DEFAULT_LIMITS, RESERVED_RANGES, RESERVED_RANGES6 } from './policy.ts';
 
-/** DNS connections by TCP of one VM at a time. */
-const DNS_CONNECTIONS = 64;
-/** Echo requests of one VM to its gateway per second. */
-const PINGS_PER_SECOND = 20;
 /** Longest that a budget is remembered without use, seconds. */
 const BUDGET_TIMEOUT_S = 60;
 /** Just before others' chains of the same hook, which have `filter` (0), `raw` (-300) and `srcnat` (100). */
 const BEFORE = 5;
 
 const rule = ruleIn('inet');
-const ICMP_ERRORS = { set: ['destination-unreachable', 'time-exceeded', 'parameter-problem'] };
 
 /** The chains that all VMs share, written anew. */
 export function filterChains(rates: LogRates): NftCommand[] {
   const chains: Record<string, Statement[][]> = {
     forward: forwardRules(),
-    from_vm: fromVmRules(),
-    from_vm_related: relatedRules(),
+    ...familyChains(V4),
+    ...familyChains(V6),
     new: newRules(),
-    to_vm: toVmRules(),
-    reply: replyRules(),
     admitted: [[jump('log_allow')], [goto('pass')]],
     log_allow: [logAllow(rates)],
     pass: [[is(IIF, '@taps'), goto('up')], [goto('down')]],
@@ -83,6 +79,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
       [fromGroup(), goto('deny_stray')],
     ],
     to_host: toHostRules(),
+    to_host6: toHost6Rules(),
     output: outputRules(),
     to_gateway: toGatewayRules(),
     deny: denyRules(),
@@ -91,7 +88,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ),
     raw_pre: rawRules(),
     raw_out: [untracked('sport', OIF, 'saddr')],
-    postrouting: [[is(field('ip', 'saddr'), '@nat'), isNot(OIF, '@taps'), { masquerade: null }]],
+    postrouting: [masqueradeRule(V4), masqueradeRule(V6)],
   };
   return [
     addChain(inet(`${SCHEMA_CHAIN_PREFIX}${SCHEMA_VERSION}`)),
@@ -103,6 +100,21 @@ export function filterChains(rates: LogRates): NftCommand[] {
       rules.map((statements) => rule(name, ...statements)),
     ),
   ];
+}
+
+/** Chains that each family has of its own: for they look at addresses, or at ICMP. */
+function familyChains(family: IpFamily): Record<string, Statement[][]> {
+  const { suffix } = family;
+  return {
+    [`from_vm${suffix}`]: fromVmRules(family),
+    [`from_vm${suffix}_related`]: relatedRules(family),
+    [`to_vm${suffix}`]: toVmRules(family),
+    [`reply${suffix}`]: replyRules(family),
+  };
+}
+
+function masqueradeRule({ header, suffix }: IpFamily): Statement[] {
+  return [is(field(header, 'saddr'), `@nat${suffix}`), isNot(OIF, '@taps'), { masquerade: null }];
 }
 
 function rawRules(): Statement[][] {
@@ -139,18 +151,13 @@ export function filterSets(): NftCommand[] {
     { add: { table: { family: 'inet', name: TABLE } } },
     addSet({ ...inet('taps'), type: 'ifname' }),
     ...['silent', 'excepted', 'owndns'].map((name) => addSet({ ...inet(name), type: 'ifname' })),
-    addSet({ ...inet('self'), type: ['ifname', 'ipv4_addr'] }),
-    addSet({ ...inet('dnsok'), type: ['ifname', 'ipv4_addr'] }),
-    addSet({ ...inet('nat'), type: 'ipv4_addr' }),
+    addSet({ ...inet('dnsok'), type: ['ifname', V4.addressType] }),
+    addSet({ ...inet('gateway6'), type: ['ifname', V6.addressType] }),
+    ...familySets(V4, RESERVED_RANGES),
+    ...familySets(V6, RESERVED_RANGES6),
     addSet({ ...inet('live'), type: ['ifname', 'mark'], ...counted }),
     addSet({ ...inet('sent'), type: 'ifname', ...counted }),
     addSet({ ...inet('received'), type: 'ifname', ...counted }),
-    addSet({
-      ...inet('reserved'),
-      type: 'ipv4_addr',
-      flags: ['interval'],
-      elem: cidrElements(RESERVED_RANGES),
-    }),
     addSet({ ...inet('denied'), type: ['ifname', 'mark'], ...dynamic }),
     addSet({ ...inet('logged'), type: 'ifname', ...dynamic }),
     // Counts of connections cannot be kept in a set with timeouts.
@@ -167,6 +174,16 @@ export function filterSets(): NftCommand[] {
   ];
 }
 
+function familySets(family: IpFamily, reserved: readonly string[]): NftCommand[] {
+  const { version, suffix, addressType: type } = family;
+  const elem = cidrElements(reserved, version);
+  return [
+    addSet({ ...inet(`self${suffix}`), type: ['ifname', type] }),
+    addSet({ ...inet(`nat${suffix}`), type }),
+    addSet({ ...inet(`reserved${suffix}`), type, flags: ['interval'], elem }),
+  ];
+}
+
 const fromGroup = (): Statement => is(meta('iifgroup'), TAP_GROUP);
 const toGroup = (): Statement => is(meta('oifgroup'), TAP_GROUP);
 
@@ -178,7 +195,10 @@ function forwardRules(): Statement[][] {
     // nobody answers; it has its mark from its first packet.
     [outward, hasAny(STATE, 'new', 'established'), isNot(meta('oifgroup'), TAP_GROUP), goto('up')],
     [inward, hasAny(STATE, 'established'), is(DIRECTION, 'reply'), goto('down')],
-    [inward, hasAny(STATE, 'related'), is(DIRECTION, 'reply'), is(L4, 'icmp'), goto('down')],
+    ...[V4, V6].map(({ icmpProtocol }) => [
+      ...[is(L4, icmpProtocol), inward, hasAny(STATE, 'related'), is(DIRECTION, 'reply')],
+      goto('down'),
+    ]),
     // A published port's connections come from outside, by way of a redirection.
     [
       inward,
@@ -195,18 +215,22 @@ function forwardRules(): Statement[][] {
 }
 
 /** The first packet of a connection, and all that belongs to none that is allowed. */
-function fromVmRules(): Statement[][] {
+function fromVmRules(family: IpFamily): Statement[][] {
+  const { suffix } = family;
+  const isOwn6 = concat(IIF, field('ip6', 'saddr'));
   const flags = { '&': [field('tcp', 'flags'), ['fin', 'syn', 'rst', 'ack']] } as const;
   return [
-    [is(meta('nfproto'), 'ipv6'), goto('deny_ipv6')],
+    family.version === 4
+      ? [is(NFPROTO, 'ipv6'), goto('from_vm6')]
+      : [isNot(isOwn6, '@self6'), goto('deny_ipv6')],
     [is(OIF, '@taps'), goto('deny_vm')],
     [toGroup(), goto('deny_vm')],
     [hasAny(STATE, 'invalid', 'untracked'), goto('deny_state')],
-    [hasAny(STATE, 'related'), goto('from_vm_related')],
+    [hasAny(STATE, 'related'), goto(`from_vm${suffix}_related`)],
     [is(DIRECTION, 'reply'), goto('deny_cut')],
     [hasAny(ct('status'), 'dnat'), goto('deny_dnat')],
     [hasAny(STATE, 'new'), is(L4, 'tcp'), isNot(flags, 'syn'), goto('deny_state')],
-    [isNot(IIF, '@excepted'), toReserved(), goto('deny_reserved')],
+    [isNot(IIF, '@excepted'), toReserved(family), goto('deny_reserved')],
     // The VM's own rules set the connection's mark and come back.
     [{ vmap: { key: IIF, data: '@policies' } }],
     [is(concat(IIF, CT_MARK), '@live'), goto('new')],
@@ -215,8 +239,8 @@ function fromVmRules(): Statement[][] {
   ];
 }
 
-/** By the connection's first packet: so the same rules fit replies too. */
-const toReserved = (): Statement => is(ct('ip daddr', 'original'), '@reserved');
+const toReserved = (family: IpFamily): Statement =>
+  is(originalDestination(family), `@reserved${family.suffix}`);
 
 /** What a new connection has to pass that a rule lets through. */
 function newRules(): Statement[][] {
@@ -233,26 +257,31 @@ function newRules(): Statement[][] {
 }
 
 /** An ICMP error may quote only a connection in which the VM itself takes part, and that is allowed. */
-function relatedRules(): Statement[][] {
-  const allowed = [is(concat(IIF, CT_MARK), '@live'), is(field('icmp', 'type'), ICMP_ERRORS)];
+function relatedRules(family: IpFamily): Statement[][] {
+  const allowed = [is(concat(IIF, CT_MARK), '@live'), is(icmpType(family), family.icmpErrors)];
+  const self = `@self${family.suffix}`;
   return [
-    [...allowed, is(concat(IIF, ct('ip saddr', 'original')), '@self'), goto('up')],
-    [...allowed, is(concat(IIF, ct('ip saddr', 'reply')), '@self'), goto('up')],
+    [...allowed, is(concat(IIF, senderOf(family, 'original')), self), goto('up')],
+    [...allowed, is(concat(IIF, senderOf(family, 'reply')), self), goto('up')],
     [goto('deny_related')],
   ];
 }
 
-function toVmRules(): Statement[][] {
+function toVmRules(family: IpFamily): Statement[][] {
+  const own = is(concat(OIF, senderOf(family, 'original')), `@self${family.suffix}`);
+  const reply = jump(`reply${family.suffix}`);
+  const replies = [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), own, reply];
+  // Ports are published by IPv4 only.
+  if (family.version === 6) return [replies, [goto('deny_inward')]];
   const toPort = concat(OIF, L4, field('th', 'dport'));
   const published = [
     is(DIRECTION, 'original'),
     hasAny(ct('status'), 'dnat'),
     put(CT_MARK, { map: { key: toPort, data: '@inward' } }),
   ];
-  const own = is(concat(OIF, ct('ip saddr', 'original')), '@self');
   return [
-    [is(meta('nfproto'), 'ipv6'), goto('deny_inward')],
-    [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), own, jump('reply')],
+    [is(NFPROTO, 'ipv6'), goto('to_vm6')],
+    replies,
     [hasAny(STATE, 'new'), ...published, goto('admitted')],
     [hasAny(STATE, 'established'), ...published, goto('down')],
     [goto('deny_inward')],
@@ -263,9 +292,9 @@ function toVmRules(): Statement[][] {
  * A reply in a connection whose rule is gone: after a change of the policy it may be another rule's, and the remote
  * end may be the first to speak.
  */
-function replyRules(): Statement[][] {
+function replyRules(family: IpFamily): Statement[][] {
   return [
-    [isNot(OIF, '@excepted'), toReserved(), goto('deny_inward')],
+    [isNot(OIF, '@excepted'), toReserved(family), goto('deny_inward')],
     [{ vmap: { key: OIF, data: '@policies' } }],
     [is(concat(OIF, CT_MARK), '@live'), goto('down')],
   ];
@@ -299,50 +328,4 @@ function countedRules(way: 'up' | 'down'): Statement[][] {
 function overRules(cause: 'upload' | 'download'): Statement[][] {
   const key = cause === 'upload' ? IIF : OIF;
   return [[put(MARK, causeMark(cause)), countDenied(key), DROP]];
-}
-
-/** Of the host a VM sees its resolver, and what the host itself began. */
-function toHostRules(): Statement[][] {
-  const ours = is(concat(IIF, ct('ip saddr', 'reply')), '@self');
-  return [
-    [is(meta('nfproto'), 'ipv6'), goto('deny_ipv6')],
-    [is(concat(IIF, field('ip', 'daddr')), '@dnsok'), jump('to_gateway')],
-    [hasAny(STATE, 'established'), is(DIRECTION, 'reply'), ours, goto('up')],
-    [hasAny(STATE, 'related'), ours, is(field('icmp', 'type'), ICMP_ERRORS), ACCEPT],
-    [hasAny(STATE, 'related'), goto('deny_related')],
-    [goto('deny_host')],
-  ];
-}
-
-/** What the host's own programs send to a VM counts as any: published ports. The resolver's datagrams do not. */
-function outputRules(): Statement[][] {
-  return [[is(OIF, '@taps'), hasAny(STATE, 'new', 'established', 'related'), goto('down')]];
-}
-
-function toGatewayRules(): Statement[][] {
-  const dnsByTcp = is(field('tcp', 'dport'), 53);
-  const tooManyConnections: Statement = {
-    set: {
-      op: 'add',
-      elem: IIF,
-      set: '@dnsconns',
-      stmt: [{ 'ct count': { val: DNS_CONNECTIONS, inv: true } }],
-    },
-  };
-  const dnsByUdp = is(field('udp', 'dport'), 53);
-  const rate = DEFAULT_LIMITS.dnsQueriesPerSecond;
-  return [
-    [dnsByUdp, isNot(IIF, '@owndns'), over('dnsq', IIF, rate, rate * 2), goto('deny_dns')],
-    [dnsByUdp, { limit: { map: { key: IIF, data: `@${mapOfLimit('dns')}` } } }, goto('deny_dns')],
-    [dnsByUdp, ACCEPT],
-    [dnsByTcp, hasAny(STATE, 'invalid', 'untracked', 'related'), goto('deny_state')],
-    [dnsByTcp, hasAny(STATE, 'new'), tooManyConnections, goto('deny_connections')],
-    [dnsByTcp, ACCEPT],
-    [
-      is(field('icmp', 'type'), 'echo-request'),
-      over('pingq', IIF, PINGS_PER_SECOND),
-      goto('deny_rate'),
-    ],
-    [is(field('icmp', 'type'), 'echo-request'), ACCEPT],
-  ];
 }

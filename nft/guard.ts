@@ -14,15 +14,18 @@ import {
   IIF,
   is,
   isNot,
+  jump,
   L4,
   MARK,
   meta,
   type NftCommand,
   put,
+  RETURN,
   type Statement,
 } from './json.ts';
 import { type DenialCause, GUARD_CAUSES, GUARD_MARK } from './marks.ts';
-import { UNROUTABLE_RANGES } from './policy.ts';
+import { ICMP6_ERRORS } from './families.ts';
+import { UNROUTABLE_RANGES, UNROUTABLE_RANGES6 } from './policy.ts';
 import {
   addChain,
   addSet,
@@ -39,6 +42,10 @@ import { netdev, TABLE } from './names.ts';
 /** ARP frames of one VM per second that are let through. */
 const ARP_PER_SECOND = 50;
 
+/** Next headers of IPv6: of a fragment, and hop-by-hop options, routing, destination options (RFC 8200). */
+const FRAGMENT_HEADER = 44;
+const EXTENSION_HEADERS = [0, 43, 60];
+
 /** Longest that a VM's budget of log lines is remembered without use, seconds. */
 const BUDGET_TIMEOUT_S = 60;
 
@@ -48,6 +55,8 @@ export function guardSets(): NftCommand[] {
   return [
     { add: { table: { family: 'netdev', name: TABLE } } },
     addSet({ ...netdev('id4'), type: ['ifname', 'ether_addr', 'ipv4_addr'] }),
+    addSet({ ...netdev('id6'), type: ['ifname', 'ether_addr', 'ipv6_addr'] }),
+    addSet({ ...netdev('v6'), type: 'ifname' }),
     addSet({ ...netdev('arpok'), type: ['ifname', 'ether_addr', 'ipv4_addr', 'ipv4_addr'] }),
     addSet({ ...netdev('logq'), type: 'ifname', ...perPacket }),
     addSet({ ...netdev('arpq'), type: 'ifname', ...perPacket }),
@@ -61,11 +70,13 @@ export function guardChains(rates: LogRates): NftCommand[] {
   const rule = ruleIn('netdev');
   return [
     ...[
-      ...['guard', 'guard_arp', 'guard_arp_rate'],
+      ...['guard', 'guard6', 'guard6_icmp', 'guard_arp', 'guard_arp_rate'],
       ...GUARD_CAUSES.map((cause) => `deny_${cause}`),
     ].flatMap((name) => [addChain(netdev(name)), flushChain(netdev(name))]),
     ...GUARD_CAUSES.flatMap((cause) => denyChain(cause, rates)),
     ...guardRules().map((statements) => rule('guard', ...statements)),
+    ...guard6Rules().map((statements) => rule('guard6', ...statements)),
+    ...icmp6Rules().map((statements) => rule('guard6_icmp', ...statements)),
     ...arpRules().map((statements) => rule('guard_arp', ...statements)),
     ...arpRateRules().map((statements) => rule('guard_arp_rate', ...statements)),
   ];
@@ -77,7 +88,7 @@ function guardRules(): Statement[][] {
   const source = concat(IIF, field('ether', 'saddr'), field('ip', 'saddr'));
   return [
     [is(etherType, 'arp'), goto('guard_arp')],
-    [is(etherType, 'ip6'), goto('deny_ipv6')],
+    [is(etherType, 'ip6'), goto('guard6')],
     [isNot(etherType, 'ip'), goto('deny_ethertype')],
     [isNot(source, '@id4'), goto('deny_spoof')],
     [isNot(meta('pkttype'), 'host'), goto('deny_broadcast')],
@@ -91,6 +102,39 @@ function guardRules(): Statement[][] {
     [is(L4, { set: ['icmp', 'tcp', 'udp'] }), put(MARK, GUARD_MARK), ACCEPT],
     [goto('deny_protocol')],
   ];
+}
+
+/**
+ * IPv6: the same, and no header between that of IPv6 and that of TCP, UDP or ICMP. It is asked for the next header as
+ * it is written _and_ for the protocol as the kernel finds it, which it does in a header that is whole only.
+ */
+function guard6Rules(): Statement[][] {
+  const source = concat(IIF, field('ether', 'saddr'), field('ip6', 'saddr'));
+  const unroutable = { set: cidrElements(UNROUTABLE_RANGES6, 6) };
+  const next = field('ip6', 'nexthdr');
+  const passes = (protocol: string): Statement[] => [
+    ...[is(next, protocol), is(L4, protocol), put(MARK, GUARD_MARK), ACCEPT],
+  ];
+  return [
+    [isNot(IIF, '@v6'), goto('deny_ipv6')],
+    // First, as each guest sends some when it starts, from no address: that is no forgery.
+    [is(L4, 'ipv6-icmp'), jump('guard6_icmp')],
+    [isNot(source, '@id6'), goto('deny_spoof')],
+    [isNot(meta('pkttype'), 'host'), goto('deny_broadcast')],
+    [{ match: { op: '<', left: field('ip6', 'hoplimit'), right: 2 } }, goto('deny_ttl')],
+    [is(field('ip6', 'daddr'), unroutable), goto('deny_address')],
+    ...['tcp', 'udp', 'ipv6-icmp'].map(passes),
+    [is(next, FRAGMENT_HEADER), goto('deny_fragment')],
+    ...EXTENSION_HEADERS.map((header) => [is(next, header), goto('deny_options')]),
+    [goto('deny_protocol')],
+  ];
+}
+
+/** Neighbours are permanent on both ends, there are no routers to find and no groups to join. */
+function icmp6Rules(): Statement[][] {
+  const type = field('icmpv6', 'type');
+  const echo = { range: [128, 129] } as const;
+  return [[is(type, ICMP6_ERRORS), RETURN], [is(type, echo), RETURN], [goto('deny_icmpv6')]];
 }
 
 /**

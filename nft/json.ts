@@ -180,6 +180,7 @@ export const put = (key: Expression, value: Expression): Statement => ({ mangle:
 export const IIF = meta('iifname');
 export const OIF = meta('oifname');
 export const L4 = meta('l4proto');
+export const NFPROTO = meta('nfproto');
 export const STATE = ct('state');
 export const DIRECTION = ct('direction');
 export const CT_MARK = ct('mark');

@@ -47,7 +47,7 @@ export const DENIAL_CAUSES = {
   vm: { number: 4, text: 'address of another VM' },
   host: { number: 5, text: 'address of the host' },
   dnat: { number: 6, text: 'redirected on the host to somewhere else' },
-  ipv6: { number: 7, text: 'IPv6' },
+  ipv6: { number: 7, text: 'IPv6, which the VM has not' },
   state: { number: 8, text: 'belongs to no connection' },
   related: { number: 9, text: "ICMP error about somebody else's connection, or a redirect" },
   cut: { number: 10, text: 'the policy allows this connection no more' },
@@ -61,13 +61,14 @@ export const DENIAL_CAUSES = {
   rule: { number: 18, text: 'denied by a rule' },
   spoof: { number: 32, text: "not the VM's own MAC or address" },
   arp: { number: 33, text: 'ARP other than between the VM and its gateway' },
-  ethertype: { number: 34, text: 'neither IPv4 nor ARP, or tagged (VLAN)' },
+  ethertype: { number: 34, text: 'neither IP nor ARP, or tagged (VLAN)' },
   broadcast: { number: 35, text: 'not addressed to the gateway' },
-  options: { number: 36, text: 'IP options (source routing)' },
+  options: { number: 36, text: 'IP options or extension headers (source routing)' },
   fragment: { number: 37, text: 'fragment' },
-  ttl: { number: 38, text: 'time to live of less than 2' },
-  address: { number: 39, text: 'loopback, multicast or unspecified address' },
+  ttl: { number: 38, text: 'time to live, or hop limit, of less than 2' },
+  address: { number: 39, text: 'loopback, multicast, unspecified or IPv6 link-local address' },
   protocol: { number: 40, text: 'protocol other than TCP, UDP and ICMP' },
+  icmpv6: { number: 41, text: 'ICMPv6 other than echo and errors: nothing is discovered here' },
 } as const satisfies Record<string, CauseFacts>;
 
 /** Key of {@link DENIAL_CAUSES}. */
@@ -76,7 +77,7 @@ export type DenialCause = keyof typeof DENIAL_CAUSES;
 /** Causes in the guard on the tap (table `netdev`); all others are in table `inet`. */
 export const GUARD_CAUSES = [
   ...['ipv6', 'spoof', 'arp', 'ethertype', 'broadcast', 'options', 'fragment', 'ttl'],
-  ...['address', 'protocol'],
+  ...['address', 'protocol', 'icmpv6'],
 ] as readonly DenialCause[];
 
 /** Causes in table `inet`. */

@@ -1,4 +1,5 @@
 /** What our objects in the kernel are called. Everything that is ours is in the two tables of this name. */
+import type { IpVersion } from './address.ts';
 import type { Family, Named } from './json.ts';
 
 /** Name of both tables: `inet qmp_agent` and `netdev qmp_agent`. */
@@ -14,7 +15,7 @@ export const TAP_GROUP = 20813;
 export const LOG_GROUP = 20813;
 
 /** Version of the shared chains and sets. Tables of another version cannot be added to. */
-export const SCHEMA_VERSION = 3;
+export const SCHEMA_VERSION = 4;
 
 /** An empty chain that says which version the tables are of. */
 export const SCHEMA_CHAIN_PREFIX = 'schema_';
@@ -23,7 +24,8 @@ export const SCHEMA_CHAIN_PREFIX = 'schema_';
 export const chainOfDevice = (tap: string): string => `in_${tap}`;
 export const chainOfPolicy = (tap: string): string => `out_${tap}`;
 export const chainOfNew = (tap: string): string => `new_${tap}`;
-export const setOfRule = (tap: string, ruleId: number): string => `to_${tap}_${ruleId}`;
+export const setOfRule = (tap: string, ruleId: number, version: IpVersion = 4): string =>
+  `to${version === 4 ? '' : version}_${tap}_${ruleId}`;
 
 /** The named limits that a VM may have. */
 export const VM_LIMITS = ['up', 'down', 'dns'] as const;

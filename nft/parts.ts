@@ -1,5 +1,5 @@
 /** Pieces that several tables and chains are made of. */
-import { withoutNested } from './address.ts';
+import { type IpVersion, withoutNested } from './address.ts';
 import {
   type ChainObject,
   concat,
@@ -50,10 +50,10 @@ export const deleteElements = (set: Named, elem: readonly Expression[]): NftComm
 export const discardElements = (set: Named, elem: readonly Expression[]): NftCommand[] =>
   elem.length === 0 ? [] : [addElements(set, elem), deleteElements(set, elem)];
 
-/** CIDRs as elements of an interval set. */
-export function cidrElements(cidrs: readonly string[]): Expression[] {
-  return withoutNested(cidrs).map(({ address, length }) =>
-    length === 32 ? address : { prefix: { addr: address, len: length } },
+/** CIDRs of one family as elements of an interval set. */
+export function cidrElements(cidrs: readonly string[], version: IpVersion = 4): Expression[] {
+  return withoutNested(cidrs, version).map(({ address, length }) =>
+    length === (version === 4 ? 32 : 128) ? address : { prefix: { addr: address, len: length } },
   );
 }
 

@@ -1,4 +1,5 @@
 /** A VM's rules go: all of its own, and nothing else; whatever of them is still there. */
+import { V4, V6 } from './families.ts';
 import type { Expression, NftCommand, NftTransaction } from './json.ts';
 import { causeMark, FILTER_CAUSES, GUARD_CAUSES, ruleMark } from './marks.ts';
 import {
@@ -9,7 +10,6 @@ import {
   limitOf,
   mapOfLimit,
   netdev,
-  setOfRule,
   VM_LIMITS,
   type VmLimit,
 } from './names.ts';
@@ -37,7 +37,9 @@ export interface VmRemains {
   readonly tap: string;
   /** Of the shared sets and maps. */
   readonly elements: readonly Elements[];
+  /** Rules with a set for addresses of IPv4, and with one for those of IPv6. */
   readonly dynamicRuleIds: readonly number[];
+  readonly dynamicRuleIds6: readonly number[];
   readonly limits: readonly VmLimit[];
 }
 
@@ -56,6 +58,7 @@ export function remainsOf(vm: VmNetwork): VmRemains {
     tap,
     elements: [...identity(vm), ...policyElements(vm), ...counted(tap, denied)],
     dynamicRuleIds: dynamicRuleIds(policy.rules),
+    dynamicRuleIds6: vm.v6 === undefined ? [] : dynamicRuleIds(policy.rules),
     limits: VM_LIMITS.filter((kind) => hasNamedLimit(policy.limits, kind)),
   };
 }
@@ -78,17 +81,21 @@ function counted(tap: string, marks: readonly number[]): Elements[] {
  * the tap goes, and when the VM's process is dead.
  */
 export function removeVm(remains: VmRemains): NftTransaction {
-  const { tap, elements, dynamicRuleIds: rules, limits } = remains;
+  const { tap, elements, limits } = remains;
+  const dynamic = [
+    ...remains.dynamicRuleIds.map((id) => dynamicSet(tap, id, V4)),
+    ...remains.dynamicRuleIds6.map((id) => dynamicSet(tap, id, V6)),
+  ];
   const chains = [inet(chainOfPolicy(tap)), inet(chainOfNew(tap)), netdev(chainOfDevice(tap))];
   // Nothing may be deleted that is not there, but all may be added that is: so first all is there.
   return [
     ...chains.map(addChain),
-    ...rules.map((id) => addSet(dynamicSet(tap, id))),
+    ...dynamic.map(addSet),
     ...limits.flatMap((kind) => discardedLimit(tap, kind)),
     ...elements.flatMap(({ set, elem }) => discardElements(set, elem)),
     ...chains.map(flushChain),
     ...chains.map(deleteChain),
-    ...rules.map((id): NftCommand => ({ delete: { set: inet(setOfRule(tap, id)) } })),
+    ...dynamic.map(({ name }): NftCommand => ({ delete: { set: inet(name) } })),
   ];
 }
 

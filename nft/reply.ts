@@ -189,23 +189,21 @@ const KEYED_BY_TAP = new Set([
   ...['taps', 'silent', 'excepted', 'owndns', 'self', 'dnsok', 'live', 'sent', 'received'].map(
     (name) => `inet ${name}`,
   ),
+  ...['self6', 'gateway6'].map((name) => `inet ${name}`),
   ...['denied', 'logged', 'conns', 'dnsconns', 'inward', 'ownlimits', 'policies'].map(
     (name) => `inet ${name}`,
   ),
-  ...['id4', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
+  ...['id4', 'id6', 'v6', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
 ]);
 
 /** What there is of each VM in an answer that lists both tables. */
 export function findRemains(reply: NftReply): VmRemains[] {
   const sets = listed(reply);
   const elements = elementsByTap(sets);
-  const dynamic = new Map<string, number[]>();
-  for (const { name } of objects(reply, 'set')) {
-    const [, tap = '', id] = /^to_(.+)_(\d+)$/.exec(text(name)) ?? [];
-    if (id !== undefined) dynamic.set(tap, [...(dynamic.get(tap) ?? []), Number(id)]);
-  }
+  const dynamic = dynamicIds(reply, /^to_(.+)_(\d+)$/);
+  const dynamic6 = dynamicIds(reply, /^to6_(.+)_(\d+)$/);
   const limits = new Set(objects(reply, 'limit').map(({ name }) => text(name)));
-  const taps = new Set([...elements.keys(), ...dynamic.keys()]);
+  const taps = new Set([...elements.keys(), ...dynamic.keys(), ...dynamic6.keys()]);
   for (const { name } of chainNames(reply)) {
     const tap = /^(?:out|new|in)_(.+)$/.exec(name)?.[1];
     if (tap !== undefined) taps.add(tap);
@@ -214,8 +212,19 @@ export function findRemains(reply: NftReply): VmRemains[] {
     tap,
     elements: [...(elements.get(tap) ?? [])].map(([key, elem]) => ({ set: setNamed(key), elem })),
     dynamicRuleIds: dynamic.get(tap) ?? [],
+    dynamicRuleIds6: dynamic6.get(tap) ?? [],
     limits: VM_LIMITS.filter((kind: VmLimit) => limits.has(limitOf(tap, kind))),
   }));
+}
+
+/** Ids of rules that have a set of such a name, by tap. */
+function dynamicIds(reply: NftReply, pattern: RegExp): Map<string, number[]> {
+  const ids = new Map<string, number[]>();
+  for (const { name } of objects(reply, 'set')) {
+    const [, tap = '', id] = pattern.exec(text(name)) ?? [];
+    if (id !== undefined) ids.set(tap, [...(ids.get(tap) ?? []), Number(id)]);
+  }
+  return ids;
 }
 
 function setNamed(key: string): Named {
@@ -226,11 +235,13 @@ function setNamed(key: string): Named {
 /** Elements of each tap, by set. */
 function elementsByTap(sets: Listed): Map<string, Map<string, Expression[]>> {
   const tapOfAddress = new Map(
-    (sets.get('inet self') ?? []).map(({ key }) => [keyText(key, 1), keyText(key, 0)] as const),
+    ['inet self', 'inet self6']
+      .flatMap((name) => sets.get(name) ?? [])
+      .map(({ key }) => [keyText(key, 1), keyText(key, 0)] as const),
   );
   const byTap = new Map<string, Map<string, Expression[]>>();
   for (const [set, list] of sets) {
-    const isNat = set === 'inet nat';
+    const isNat = set === 'inet nat' || set === 'inet nat6';
     if (!isNat && !KEYED_BY_TAP.has(set)) continue;
     for (const { key, value } of list) {
       const tap = isNat ? tapOfAddress.get(keyText(key, 0)) : keyText(key, 0);

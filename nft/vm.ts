@@ -1,6 +1,6 @@
 /** A VM's rules while it lives: added before its tap goes up, and changed as it runs. */
 import { isDeepStrictEqual } from 'node:util';
-import { parseAddress } from './address.ts';
+import { type IpVersion, parseAddress, parseAddress6 } from './address.ts';
 import { checkInteger, checkTap, checkVm, fail } from './check.ts';
 import type { Expression, NftCommand, NftTransaction } from './json.ts';
 import { ruleMark } from './marks.ts';
@@ -34,8 +34,8 @@ import {
   namedLimits,
   ownLimitRules,
   policyElements,
-  policyRules,
 } from './vm-parts.ts';
+import { familiesOf, policyRules } from './policy-rules.ts';
 
 /** Longest that an address stays open without being looked up again: one day, s. */
 export const MAX_ADDRESS_TTL_S = 86_400;
@@ -81,12 +81,14 @@ export function changePolicy(before: VmNetwork, after: VmNetwork): NftTransactio
   // Of another generation nothing is kept, addresses neither.
   const gone = [...kept].filter((id) => !wanted.has(id));
   const renewed = sameGeneration ? [] : [...kept].filter((id) => wanted.has(id));
+  const setsOf = (ids: readonly number[]) =>
+    ids.flatMap((id) => familiesOf(after).map(({ version }) => inet(setOfRule(tap, id, version))));
   return [
     ...dynamicSets(after),
     flushChain(inet(chainOfPolicy(tap))),
     ...policyRules(after),
-    ...gone.map((id): NftCommand => ({ delete: { set: inet(setOfRule(tap, id)) } })),
-    ...renewed.map((id): NftCommand => ({ flush: { set: inet(setOfRule(tap, id)) } })),
+    ...setsOf(gone).map((set): NftCommand => ({ delete: { set } })),
+    ...setsOf(renewed).map((set): NftCommand => ({ flush: { set } })),
     ...limitsBefore,
     ...changedLimits(before, after),
     ...changedElements(policyElements(before), policyElements(after)),
@@ -99,6 +101,9 @@ function checkSameVm(before: VmNetwork, after: VmNetwork): void {
   for (const field of ['tap', 'mac', 'guestAddress', 'gatewayAddress'] as const) {
     if (before[field] === after[field]) continue;
     fail(field, after[field], `was ${before[field]} before`, 'remove the VM and add it anew');
+  }
+  if (!isDeepStrictEqual(before.v6, after.v6)) {
+    fail('v6', after.v6, 'was another before', 'remove the VM and add it anew');
   }
   if (before.generation !== after.generation) return;
   const known = new Map<number, unknown>([
@@ -201,6 +206,7 @@ function added({ set, elem }: Elements): NftCommand[] {
  * Opens addresses to a VM's dynamic rule, for as long as the answer that named them may be kept. Where they are open
  * already, their time begins anew. Reserved addresses stay shut by the policy itself.
  *
+ * @param addresses of IPv4; of IPv6 for a VM that has it only: else there is nothing to open, and the transaction fails
  * @param ttlS seconds, bounded by a day
  * @throws NetworkPolicyError
  */
@@ -215,12 +221,22 @@ export function allowAddress(o: {
   checkInteger('ttlS', o.ttlS, 1, MAX_ADDRESS_TTL_S);
   checkInteger('addresses.length', o.addresses.length, 1, MAX_ADDRESSES);
   for (const [index, address] of o.addresses.entries()) {
-    if (parseAddress(address) !== undefined) continue;
-    fail(`addresses[${index}]`, address, 'is no IPv4 address', 'open IPv4 addresses only');
+    if (addressVersion(address) !== undefined) continue;
+    fail(`addresses[${index}]`, address, 'is no IP address', 'open single addresses only');
   }
-  const set = inet(setOfRule(o.tap, o.ruleId));
-  const addresses = [...new Set(o.addresses)];
+  return ([4, 6] as const).flatMap((version) => opened({ ...o, version }));
+}
+
+function opened(o: Parameters<typeof allowAddress>[0] & { version: IpVersion }): NftCommand[] {
+  const addresses = [...new Set(o.addresses)].filter((one) => addressVersion(one) === o.version);
+  if (addresses.length === 0) return [];
+  const set = inet(setOfRule(o.tap, o.ruleId, o.version));
   const timed = addresses.map((val) => ({ elem: { val, timeout: o.ttlS } }));
   // Adding what is there does not renew its timeout (kernels before 6.12).
   return [addElements(set, timed), deleteElements(set, addresses), addElements(set, timed)];
+}
+
+function addressVersion(address: string): IpVersion | undefined {
+  if (parseAddress(address) !== undefined) return 4;
+  return parseAddress6(address) === undefined ? undefined : 6;
 }

@@ -35,7 +35,7 @@ describe('the base', () => {
     const unnamed = objects(base, 'chain')
       .filter((chain) => !('hook' in chain) && !text.includes(`"target":"${chain.name}"`))
       .map(({ name }) => name);
-    expect(unnamed).toEqual(['schema_3', 'deny_isolated', 'deny_rule']);
+    expect(unnamed).toEqual(['schema_4', 'deny_isolated', 'deny_rule']);
   });
 
   test('leaves the sets of a table that is there alone', () => {
@@ -62,9 +62,13 @@ describe('the base', () => {
     const marking = objects(base, 'rule')
       .map((o) => ({ ...o, text: JSON.stringify(o.expr) }))
       .filter(({ text }) => text.includes(`${GUARD_MARK}`));
-    expect(marking.map(({ family }) => family)).toEqual(['netdev', 'inet']);
-    expect(marking[0]!.text).toContain(`"value":${GUARD_MARK}`);
-    expect(marking[1]!.text).toContain(`"value":${MARK_BASE}`);
+    // One of IPv4, and of IPv6 one for each protocol.
+    expect(marking.map(({ family }) => family)).toEqual([
+      ...Array<string>(4).fill('netdev'),
+      'inet',
+    ]);
+    for (const { text } of marking.slice(0, 4)) expect(text).toContain(`"value":${GUARD_MARK}`);
+    expect(marking[4]!.text).toContain(`"value":${MARK_BASE}`);
     expect((GUARD_MARK & MARK_MASK) >>> 0).toBe(0);
   });
 

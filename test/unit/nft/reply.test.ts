@@ -84,7 +84,13 @@ describe("nft's answers", () => {
       ['nat', ['10.0.0.2']],
       ['policies', [['t1', { jump: { target: 'out_t1' } }]]],
     ]);
-    expect(remains[2]).toEqual({ tap: 't3', elements: [], dynamicRuleIds: [], limits: [] });
+    expect(remains[2]).toEqual({
+      tap: 't3',
+      elements: [],
+      dynamicRuleIds: [],
+      dynamicRuleIds6: [],
+      limits: [],
+    });
   });
 
   test('of nothing', () => {

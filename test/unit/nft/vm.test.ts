@@ -209,7 +209,7 @@ describe('allowAddress', () => {
   test.each([
     ['ttlS', { ttlS: 0 }],
     ['ttlS', { ttlS: 86_401 }],
-    ['addresses[0]', { addresses: ['::1'] }],
+    ['addresses[0]', { addresses: ['::1/128'] }],
     ['addresses.length', { addresses: [] }],
     ['ruleId', { ruleId: 0 }],
     ['tap', { tap: 'x y' }],
