@@ -1,9 +1,14 @@
 /** Ethernet frames byte by byte, for what no socket would send. */
+import { parseAddress6 } from '../../../nft/index.ts';
 
 const bytes = (...values: number[]): Buffer => Buffer.from(values);
 const u16 = (value: number): Buffer => bytes((value >> 8) & 255, value & 255);
 const mac = (text: string): Buffer => Buffer.from(text.replaceAll(':', ''), 'hex');
-const address = (text: string): Buffer => bytes(...text.split('.').map(Number));
+/** Of either family. */
+const address = (text: string): Buffer =>
+  text.includes(':')
+    ? Buffer.from(parseAddress6(text)!.toString(16).padStart(32, '0'), 'hex')
+    : bytes(...text.split('.').map(Number));
 
 /** RFC 1071. */
 function checksum(data: Buffer): Buffer {
@@ -68,6 +73,7 @@ export function shortened(packet: Buffer, length: number): Buffer {
 
 type Addresses = Pick<IpOptions, 'source' | 'destination'>;
 
+/** The pseudo header of IPv6 has its numbers in 32 bits and the other way round, which adds up to the same (RFC 8200). */
 function withChecksum(o: Addresses, protocol: number, segment: Buffer, at: number): Buffer {
   const pseudo = Buffer.concat([
     address(o.source),
@@ -132,6 +138,45 @@ export function arp(o: {
     address(o.target),
   ]);
 }
+
+export interface Ip6Options extends Addresses {
+  /** Of the header that follows. */
+  next: number;
+  hopLimit?: number;
+  /** Of what follows, as the header says. Default: as it is. */
+  length?: number;
+  /** The first four bytes: version, traffic class, flow label. */
+  first?: number;
+}
+
+export function packet6(o: Ip6Options, payload: Buffer): Buffer {
+  const first = Buffer.alloc(4);
+  first.writeUInt32BE(o.first ?? 0x60000000);
+  const rest = [u16(o.length ?? payload.length), bytes(o.next, o.hopLimit ?? 64)];
+  return Buffer.concat([first, ...rest, address(o.source), address(o.destination), payload]);
+}
+
+/** An extension header of eight bytes or more, of those that tell their length: hop-by-hop, routing, destination options. */
+export function extension(next: number, content: Buffer): Buffer {
+  return Buffer.concat([bytes(next, (content.length + 2) / 8 - 1), content]);
+}
+
+/** @param offset and flags */
+export function fragmentHeader(next: number, offset: number): Buffer {
+  return Buffer.concat([bytes(next, 0), u16(offset), u16(0), u16(4711)]);
+}
+
+export function icmp6(o: Addresses, type: number, code: number, rest: Buffer): Buffer {
+  return withChecksum(o, 58, Buffer.concat([bytes(type, code), u16(0), rest]), 2);
+}
+
+/** Quotes a packet. */
+export function packetTooBig(o: Addresses, quoted: Buffer, mtu = 1280): Buffer {
+  return icmp6(o, 2, 0, Buffer.concat([u16(0), u16(mtu), quoted]));
+}
+
+/** An address as its bytes, for what discovers neighbours. */
+export const address6 = (text: string): Buffer => address(text);
 
 /** An IPv6 packet with a UDP datagram, from a global address. */
 export function ipv6(destination: string, text: string, nextHeader = 17): Buffer {

@@ -49,6 +49,17 @@ export const UP_ADDRESSES = [
   '192.168.1.10',
   '198.18.0.1',
 ];
+/** Public addresses of the upstream: of a range that was given back, so that nobody has them. */
+export const SITE6 = '3ffe:ffff::10';
+export const OTHER_SITE6 = '3ffe:ffff::11';
+/** The host's own, towards the upstream. */
+export const HOST6 = '3ffe:ffff:0:1::1';
+const UP6 = '3ffe:ffff:0:1::2';
+const UP_ADDRESSES6 = [
+  ...[SITE6, OTHER_SITE6, 'fd12:3456::1', 'fd12:3456::2', 'fd00:ec2::254', 'fec0::1', '4000::1'],
+  ...['64:ff9b::a9fe:a9fe', '100::1', '2001::1', '2001:db8::1', '2002:a01:203::1', '3fff::1'],
+  ...['5f00::1', '64:ff9b:1::1'],
+];
 const UP_PORTS = [22, 25, 53, 80, 443, 853, 5432, 8080, 9418];
 const UP_UDP_PORTS = [53, 123, 443, 5353];
 
@@ -103,6 +114,13 @@ export interface TestVm {
   readonly ends: { from: string; to: string };
 }
 
+export interface TestNetworkOptions {
+  /** Default: 2. */
+  vms?: number;
+  /** How many of them, from the first, have IPv6. Default: none, and nobody else has it either. */
+  vms6?: number;
+}
+
 /** One network; `close` takes all of it away. */
 export class TestNetwork {
   readonly #prefix = `qmp-agent-${randomBytes(4).toString('hex')}`;
@@ -113,10 +131,10 @@ export class TestNetwork {
   vms: TestVm[] = [];
   client!: NftClient;
 
-  static async create(o: { vms?: number; policy?: NetworkPolicy } = {}): Promise<TestNetwork> {
+  static async create(o: TestNetworkOptions = {}): Promise<TestNetwork> {
     const network = new TestNetwork();
     try {
-      await network.#build(o.vms ?? 2, o.policy ?? DEFAULT_POLICY);
+      await network.#build({ vms: 2, vms6: 0, ...o });
       return network;
     } catch (error) {
       network.close();
@@ -170,22 +188,24 @@ export class TestNetwork {
     }
   }
 
-  async #build(count: number, policy: NetworkPolicy): Promise<void> {
+  async #build({ vms: count, vms6 }: Required<TestNetworkOptions>): Promise<void> {
     this.client = new NftClient({ command: this.nftCommand });
     for (const name of ['host', 'up', ...Array.from({ length: count }, (_, i) => `vm${i + 1}`)]) {
       execFileSync('ip', ['netns', 'add', `${this.#prefix}-${name}`]);
       this.#namespaces.push(`${this.#prefix}-${name}`);
-      this.#sysctl(
-        name,
-        'net.ipv6.conf.all.disable_ipv6=1',
-        'net.ipv6.conf.default.disable_ipv6=1',
-      );
+      const settings = vms6 > 0 ? PLAIN_IPV6 : NO_IPV6;
+      for (const one of ['all', 'default']) {
+        this.#sysctl(name, ...settings.map((setting) => `net.ipv6.conf.${one}.${setting}`));
+      }
     }
     this.#cables();
+    if (vms6 > 0) this.#cables6();
     await this.client.ensureBase({
       rates: { deniedPerSecond: 50_000, deniedBurst: 50_000, allowedPerSecond: 50_000 },
     });
-    const networks = Array.from({ length: count }, (_, index) => vmNetwork(index, policy));
+    const networks = Array.from({ length: count }, (_, index) =>
+      vmNetwork(index, DEFAULT_POLICY, index < vms6),
+    );
     for (const network of networks) await this.#attach(network);
     const [host, up, ...guests] = await this.#startPeers(['host', 'up', ...networks.map(vmName)]);
     [this.host, this.up] = [host!, up!];
@@ -194,7 +214,11 @@ export class TestNetwork {
       peer: guests[index]!,
       ends: { from: network.mac, to: hostMac(index) },
     }));
-    await this.#listen();
+    await this.#listen('0.0.0.0');
+    if (vms6 > 0) await this.#listen('::');
+    await this.up.do('sniff', { id: 'frames', dev: 'up0' });
+    const bound = await this.host.do('nflog', { id: 'log', group: LOG_GROUP });
+    if (bound !== 'ok') throw new Error(`nflog: ${String(bound)}`);
   }
 
   #cables(): void {
@@ -208,6 +232,38 @@ export class TestNetwork {
     for (const address of UP_ADDRESSES) this.#ip('up', 'address', 'add', address, 'dev', 'lo');
     this.#ip('host', 'route', 'add', 'default', 'via', '198.51.100.2');
     this.#sysctl('host', 'net.ipv4.ip_forward=1', 'net.ipv4.icmp_ratemask=0');
+  }
+
+  #cables6(): void {
+    const macs = { host: '02:dd:00:00:00:01', up: '02:dd:00:00:00:02' } as const;
+    for (const [where, address, other, next] of [
+      ['host', HOST6, 'up', UP6],
+      ['up', UP6, 'host', HOST6],
+    ] as const) {
+      this.#ip(where, 'link', 'set', 'up0', 'address', macs[where]);
+      this.#ip(where, 'address', 'add', `${address}/64`, 'dev', 'up0', 'nodad');
+      this.#neighbour(where, next, macs[other], 'up0');
+    }
+    for (const address of UP_ADDRESSES6) {
+      this.#ip('up', 'address', 'add', address, 'dev', 'lo', 'nodad');
+    }
+    this.#ip('host', '-6', 'route', 'add', 'default', 'via', UP6);
+    this.#sysctl('host', 'net.ipv6.conf.all.forwarding=1', 'net.ipv6.icmp.ratelimit=0');
+  }
+
+  /** No neighbour discovery anywhere, as on a host. */
+  #neighbour(where: string, address: string, mac: string, dev: string): void {
+    const entry = ['lladdr', mac, 'dev', dev, 'nud', 'permanent'];
+    this.#ip(where, '-6', 'neighbour', 'add', address, ...entry);
+  }
+
+  #attach6({ tap, mac, v6 }: VmNetwork, vm: string): void {
+    if (v6 === undefined) return;
+    this.#ip('host', 'address', 'add', `${v6.gatewayAddress}/127`, 'dev', tap, 'nodad');
+    this.#neighbour('host', v6.guestAddress, mac, tap);
+    this.#ip(vm, 'address', 'add', `${v6.guestAddress}/127`, 'dev', 'eth0', 'nodad');
+    this.#neighbour(vm, v6.gatewayAddress, hostMac(index(tap)), 'eth0');
+    this.#ip(vm, '-6', 'route', 'add', 'default', 'via', v6.gatewayAddress);
   }
 
   async #attach(network: VmNetwork): Promise<void> {
@@ -232,6 +288,7 @@ export class TestNetwork {
     this.#ip(vm, 'link', 'set', 'lo', 'up');
     this.#ip(vm, 'link', 'set', 'eth0', 'up');
     this.#ip(vm, 'route', 'add', 'default', 'via', gatewayAddress);
+    this.#attach6(network, vm);
   }
 
   async #startPeers(names: readonly string[]): Promise<Peer[]> {
@@ -244,13 +301,12 @@ export class TestNetwork {
     return peers;
   }
 
-  async #listen(): Promise<void> {
-    await this.up.do('listen', { tcp: UP_PORTS, udp: UP_UDP_PORTS });
-    await this.up.do('sniff', { id: 'frames', dev: 'up0' });
-    await this.host.do('listen', { tcp: [53, 22, 8080], udp: [53, 161] });
-    const bound = await this.host.do('nflog', { id: 'log', group: LOG_GROUP });
-    if (bound !== 'ok') throw new Error(`nflog: ${String(bound)}`);
-    for (const { peer } of this.vms) await peer.do('listen', { tcp: [80, 8080], udp: [80] });
+  async #listen(address: string): Promise<void> {
+    await this.up.do('listen', { address, tcp: UP_PORTS, udp: UP_UDP_PORTS });
+    await this.host.do('listen', { address, tcp: [53, 22, 8080], udp: [53, 161] });
+    for (const { peer } of this.vms) {
+      await peer.do('listen', { address, tcp: [80, 8080], udp: [80] });
+    }
   }
 
   #link(where: string, name: string, other: string, otherName: string): void {
@@ -274,13 +330,27 @@ const index = (tap: string): number => Number(tap.slice('tvm'.length)) - 1;
 const vmName = ({ tap }: VmNetwork): string => `vm${index(tap) + 1}`;
 const hostMac = (vm: number): string => `02:aa:00:00:00:0${vm + 1}`;
 
-/** The VM at a place: tap `tvm1`, address 10.210.0.2, gateway 10.210.0.1, and so on. */
-export function vmNetwork(place: number, policy: NetworkPolicy): VmNetwork {
+const NO_IPV6 = ['disable_ipv6=1'];
+/** No link-local addresses, nothing looked for; reports of groups that were joined at once, and not some cases later. */
+const PLAIN_IPV6 = [
+  ...['addr_gen_mode=1', 'accept_ra=0', 'dad_transmits=0', 'accept_dad=0'],
+  'mldv2_unsolicited_report_interval=1',
+];
+
+/**
+ * The VM at a place: tap `tvm1`, address 10.210.0.2, gateway 10.210.0.1, and so on; with IPv6 fd00:210::1 and
+ * fd00:210::0, and so on.
+ */
+export function vmNetwork(place: number, policy: NetworkPolicy, ipv6 = false): VmNetwork {
+  const address6 = (number: number) => `fd00:210::${number.toString(16)}`;
   return {
     tap: `tvm${place + 1}`,
     mac: `02:bb:00:00:00:0${place + 1}`,
     guestAddress: `10.210.0.${place * 4 + 2}`,
     gatewayAddress: `10.210.0.${place * 4 + 1}`,
+    ...(ipv6
+      ? { v6: { guestAddress: address6(place * 2 + 1), gatewayAddress: address6(place * 2) } }
+      : {}),
     generation: 1,
     policy,
   };
@@ -301,12 +371,12 @@ function readEntry(raw: RawEntry): LogEntry {
  * A network for all tests of a file, which are skipped where there can be none.
  * @param take gets it, once it is made
  */
-export function useTestNetwork(take: (net: TestNetwork) => void): void {
+export function useTestNetwork(take: (net: TestNetwork) => void, o: TestNetworkOptions = {}): void {
   const skip = whyNot();
   let net: TestNetwork | undefined;
   beforeAll(async () => {
     if (skip !== undefined) return;
-    net = await TestNetwork.create();
+    net = await TestNetwork.create(o);
     take(net);
   });
   afterAll(() => net?.close());

@@ -1,4 +1,4 @@
-/** What became of a packet of the first VM, by its log and its counters. */
+/** What became of a packet of a VM, by its log and its counters. */
 import { expect } from 'vitest';
 import type { DenialCause } from '../../../nft/index.ts';
 import type { TestNetwork } from './network.ts';
@@ -9,8 +9,8 @@ export type Outcome = { allow: number } | { deny: DenialCause | number } | 'unlo
 /** Denied packets by cause or rule. */
 export type Denied = ReadonlyMap<string | number, number>;
 
-export async function deniedCounts(net: TestNetwork): Promise<Denied> {
-  const counters = (await net.client.counters({ groups: ['denied'] })).get('tvm1');
+export async function deniedCounts(net: TestNetwork, tap = 'tvm1'): Promise<Denied> {
+  const counters = (await net.client.counters({ groups: ['denied'] })).get(tap);
   return new Map<string | number, number>([
     ...[...(counters?.deniedByCause ?? [])].map(
       ([cause, { packets }]) => [cause, packets] as const,
@@ -24,12 +24,13 @@ export async function expectOutcome(
   net: TestNetwork,
   outcome: Outcome,
   before: Denied,
+  tap = 'tvm1',
 ): Promise<void> {
   // Inward come the ends of connections of the cases before, which a change of the policy has cut.
   const logs = (await net.logs(outcome === 'unlogged' ? {} : { waitS: 5 })).filter(
-    (entry) => entry.tap === 'tvm1' && !('cause' in entry && entry.cause === 'inward'),
+    (entry) => entry.tap === tap && !('cause' in entry && entry.cause === 'inward'),
   );
-  const after = await deniedCounts(net);
+  const after = await deniedCounts(net, tap);
   const grown = [...after].filter(
     ([key, count]) => key !== 'inward' && count > (before.get(key) ?? 0),
   );
@@ -39,14 +40,14 @@ export async function expectOutcome(
     expect(grown).toEqual([]);
   } else if ('allow' in outcome) {
     const { allow: ruleId } = outcome;
-    expect([...seen]).toEqual([JSON.stringify({ verdict: 'allow', ruleId, tap: 'tvm1' })]);
+    expect([...seen]).toEqual([JSON.stringify({ verdict: 'allow', ruleId, tap })]);
     expect(grown).toEqual([]);
   } else {
     const { deny } = outcome;
     const expected =
       typeof deny === 'number'
-        ? { verdict: 'deny', cause: 'rule', ruleId: deny, tap: 'tvm1' }
-        : { verdict: 'deny', cause: deny, tap: 'tvm1' };
+        ? { verdict: 'deny', cause: 'rule', ruleId: deny, tap }
+        : { verdict: 'deny', cause: deny, tap };
     expect([...seen]).toEqual([JSON.stringify(expected)]);
     expect(grown.map(([key]) => key)).toEqual([deny]);
   }

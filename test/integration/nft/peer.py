@@ -36,8 +36,12 @@ def attempt(action):
 # --- sockets
 
 
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def tcp_connect(r):
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock = socket.socket(family(r["to"]), socket.SOCK_STREAM)
     sock.settimeout(r.get("timeoutS", 5))
 
     def open_it():
@@ -98,7 +102,7 @@ def bulk(r):
 
 
 def udp(r):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(family(r["to"]), socket.SOCK_DGRAM) as sock:
         sock.settimeout(r.get("timeoutS", 5))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 
@@ -145,7 +149,7 @@ def join(r):
 
 def udp_many(r):
     """Datagrams in a row; how many were echoed within the time."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(family(r["to"]), socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.3)
         sock.connect((r["to"], r["port"]))
         for _ in range(r["count"]):
@@ -160,6 +164,8 @@ def udp_many(r):
 
 
 def ping(r):
+    if ":" in r["to"]:
+        return ping6(r)
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         sock.settimeout(r.get("timeoutS", 5))
         body = struct.pack("!BBHHH", 8, 0, 0, 77, r.get("seq", 1)) + b"ping"
@@ -180,6 +186,23 @@ def ping(r):
         return attempt(exchange)
 
 
+def ping6(r):
+    """The kernel writes the checksum, and gives what comes without its IP header."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
+        sock.settimeout(r.get("timeoutS", 5))
+
+        def exchange():
+            sock.sendto(struct.pack("!BBHHH", 128, 0, 0, 77, r.get("seq", 1)) + b"ping", (r["to"], 0))
+            while True:
+                packet = sock.recv(1500)
+                if packet[0] == 129:
+                    return "echo"
+                if packet[0] == 1:
+                    return f"unreachable {packet[1]}"
+
+        return attempt(exchange)
+
+
 def run(r):
     """A line of shell; what it wrote."""
     return subprocess.run(["sh", "-ec", r["line"]], check=True, capture_output=True, text=True).stdout
@@ -189,20 +212,30 @@ accepted = {}
 
 
 def listen(r):
-    """Echoes on TCP and UDP ports of all addresses, or of one."""
+    """Echoes on TCP and UDP ports of all addresses of IPv4, or of IPv6 (`::`), or of one."""
     address = r.get("address", "0.0.0.0")
     for port in r.get("tcp", []):
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server = socket.socket(family(address), socket.SOCK_STREAM)
+        only_own_family(server)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((address, port))
         server.listen(256)
         start(serve_tcp, server, port)
     for port in r.get("udp", []):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(family(address), socket.SOCK_DGRAM)
+        only_own_family(sock)
         # The answer has to come from the address that was asked.
-        sock.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
         sock.bind((address, port))
         start(serve_udp, sock)
+
+
+def only_own_family(sock):
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def serve_tcp(server, port):
