@@ -54,7 +54,7 @@ export const SITE6 = '3ffe:ffff::10';
 export const OTHER_SITE6 = '3ffe:ffff::11';
 /** The host's own, towards the upstream. */
 export const HOST6 = '3ffe:ffff:0:1::1';
-const UP6 = '3ffe:ffff:0:1::2';
+export const UP6 = '3ffe:ffff:0:1::2';
 const UP_ADDRESSES6 = [
   ...[SITE6, OTHER_SITE6, 'fd12:3456::1', 'fd12:3456::2', 'fd00:ec2::254', 'fec0::1', '4000::1'],
   ...['64:ff9b::a9fe:a9fe', '100::1', '2001::1', '2001:db8::1', '2002:a01:203::1', '3fff::1'],

@@ -14,7 +14,7 @@ import {
   type VmNetwork,
 } from '../../../nft/index.ts';
 import * as f from './frames.ts';
-import { TestNetwork, whyNot } from './network.ts';
+import { SITE6, TestNetwork, whyNot } from './network.ts';
 
 const skip = whyNot();
 const SITE = '203.0.113.10';
@@ -49,11 +49,14 @@ function manyVm(index: number): VmNetwork {
     mac: `02:cc:00:00:${hex.slice(0, 2)}:${hex.slice(2)}`,
     guestAddress: `10.211.${index >> 6}.${(index % 64) * 4 + 2}`,
     gatewayAddress: `10.211.${index >> 6}.${(index % 64) * 4 + 1}`,
+    ...(index % 2 === 0
+      ? {}
+      : { v6: { guestAddress: `fd00:211::${hex}:1`, gatewayAddress: `fd00:211::${hex}:0` } }),
     generation: index,
     policy: {
       ...DEFAULT_POLICY,
       denial: index % 2 === 0 ? 'drop' : 'reject',
-      exceptions: index % 3 === 0 ? ['10.9.8.7'] : [],
+      exceptions: index % 3 === 0 ? ['10.9.8.7', 'fd12::/16'] : [],
       published: [{ id: 90, protocol: 'tcp', port: 80 }],
       rules: [
         ...DEFAULT_POLICY.rules,
@@ -71,7 +74,7 @@ function manyVm(index: number): VmNetwork {
           action: 'deny',
           protocol: 'udp',
           ports: [],
-          destination: { kind: 'addresses', cidrs: ['192.0.2.0/24'] },
+          destination: { kind: 'addresses', cidrs: ['192.0.2.0/24', '2001:db8::/32'] },
         },
       ],
       limits: { uploadBytesPerSecond: 1_000_000, dnsQueriesPerSecond: 5, connections: 9 },
@@ -90,7 +93,7 @@ describe('many VMs', () => {
     expect(await net.client.taps()).toHaveLength(121);
     const vm = vms[7]!;
     await net.client.applyTimed(
-      allowAddress({ tap: vm.tap, ruleId: 50, addresses: [SITE], ttlS: 60 }),
+      allowAddress({ tap: vm.tap, ruleId: 50, addresses: [SITE, SITE6], ttlS: 60 }),
     );
     const after = { ...vm, policy: DEFAULT_POLICY };
     await net.client.apply(changePolicy(vm, after));
