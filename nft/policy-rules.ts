@@ -31,7 +31,9 @@ export function familiesOf({ v6 }: VmNetwork): readonly IpFamily[] {
 /** Whether the policy opens reserved addresses of a family that the VM has. */
 export function hasExceptions(vm: VmNetwork): boolean {
   const { exceptions } = vm.policy;
-  return familiesOf(vm).some(({ version }) => cidrElements(exceptions, version).length > 0);
+  return vm.v6 === undefined
+    ? exceptions.some((cidr) => !cidr.includes(':'))
+    : exceptions.length > 0;
 }
 
 /**

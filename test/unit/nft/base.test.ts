@@ -58,6 +58,18 @@ describe('the base', () => {
     expect(arp[1]!.expr).toEqual([{ goto: { target: 'deny_arp' } }]);
   });
 
+  test('lets nothing of IPv6 pass but what it names twice: in its header, and as the kernel finds it', () => {
+    const rules = objects(base, 'rule').map((o) => ({ ...o, text: JSON.stringify(o.expr) }));
+    const guard6 = rules.filter((o) => (o as { chain?: string }).chain === 'guard6');
+    expect(guard6[0]!.text).toContain('deny_ipv6');
+    const accepting = guard6.filter(({ text }) => text.includes('accept'));
+    expect(accepting).toHaveLength(3);
+    for (const { text } of accepting) {
+      expect(text).toMatch(/"nexthdr"\}\},"right":"([a-z0-9-]+)".*"l4proto"\}\},"right":"\1"/);
+    }
+    expect(guard6.at(-1)!.expr).toEqual([{ goto: { target: 'deny_protocol' } }]);
+  });
+
   test('gives its own mark only to what both tables have seen', () => {
     const marking = objects(base, 'rule')
       .map((o) => ({ ...o, text: JSON.stringify(o.expr) }))

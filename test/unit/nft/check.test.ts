@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { checkVm, DEFAULT_POLICY, ISOLATED_POLICY, type VmNetwork } from '../../../nft/index.ts';
 import { NetworkPolicyError } from '../../../src/errors.ts';
-import { rule, VM, withPolicy } from './sample.ts';
+import { rule, VM, VM6, withPolicy } from './sample.ts';
 
-const V6 = { guestAddress: 'fd00::3', gatewayAddress: 'fd00::2' };
+const V6 = VM6.v6!;
 const addresses = (...cidrs: string[]) => rule(1, { destination: { kind: 'addresses', cidrs } });
 
 const BAD: [string, VmNetwork][] = [

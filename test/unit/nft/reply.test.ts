@@ -70,6 +70,10 @@ describe("nft's answers", () => {
         set('inet', 'self', [{ concat: ['t1', '10.0.0.2'] }, { concat: ['t2', '10.0.0.6'] }]),
         set('inet', 'nat', ['10.0.0.2', '10.0.0.6']),
         set('inet', 'policies', [['t1', { jump: { target: 'out_t1' } }]], 'map'),
+        set('inet', 'self6', [{ concat: ['t1', 'fd00::3'] }]),
+        set('inet', 'nat6', ['fd00::3']),
+        set('netdev', 'v6', ['t1']),
+        set('inet', 'to6_t1_7', [{ elem: { val: '2001:db8::1', timeout: 60, expires: 5 } }]),
         set('inet', 'to_t1_5', [{ elem: { val: '192.0.2.1', timeout: 60, expires: 5 } }]),
         { limit: { family: 'inet', table: 'qmp_agent', name: 'up_t1' } },
         chain('inet', 'out_t1'),
@@ -78,10 +82,17 @@ describe("nft's answers", () => {
       ),
     );
     expect(remains.map(({ tap }) => tap)).toEqual(['t1', 't2', 't3']);
-    expect(remains[0]).toMatchObject({ dynamicRuleIds: [5], limits: ['up'] });
+    expect(remains[0]).toMatchObject({
+      dynamicRuleIds: [5],
+      dynamicRuleIds6: [7],
+      limits: ['up'],
+    });
     expect(remains[0]!.elements.map(({ set: { name }, elem }) => [name, elem])).toEqual([
       ['self', [{ concat: ['t1', '10.0.0.2'] }]],
       ['nat', ['10.0.0.2']],
+      ['self6', [{ concat: ['t1', 'fd00::3'] }]],
+      ['nat6', ['fd00::3']],
+      ['v6', ['t1']],
       ['policies', [['t1', { jump: { target: 'out_t1' } }]]],
     ]);
     expect(remains[2]).toEqual({

@@ -5,25 +5,10 @@ import {
   changePolicy,
   DEFAULT_LIMITS,
   ISOLATED_POLICY,
-  type NftTransaction,
   remainsOf,
   removeVm,
 } from '../../../nft/index.ts';
-import { rule, VM, withPolicy } from './sample.ts';
-
-/** One line for each command; JSON says little to a reader. */
-function lines(transaction: NftTransaction): string[] {
-  return transaction.map((command) => {
-    const [verb, object] = Object.entries(command)[0] as [string, Record<string, never>];
-    const [kind, facts] = Object.entries(object)[0] as [string, Record<string, unknown>];
-    if (kind === 'rule')
-      return `${verb} rule ${String(facts['chain'])} ${JSON.stringify(facts['expr'])}`;
-    const { family, name, elem, table: _table, ...rest } = facts;
-    const tail = elem ?? (Object.keys(rest).length > 0 ? rest : undefined);
-    const text = tail === undefined ? '' : ` ${JSON.stringify(tail)}`;
-    return `${verb} ${kind} ${String(family)} ${String(name)}${text}`;
-  });
-}
+import { lines, rule, VM, withPolicy } from './sample.ts';
 
 describe('addVm', () => {
   test('with the default policy, by value', () => {
