@@ -340,6 +340,8 @@ describe("errors about somebody else's connection", () => {
     f.ipv4({ source: GUEST, destination, protocol: 1 }, f.fragmentationNeeded(quoted));
 
   test("another VM's", async () => {
+    // Of the same generation, and so with the same mark: it is the address that tells them apart.
+    await net.change(1, DEFAULT_POLICY, generation);
     const other = net.vms[1]!.peer;
     const from = ['10.210.0.6', 50_001];
     expect(await other.do('tcp_connect', { id: 'v2', to: '203.0.113.11', port: 443, from })).toBe(

@@ -83,6 +83,8 @@ describe('errors of ICMPv6', () => {
   });
 
   test("about another VM's connection do not", async () => {
+    // Of the same generation, and so with the same mark: it is the address that tells them apart.
+    await net.change(1, DEFAULT_POLICY, generation);
     const other = net.vms[1]!.peer;
     const from = [OTHER_VM, 50_001];
     const asked = { id: 'v2', to: OTHER_SITE6, port: 443, from };
