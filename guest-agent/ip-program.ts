@@ -31,10 +31,10 @@ export async function ipProgram(name: string, spec: NetworkSpec): Promise<void> 
 export function ipCommands(name: string, spec: NetworkSpec): string[][] {
   const commands = [
     ['link', 'set', 'dev', name, 'down'],
-    ['-4', 'address', 'flush', 'dev', name],
+    ['address', 'flush', 'dev', name],
   ];
   if (!spec.up) return commands;
-  const { address, prefix, peer, gateway, gatewayMac, mac, mtu } = spec;
+  const { address, prefix, peer, gateway, gatewayMac, mac, mtu, v6 } = spec;
   commands.push(
     [
       ...['link', 'set', 'dev', name],
@@ -50,11 +50,17 @@ export function ipCommands(name: string, spec: NetworkSpec): string[][] {
       ...['dev', name],
     ],
   );
-  if (gateway === undefined) return commands;
-  if (gatewayMac !== undefined) {
-    const entry = [gateway, 'lladdr', gatewayMac, 'dev', name, 'nud', 'permanent'];
-    commands.push(['neighbour', 'replace', ...entry]);
-  }
-  commands.push(['route', 'replace', 'default', 'via', gateway, 'dev', name, 'onlink']);
-  return commands;
+  if (gateway !== undefined) commands.push(...wayOut(name, gateway, gatewayMac));
+  if (v6 === undefined) return commands;
+  commands.push(['-6', 'address', 'add', `${v6.address}/${v6.prefix}`, 'dev', name, 'nodad']);
+  const way = wayOut(name, v6.gateway, v6.gatewayMac);
+  return [...commands, ...way.map((args) => ['-6', ...args])];
+}
+
+function wayOut(name: string, gateway: string, mac: string | undefined): string[][] {
+  const neighbour = ['neighbour', 'replace', gateway, 'lladdr', mac ?? '', 'dev', name];
+  return [
+    ...(mac === undefined ? [] : [[...neighbour, 'nud', 'permanent']]),
+    ['route', 'replace', 'default', 'via', gateway, 'dev', name, 'onlink'],
+  ];
 }

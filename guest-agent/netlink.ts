@@ -2,7 +2,7 @@
  * Messages of rtnetlink(7), by which the kernel's network is set up. Pure: bytes in, bytes out.
  * Layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h.
  */
-import { isIPv4 } from 'node:net';
+import { addressBytes, isV6Bytes } from './ip-address.ts';
 
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
@@ -21,6 +21,7 @@ const NLM_F_CREATE = 0x400;
 
 const AF_UNSPEC = 0;
 const AF_INET = 2;
+const AF_INET6 = 10;
 const IFF_UP = 1;
 const IFLA_ADDRESS = 1;
 const IFLA_MTU = 4;
@@ -28,6 +29,8 @@ const IFLA_MTU = 4;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
+/** It is used at once: nobody is asked whether he has it (RFC 4862, 5.4). */
+const IFA_F_NODAD = 0x02;
 const RT_TABLE_MAIN = 254;
 const RTPROT_STATIC = 4;
 const RT_SCOPE_UNIVERSE = 0;
@@ -53,7 +56,7 @@ export interface NetlinkMessage {
   readonly body: Buffer;
 }
 
-/** An IPv4 address of an interface, as the kernel lists it. */
+/** An address of an interface, as the kernel lists it. */
 export interface InterfaceAddress {
   readonly index: number;
   readonly prefix: number;
@@ -88,74 +91,79 @@ function linkBody(index: number, flags: number): Buffer {
   return body;
 }
 
-/** Asks for all IPv4 addresses of all interfaces. */
+/** Asks for all addresses of all interfaces, of both families. */
 export function listAddresses(): NetlinkMessage {
-  return { type: RTM_GETADDR, flags: NLM_F_DUMP, body: addressBody(0, 0) };
+  return { type: RTM_GETADDR, flags: NLM_F_DUMP, body: addressBody(AF_UNSPEC, 0, 0) };
 }
 
 /** Takes an address away. */
 export function deleteAddress(old: InterfaceAddress): NetlinkMessage {
   const body = Buffer.concat([
-    addressBody(old.index, old.prefix),
+    addressBody(familyOf(old.local), old.index, old.prefix),
     attribute(IFA_LOCAL, old.local),
     attribute(IFA_ADDRESS, old.address),
   ]);
   return { type: RTM_DELADDR, flags: 0, body };
 }
 
-/** Gives the interface an address; `peer` is the other end of a point-to-point link. */
+/** Gives the interface an IPv4 address; `peer` is the other end of a point-to-point link. */
 export function addAddress(
   index: number,
   o: { address: string; prefix: number; peer?: string | undefined },
 ): NetlinkMessage {
-  const local = ipv4Bytes(o.address);
+  const local = addressBytes(o.address);
   const hasBroadcast = o.prefix <= MAX_BROADCAST_PREFIX && o.peer === undefined;
   const broadcast = u32be((local.readUInt32BE() | (0xffff_ffff >>> o.prefix)) >>> 0);
   const body = Buffer.concat([
-    addressBody(index, o.prefix),
+    addressBody(AF_INET, index, o.prefix),
     attribute(IFA_LOCAL, local),
-    attribute(IFA_ADDRESS, ipv4Bytes(o.peer ?? o.address)),
+    attribute(IFA_ADDRESS, addressBytes(o.peer ?? o.address)),
     ...(hasBroadcast ? [attribute(IFA_BROADCAST, broadcast)] : []),
   ]);
   return { type: RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_REPLACE, body };
 }
 
-function addressBody(index: number, prefix: number): Buffer {
+/** Gives the interface an IPv6 address, which is in use at once. */
+export function addV6Address(
+  index: number,
+  o: { address: string; prefix: number },
+): NetlinkMessage {
+  const local = attribute(IFA_LOCAL, addressBytes(o.address));
+  const body = Buffer.concat([addressBody(AF_INET6, index, o.prefix, IFA_F_NODAD), local]);
+  return { type: RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_REPLACE, body };
+}
+
+function addressBody(family: number, index: number, prefix: number, flags = 0): Buffer {
   const body = Buffer.alloc(8); // struct ifaddrmsg: family, prefix, flags, scope, index
-  body.writeUInt8(AF_INET, 0);
+  body.writeUInt8(family, 0);
   body.writeUInt8(prefix, 1);
+  body.writeUInt8(flags, 2);
   body.writeUInt32LE(index, 4);
   return body;
 }
 
-/** Sends what has no other route to a gateway on this interface. */
+/** Sends what has no other route, of the gateway's family, to a gateway on this interface. */
 export function defaultRoute(index: number, gateway: string): NetlinkMessage {
+  const via = addressBytes(gateway);
   const head = Buffer.alloc(12); // struct rtmsg; the destination is all
-  head.writeUInt8(AF_INET, 0);
+  head.writeUInt8(familyOf(via), 0);
   head.writeUInt8(RT_TABLE_MAIN, 4);
   head.writeUInt8(RTPROT_STATIC, 5);
   head.writeUInt8(RT_SCOPE_UNIVERSE, 6);
   head.writeUInt8(RTN_UNICAST, 7);
   head.writeUInt32LE(RTNH_F_ONLINK, 8);
-  const body = Buffer.concat([
-    head,
-    attribute(RTA_GATEWAY, ipv4Bytes(gateway)),
-    attribute(RTA_OIF, u32(index)),
-  ]);
+  const body = Buffer.concat([head, attribute(RTA_GATEWAY, via), attribute(RTA_OIF, u32(index))]);
   return { type: RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_REPLACE, body };
 }
 
-/** Says once and for all what MAC address an IPv4 address has. */
+/** Says once and for all what MAC address an address has. */
 export function permanentNeighbour(index: number, address: string, mac: string): NetlinkMessage {
+  const of = addressBytes(address);
   const head = Buffer.alloc(12); // struct ndmsg: family, index, state, flags, type
-  head.writeUInt8(AF_INET, 0);
+  head.writeUInt8(familyOf(of), 0);
   head.writeInt32LE(index, 4);
   head.writeUInt16LE(NUD_PERMANENT, 8);
-  const body = Buffer.concat([
-    head,
-    attribute(NDA_DST, ipv4Bytes(address)),
-    attribute(NDA_LLADDR, macBytes(mac)),
-  ]);
+  const body = Buffer.concat([head, attribute(NDA_DST, of), attribute(NDA_LLADDR, macBytes(mac))]);
   return { type: RTM_NEWNEIGH, flags: NLM_F_CREATE | NLM_F_REPLACE, body };
 }
 
@@ -251,9 +259,8 @@ function u32be(value: number): Buffer {
   return bytes;
 }
 
-function ipv4Bytes(address: string): Buffer {
-  if (!isIPv4(address)) throw new TypeError(`${JSON.stringify(address)} is no IPv4 address`);
-  return Buffer.from(address.split('.').map(Number));
+function familyOf(address: Buffer): number {
+  return isV6Bytes(address) ? AF_INET6 : AF_INET;
 }
 
 function macBytes(mac: string): Buffer {

@@ -1,10 +1,12 @@
 /** The VM's network device, as the host wants it: one call sets all there is, however often it is made. */
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { getSystemErrorMap } from 'node:util';
+import { addressText } from './ip-address.ts';
 import { ipProgram } from './ip-program.ts';
 import { libc, type Libc } from './libc.ts';
 import {
   addAddress,
+  addV6Address,
   batch,
   defaultRoute,
   deleteAddress,
@@ -17,7 +19,7 @@ import {
   type NetlinkMessage,
   type NetlinkReply,
 } from './netlink.ts';
-import type { NetworkSpec } from './protocol.ts';
+import type { NetworkSpec, NetworkUp } from './protocol.ts';
 import { RequestError } from './request-error.ts';
 import { writeResolvConf } from './resolv-conf.ts';
 
@@ -28,6 +30,19 @@ const RESOLV_CONF = '/etc/resolv.conf';
 const DATAGRAM_BYTES = 64 * 1024;
 /** The request was well-formed, and the guest could not do it. */
 const FAILED = 500;
+
+/** Settings of IPv6 (the kernel's ip-sysctl), in order: none of its own accord, and then none at all. */
+const OFF = { disable_ipv6: '1', accept_ra: '0' };
+/** The address that it is given and no other, no question to its neighbours, and no router heeded. */
+const ON = {
+  addr_gen_mode: '1',
+  accept_ra: '0',
+  accept_dad: '0',
+  dad_transmits: '0',
+  disable_ipv6: '0',
+};
+/** Of interfaces that come later: the guest's own are as the kernel has them. */
+const OTHERS_ON = { disable_ipv6: '0', accept_ra: '1' };
 
 /** One thing that is asked of the kernel, and how an error calls it. */
 interface Step {
@@ -51,7 +66,7 @@ const done = {
 /** @throws RequestError the errno's name as its code, and in words what could not be done */
 export async function setNetwork(spec: NetworkSpec): Promise<void> {
   const name = theInterface();
-  if (spec.up) attempt('IPv6 cannot be set', () => setIpv6(name, spec.ipv6 === true));
+  if (spec.up) attempt('IPv6 cannot be set', () => setIpv6(name, spec));
   const calls = await libc().catch(() => undefined);
   if (calls === undefined) await ipProgram(name, spec);
   else setByNetlink(calls, name, spec);
@@ -68,17 +83,26 @@ function theInterface(): string {
 }
 
 /** The loopback interface keeps its ::1: programs listen there, and it leads nowhere. */
-function setIpv6(name: string, isOn: boolean): void {
+function setIpv6(name: string, { v6, mtu }: NetworkUp): void {
+  const isOn = v6 !== undefined;
   const setting = `${name} ${isOn}`;
   if (done.isEmpty && done.ipv6 === setting) return;
-  if (!existsSync(IPV6_SETTINGS)) return; // the kernel has none
-  for (const conf of ['default', name]) {
-    // Of an interface whose packets are too small for IPv6 there are none, until it is of another size.
-    if (!existsSync(`${IPV6_SETTINGS}/${conf}`)) continue;
-    writeFileSync(`${IPV6_SETTINGS}/${conf}/disable_ipv6`, isOn ? '0' : '1');
-    writeFileSync(`${IPV6_SETTINGS}/${conf}/accept_ra`, isOn ? '1' : '0');
+  if (!existsSync(IPV6_SETTINGS)) {
+    if (!isOn) return;
+    throw Object.assign(new Error('the kernel has none'), { code: 'EAFNOSUPPORT' });
   }
+  writeSettings('default', isOn ? OTHERS_ON : OFF);
+  // Of an interface whose packets are too small for IPv6 there are none, until it is of another size.
+  if (isOn && mtu !== undefined && !existsSync(`${IPV6_SETTINGS}/${name}`))
+    writeFileSync(`${INTERFACES}/${name}/mtu`, String(mtu));
+  writeSettings(name, isOn ? ON : OFF);
   done.ipv6 = setting;
+}
+
+function writeSettings(of: string, settings: Readonly<Record<string, string>>): void {
+  if (!existsSync(`${IPV6_SETTINGS}/${of}`)) return;
+  for (const [setting, value] of Object.entries(settings))
+    writeFileSync(`${IPV6_SETTINGS}/${of}/${setting}`, value);
 }
 
 function setByNetlink(calls: Libc, name: string, spec: NetworkSpec): void {
@@ -103,25 +127,35 @@ function stepsTo(
   const steps: Step[] = [
     { what: `${name} cannot be taken down`, message: linkDown(index) },
     ...old.map((address) => ({
-      what: `the address ${address.local.join('.')} cannot be taken away`,
+      what: `the address ${addressText(address.local)} cannot be taken away`,
       message: deleteAddress(address),
       done: ['EADDRNOTAVAIL'], // it went with the one before it
     })),
   ];
   if (!spec.up) return steps;
-  const { address, prefix, gateway, gatewayMac } = spec;
+  const { address, prefix, v6 } = spec;
   steps.push(
     { what: `${name} cannot be brought up`, message: linkUp(index, spec) },
     { what: `the address ${address}/${prefix} cannot be set`, message: addAddress(index, spec) },
+    ...stepsOut(index, spec),
   );
-  if (gateway === undefined) return steps;
-  if (gatewayMac !== undefined) {
-    const message = permanentNeighbour(index, gateway, gatewayMac);
-    steps.push({ what: `the neighbour ${gateway} cannot be set`, message });
-  }
-  const what = `the default route by ${gateway} cannot be set`;
-  steps.push({ what, message: defaultRoute(index, gateway) });
+  if (v6 === undefined) return steps;
+  const what = `the address ${v6.address}/${v6.prefix} cannot be set`;
+  steps.push({ what, message: addV6Address(index, v6) }, ...stepsOut(index, v6));
   return steps;
+}
+
+/** The way out by a gateway. */
+function stepsOut(
+  index: number,
+  { gateway, gatewayMac }: Pick<NetworkUp, 'gateway' | 'gatewayMac'>,
+): Step[] {
+  if (gateway === undefined) return [];
+  const what = `the default route by ${gateway} cannot be set`;
+  const route = { what, message: defaultRoute(index, gateway) };
+  if (gatewayMac === undefined) return [route];
+  const message = permanentNeighbour(index, gateway, gatewayMac);
+  return [{ what: `the neighbour ${gateway} cannot be set`, message }, route];
 }
 
 function readAddresses(calls: Libc, fd: number): InterfaceAddress[] {

@@ -32,7 +32,7 @@
  */
 
 /** Raised with every change that an older peer would misunderstand. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** AF_VSOCK port on which the agent listens. */
 export const VSOCK_PORT = 10_240;
@@ -178,8 +178,22 @@ export interface NetworkUp {
   dns: readonly string[];
   /** Largest packet, bytes. Default: as it is. */
   mtu?: number;
-  /** Default false: IPv6 is off on the interface, and on those that come later. */
-  ipv6?: boolean;
+  /** Default: IPv6 is off on the interface, and on those that come later. */
+  v6?: NetworkV6;
+}
+
+/**
+ * IPv6 of an interface that needs no neighbour discovery: it has this address and no link-local one, asks
+ * for no router and heeds none.
+ */
+export interface NetworkV6 {
+  address: string;
+  /** Bits of the network, 1–128; 127 is a network of two (RFC 6164). */
+  prefix: number;
+  /** What the default route leads to; it need not be of the network. */
+  gateway: string;
+  /** Its MAC address, which nobody is asked for. */
+  gatewayMac: string;
 }
 
 export interface PingReply {
@@ -237,8 +251,9 @@ export const LIMITS = {
   minEntropyBytes: 32,
   /** Name servers that the C library asks (MAXNS of resolv.h). */
   dnsServers: 3,
-  /** What an interface with IPv4 takes at least, and Linux at most, bytes. */
+  /** What an interface with IPv4 takes at least, one with IPv6 (RFC 8200), and Linux at most, bytes. */
   minMtuBytes: 68,
+  minV6MtuBytes: 1280,
   maxMtuBytes: 65_535,
   /** Latest time that a clock is set to: the year 2200. Beyond it a clock is a mistake. */
   unixMs: 7_258_118_400_000,

@@ -17,16 +17,18 @@ export class LocalAgent implements AsyncDisposable {
   readonly target: ChannelTarget & { kind: 'unix' };
   readonly process: ChildProcess;
 
-  /** @param program what runs; default: the agent */
-  static async start(program?: AgentFiles): Promise<LocalAgent> {
+  /**
+   * @param program what runs; default: the agent
+   * @param as what it is run by: `nsenter …`, say, which becomes it
+   */
+  static async start(program?: AgentFiles, as: readonly string[] = []): Promise<LocalAgent> {
     const dir = await mkdtemp(join(tmpdir(), 'qmp-agent-test-'));
     for (const { name, mode, data } of (program ?? (await agentFiles())).files) {
       await writeFile(join(dir, name), data, { mode });
     }
     const path = join(dir, 'agent.sock');
-    const child = spawn(process.execPath, [join(dir, 'agent.cjs'), '--listen-unix', path], {
-      stdio: ['ignore', 'inherit', 'inherit'],
-    });
+    const argv = [...as, process.execPath, join(dir, 'agent.cjs'), '--listen-unix', path];
+    const child = spawn(argv[0]!, argv.slice(1), { stdio: ['ignore', 'inherit', 'inherit'] });
     return new LocalAgent(dir, path, child);
   }
 

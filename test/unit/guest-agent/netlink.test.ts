@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import {
   addAddress,
+  addV6Address,
   batch,
   defaultRoute,
   deleteAddress,
@@ -59,8 +60,23 @@ describe('messages', () => {
     );
   });
 
+  it('set an IPv6 address that nobody is asked for, and the way out by it', () => {
+    expect(hexOf(addV6Address(2, { address: 'fd12:3456::1f', prefix: 127 }))).toBe(
+      '2c000000 14000505 01000000 00000000 0a7f0200 02000000 ' +
+        '14000200 fd123456 00000000 00000000 0000001f',
+    );
+    expect(hexOf(defaultRoute(2, 'fd12:3456::1e'))).toBe(
+      '38000000 18000505 01000000 00000000 0a000000 fe040001 04000000 ' +
+        '14000500 fd123456 00000000 00000000 0000001e 08000400 02000000',
+    );
+    expect(hexOf(permanentNeighbour(2, 'fd12:3456::1e', MAC))).toBe(
+      '3c000000 1c000505 01000000 00000000 0a000000 02000000 80000000 ' +
+        '14000100 fd123456 00000000 00000000 0000001e 0a000200 02234567 89ab0000',
+    );
+  });
+
   it('refuse what is no address', () => {
-    expect(() => defaultRoute(2, '10.0.2')).toThrow('"10.0.2" is no IPv4 address');
+    expect(() => defaultRoute(2, '10.0.2')).toThrow('"10.0.2" is no address');
   });
 });
 
@@ -111,6 +127,19 @@ describe('parseReplies', () => {
     if (reply?.kind !== 'address') return;
     expect([...reply.address.local]).toEqual([192, 0, 2, 1]);
     expect(deleteAddress(reply.address).body).toEqual(added);
+  });
+
+  it('reads one of IPv6, which has no local part of its own', () => {
+    const { body } = addV6Address(2, { address: 'fd12:3456::1f', prefix: 127 });
+    const told = Buffer.from(body);
+    told.writeUInt16LE(1, 10); // IFA_ADDRESS, as inet6_fill_ifaddr has it
+    const [reply] = parseReplies(message(20, 1, told));
+    if (reply?.kind !== 'address') throw new Error('no address');
+    const removal = deleteAddress(reply.address).body;
+    expect(removal.subarray(0, 8).toString('hex')).toBe('0a7f000002000000');
+    expect(removal.subarray(8, 28).toString('hex')).toBe(
+      '14000200fd12345600000000000000000000001f',
+    );
   });
 
   it('leaves out what is cut off, what makes no sense, and what nobody asked for', () => {
