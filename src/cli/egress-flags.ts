@@ -53,10 +53,10 @@ export function addEgressOptions(command: Command): Command {
     .option('--deny-domain <name>', 'do not answer this name (*.NAME: all below it)', collect)
     .option(
       '--allow-cidr <cidr>',
-      'open this IPv4 address or network, private ones too; :PORT for one port',
+      'open this address or network, private ones too; :PORT for one port, of IPv6 [CIDR]:PORT',
       collect,
     )
-    .option('--deny-cidr <cidr>', 'keep this IPv4 address or network shut', collect)
+    .option('--deny-cidr <cidr>', 'keep this address or network shut', collect)
     .option(
       '--allow-port <port>',
       'a port besides 80, 443, 22, 9418: 8080, 8000-8010, 443/udp',

@@ -23,7 +23,7 @@ import {
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { borrowTap, giveBack, refuseChange, renewLoan } from './lent/borrow.ts';
-import { makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
+import { checkFamilies, makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
 import { mayMakeTaps } from './rights.ts';
 import { existingTaps } from './tap.ts';
@@ -137,6 +137,7 @@ export async function changeEgress(
   return change(runtimeDir, vmId, (before) => {
     if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
+    checkFamilies(egress, { hasIpv6: before.network.v6 !== undefined });
     const policy = makePolicy(egress, before.policy);
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });

@@ -12,8 +12,12 @@ import {
   numberRules,
   overlaps,
   parseCidr,
+  parseCidr6,
   RESERVED_RANGES,
+  RESERVED_RANGES6,
   UNROUTABLE_RANGES,
+  UNROUTABLE_RANGES6,
+  versionOf,
   type EgressDestination,
   type NetworkPolicy,
   type PortRange,
@@ -32,9 +36,12 @@ export interface EgressOptions {
   readonly allowDomains?: readonly string[] | undefined;
   /** Names that are not looked up. Default none. */
   readonly denyDomains?: readonly string[] | undefined;
-  /** IPv4 addresses or CIDRs, with a port or not (`10.1.2.3:5432`), private ones too. Default none. */
+  /**
+   * Addresses or CIDRs, with a port or not (`10.1.2.3:5432`, `[fd00::/64]:5432`), private ones too; of IPv6 for VMs
+   * that have it. Default none.
+   */
   readonly allowCidrs?: readonly string[] | undefined;
-  /** IPv4 addresses or CIDRs that stay shut whatever else is allowed. Default none. */
+  /** Addresses or CIDRs that stay shut whatever else is allowed. Default none. */
   readonly denyCidrs?: readonly string[] | undefined;
   /** Ports besides those of web, ssh and git: `8080`, `8000-8010`, `443/udp`. Default none. */
   readonly allowPorts?: readonly string[] | undefined;
@@ -68,12 +75,9 @@ export interface NamedRule {
 const USUAL_PORTS: readonly PortRange[] = [80, 443, 22, 9418];
 /** Stands for what is left out of a long title. */
 const GAP = '...';
+const CIDR_HINT =
+  'Give an address, or a network by its first address, e.g. 10.1.2.3, 10.1.0.0/16, 2001:db8::/32, [2001:db8::1]:443.';
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
-const rangesOf = (cidrs: readonly string[]) =>
-  cidrs.map(parseCidr).filter((range) => range !== undefined);
-const RESERVED = rangesOf(RESERVED_RANGES);
-const UNROUTABLE = rangesOf(UNROUTABLE_RANGES);
-
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
  * @throws ConfigError a field, its value, and what would be right
@@ -82,8 +86,10 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
   checkPorts(ports);
   const denyDomains = (o.denyDomains ?? []).map((text) => parseName('denyDomains', text));
-  const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, parseName));
-  const allowed = (o.allowCidrs ?? []).map((text) => withPorts('allowCidrs', text, readOpened));
+  const domains = (o.allowDomains ?? []).map((text) => withPorts('allowDomains', text, readName));
+  const allowed = (o.allowCidrs ?? []).map((text) =>
+    withPorts('allowCidrs', text, readDestination),
+  );
   const denied = (o.denyCidrs ?? []).map((text) => readCidr('denyCidrs', text));
   const isPublic = o.public ?? domains.length === 0;
   if (o.denial !== undefined && o.denial !== 'reject' && o.denial !== 'drop')
@@ -207,15 +213,36 @@ interface WithPort {
   readonly port: PortRange | undefined;
 }
 
+/** @param split what it opens, and a port where one is given */
 function withPorts(
   field: string,
   text: string,
-  parse: (field: string, text: string) => string,
+  split: (field: string, text: string) => { value: string; port: string | undefined },
 ): WithPort {
-  const [value = '', port, ...more] = text.split(':');
-  if (more.length > 0) fail(field, text, 'Give an IPv4 address or a name, and at most one port.');
-  const range = port === undefined ? undefined : parsePort(field, text, port).range;
-  return { text, value: parse(field, value), port: range };
+  const { value, port } = split(field, text);
+  return { text, value, port: port === undefined ? undefined : parsePort(field, text, port).range };
+}
+
+function readName(field: string, text: string) {
+  const [name = '', port, ...more] = text.split(':');
+  if (more.length > 0) fail(field, text, 'Give a name, and at most one port; addresses are CIDRs.');
+  return { value: parseName(field, name), port };
+}
+
+/** The colons of IPv6 leave none for a port: then it is in brackets, as in URLs (RFC 3986). */
+function readDestination(field: string, text: string) {
+  const [, bracketed, portOfBracketed] = /^\[([^\]]*)\](?::(.*))?$/.exec(text) ?? [];
+  if (bracketed !== undefined) {
+    if (parseCidr6(bracketed) === undefined)
+      fail(field, text, `Only IPv6 is in brackets. ${CIDR_HINT}`);
+    return { value: readOpened(field, bracketed), port: portOfBracketed };
+  }
+  const [, cidr, port] = /^(.*\/\d+):(.+)$/.exec(text) ?? [];
+  if (parseCidr6(cidr ?? '') !== undefined)
+    fail(field, text, `Put what has a port in brackets: [${cidr}]:${port}.`);
+  if (text.split(':').length > 2) return { value: readOpened(field, text), port: undefined };
+  const [address = '', ofAddress] = text.split(':');
+  return { value: readOpened(field, address), port: ofAddress };
 }
 
 /** @param text what the port is a part of */
@@ -247,27 +274,19 @@ function parseName(field: string, text: string): string {
 
 /** As the rules have it. */
 function readCidr(field: string, text: string): string {
-  const range = parseCidr(text);
-  if (range === undefined) {
-    return fail(
-      field,
-      text,
-      'Give an IPv4 address, or a network by its first address, e.g. 10.1.2.3 or 10.1.0.0/16.',
-    );
-  }
-  return range.length === 32 ? range.address : text;
+  if (versionOf(text) === undefined) return fail(field, text, CIDR_HINT);
+  return text.replace(text.includes(':') ? /\/128$/ : /\/32$/, '');
 }
 
 /** One that is to be opened. */
 function readOpened(field: string, text: string): string {
   const cidr = readCidr(field, text);
-  const range = parseCidr(cidr);
-  if (range !== undefined && UNROUTABLE.some((other) => overlaps(range, other))) {
-    const nowhere = UNROUTABLE_RANGES.join(', ');
+  if (meets(cidr, UNROUTABLE_RANGES, UNROUTABLE_RANGES6)) {
+    const nowhere = versionOf(cidr) === 4 ? UNROUTABLE_RANGES : UNROUTABLE_RANGES6;
     fail(
       field,
       text,
-      `Give a network that a router forwards to: nothing of ${nowhere} leaves a VM.`,
+      `Give a network that a router forwards to: nothing of ${nowhere.join(', ')} leaves a VM.`,
     );
   }
   return cidr;
@@ -275,8 +294,31 @@ function readOpened(field: string, text: string): string {
 
 /** Whether no rule opens it unless it is an exception. */
 function isReserved(cidr: string): boolean {
+  return meets(cidr, RESERVED_RANGES, RESERVED_RANGES6);
+}
+
+/** Whether it has an address in common with one of its own family. */
+function meets(cidr: string, v4: readonly string[], v6: readonly string[]): boolean {
   const range = parseCidr(cidr);
-  return range !== undefined && RESERVED.some((reserved) => overlaps(range, reserved));
+  if (range !== undefined) return v4.some((other) => overlaps(parseCidr(other)!, range));
+  const range6 = parseCidr6(cidr);
+  return range6 !== undefined && v6.some((other) => overlaps(parseCidr6(other)!, range6));
+}
+
+/**
+ * Whether a VM without IPv6 is asked to open something of it. What is to stay shut may be of any family: it does.
+ * @throws ConfigError field `network.allowCidrs`
+ */
+export function checkFamilies(o: EgressOptions, { hasIpv6 }: { hasIpv6: boolean }): void {
+  if (hasIpv6) return;
+  const isV6 = (text: string) => versionOf(readDestination('allowCidrs', text).value) === 6;
+  const text = (o.allowCidrs ?? []).find(isV6);
+  if (text === undefined) return;
+  const field = 'network.allowCidrs';
+  throw new ConfigError(`${field} has ${JSON.stringify(text)}, and the VM has no IPv6`, {
+    ...{ field, value: text },
+    hint: 'Make the VM with IPv6 (--ipv6), or leave the address out.',
+  });
 }
 
 function fail(field: string, value: string, hint: string): never {

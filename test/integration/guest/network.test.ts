@@ -94,7 +94,7 @@ async function startIn(where: ChildProcess | undefined, ...argv: string[]): Prom
   const [file, args] = where === undefined ? [argv[0]!, argv.slice(1)] : enter(where, ...argv);
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   await Promise.race([
-    once(child.stdout!, 'data'),
+    once(child.stdout, 'data'),
     once(child, 'exit').then(() => Promise.reject(new Error(`${argv.join(' ')} ended`))),
   ]);
   return child;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { addVm, checkPolicy, DEFAULT_POLICY } from '../../../nft/index.ts';
 import { ConfigError } from '../../../src/errors.ts';
-import { makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
+import { checkFamilies, makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
 
 /** That the rules can be built is the proof that the policy is one. */
 const build = (o: EgressOptions) => {
@@ -68,6 +68,52 @@ it('a private address is open where it is named, with its port', () => {
   ]);
 });
 
+it('so is one of IPv6, in brackets where it has a port', () => {
+  const { rules } = build({
+    allowCidrs: [
+      'fd00:1::/64',
+      '[FD00:2::7]:5432',
+      '[2001:db8::/32]:8000-8010',
+      '2606:4700::1/128',
+    ],
+    denyCidrs: ['2001:db8:bad::/48', '::/0'],
+  });
+  expect(rules.exceptions).toEqual(['fd00:1::/64', 'FD00:2::7', '2001:db8::/32']);
+  expect(rules.rules.filter(({ action }) => action === 'allow')).toMatchObject([
+    { title: '--allow-cidr fd00:1::/64', destination: { cidrs: ['fd00:1::/64'] } },
+    {
+      title: '--allow-cidr [FD00:2::7]:5432',
+      ports: [5432],
+      destination: { cidrs: ['FD00:2::7'] },
+    },
+    { ports: [[8000, 8010]], destination: { cidrs: ['2001:db8::/32'] } },
+    { ports: [80, 443, 22, 9418], destination: { cidrs: ['2606:4700::1'] } },
+    { destination: { kind: 'public' } },
+  ]);
+  expect(rules.rules.slice(0, 3)).toMatchObject([
+    { action: 'deny', protocol: 'tcp', destination: { cidrs: ['2001:db8:bad::/48'] } },
+    { action: 'deny', protocol: 'udp' },
+    { action: 'deny', protocol: 'icmp' },
+  ]);
+  expect(() => makePolicy({ allowCidrs: ['2001:db8::/32:443'] })).toThrow(
+    expect.objectContaining({ hint: 'Put what has a port in brackets: [2001:db8::/32]:443.' }),
+  );
+});
+
+it('a VM without IPv6 is not asked to open any, and may have all of it shut', () => {
+  const o = { allowCidrs: ['10.1.2.3', '[2001:db8::1]:443'], denyCidrs: ['::/0'] };
+  expect(() => checkFamilies(o, { hasIpv6: true })).not.toThrow();
+  expect(() =>
+    checkFamilies({ ...o, allowCidrs: ['10.1.2.3:80'] }, { hasIpv6: false }),
+  ).not.toThrow();
+  expect(() => checkFamilies(o, { hasIpv6: false })).toThrow(
+    expect.objectContaining({
+      ...{ code: 'ERR_CONFIG', field: 'network.allowCidrs', value: '[2001:db8::1]:443' },
+      hint: expect.stringContaining('--ipv6'),
+    }),
+  );
+});
+
 it('what is denied stands before what is allowed', () => {
   const { rules, denyDomains } = build({
     denyCidrs: ['203.0.113.0/24'],
@@ -111,7 +157,20 @@ it.each<[string, EgressOptions]>([
   ['network.denial', { denial: 'silent' as 'drop' }],
   ['network.allowCidrs', { allowCidrs: ['10.1.2.3/33'] }],
   ['network.allowCidrs', { allowCidrs: ['10.1.2.3/24'] }],
-  ['network.allowCidrs', { allowCidrs: ['fd00::1'] }],
+  ['network.allowCidrs', { allowCidrs: ['10.1.2.3:80:90'] }],
+  ['network.allowCidrs', { allowCidrs: ['[10.1.2.3]:80'] }],
+  ['network.allowCidrs', { allowCidrs: ['fd00::1/64'] }],
+  ['network.allowCidrs', { allowCidrs: ['fd00::/129'] }],
+  ['network.allowCidrs', { allowCidrs: ['fd00::1%eth0'] }],
+  ['network.allowCidrs', { allowCidrs: ['[fd00::1'] }],
+  ['network.allowCidrs', { allowCidrs: ['[fd00::1]443'] }],
+  ['network.allowCidrs', { allowCidrs: ['[fd00::1]:'] }],
+  ['network.allowCidrs', { allowCidrs: ['[fd00::1]:443:80'] }],
+  ['network.allowCidrs', { allowCidrs: ['[]:443'] }],
+  ['network.allowDomains', { allowDomains: ['fd00::1'] }],
+  ['network.allowDomains', { allowDomains: ['[fd00::1]:443'] }],
+  ['network.denyCidrs', { denyCidrs: ['[fd00::1]:443'] }],
+  ['network.denyCidrs', { denyCidrs: ['fd00::1%1'] }],
   ['network.denyCidrs', { denyCidrs: ['example.org'] }],
   ['network.allowPorts', { allowPorts: ['70000'] }],
   ['network.allowPorts', { allowPorts: ['20-10'] }],
@@ -149,14 +208,14 @@ describe('what the kernel’s rules have no room for is told before a VM starts'
     );
   });
 
-  it.each(['0.0.0.0/0', '127.0.0.1', '224.0.0.251', '255.255.255.255'])(
-    '%s, which is nowhere outside a VM',
-    (cidr) => {
-      const wrong = { code: 'ERR_CONFIG', field: 'network.allowCidrs', value: cidr };
-      expect(() => makePolicy({ allowCidrs: [cidr] })).toThrow(expect.objectContaining(wrong));
-      expect(() => checkPolicy(makePolicy({ denyCidrs: [cidr] }).rules)).not.toThrow();
-    },
-  );
+  it.each([
+    ...['0.0.0.0/0', '127.0.0.1', '224.0.0.251', '255.255.255.255'],
+    ...['::/0', '::1', '::ffff:10.1.2.3', 'fe80::1', 'ff02::/16'],
+  ])('%s, which is nowhere outside a VM', (cidr) => {
+    const wrong = { code: 'ERR_CONFIG', field: 'network.allowCidrs', value: cidr };
+    expect(() => makePolicy({ allowCidrs: [cidr] })).toThrow(expect.objectContaining(wrong));
+    expect(() => checkPolicy(makePolicy({ denyCidrs: [cidr] }).rules)).not.toThrow();
+  });
 
   it('but a long name is allowed, and its rule called by its two ends', () => {
     const label = 'abcdefghij'.repeat(6);
