@@ -1,5 +1,6 @@
 /** What of an upstream server's reply goes to the guest, by value. */
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
+import { ipv6Text } from '../ipv6-text.ts';
 import type { Question, UpstreamReply } from './packet.ts';
 import type { DnsRecord } from './record.ts';
 
@@ -53,7 +54,7 @@ export function sift(
   return {
     answers: kept.map(withTtl),
     authorities: soa.map(withTtl),
-    addresses: kept.filter((record) => record.type === 'A').map((record) => record.data as string),
+    addresses: kept.filter(isAddress).map(addressOf),
     ttlSeconds,
   };
 }
@@ -77,11 +78,21 @@ function followAliases(
   return { aliases, end };
 }
 
+function isAddress({ type }: DnsRecord): boolean {
+  return type === 'A' || type === 'AAAA';
+}
+
+/** In one form, whichever the record has: whoever sees a packet to it looks its name up by that. */
+function addressOf({ type, data }: DnsRecord): string {
+  return type === 'AAAA' ? ipv6Text(data as string) : (data as string);
+}
+
 /** For a filter that leaves out addresses that came before. */
 function isFirstOfItsAddress(): (record: DnsRecord) => boolean {
   const seen = new Set<unknown>();
-  return ({ type, data }) => {
-    if (type !== 'A') return true;
+  return (record) => {
+    const { data } = record;
+    if (!isAddress(record)) return true;
     if (seen.has(data)) return false;
     seen.add(data);
     return true;
@@ -98,6 +109,8 @@ function isSound(record: DnsRecord): boolean {
   switch (record.type) {
     case 'A':
       return isIPv4(String(record.data));
+    case 'AAAA':
+      return isIPv6(String(record.data)) && !String(record.data).includes('%');
     case 'CNAME':
     case 'NS':
     case 'PTR':

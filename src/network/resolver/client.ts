@@ -9,7 +9,7 @@ import { encodeNoQuery, encodeReply, UDP_BYTES, type UpstreamReply } from './pac
 import type { PendingGate } from './pending.ts';
 import { compilePolicy, forbiddenRange, judge, judgeName, type CompiledPolicy } from './policy.ts';
 import { parseQuery, rcodeName, type Query } from './query.ts';
-import { TYPE_A } from './record-types.ts';
+import { isAddressType } from './record-types.ts';
 import type { AddressHook, ResolverClient, ResolverPolicy, ResolverStats } from './types.ts';
 import { UpstreamFailure, type Upstream } from './upstream.ts';
 
@@ -51,7 +51,7 @@ export class Client {
   constructor(spec: ResolverClient, context: ClientContext) {
     this.#spec = spec;
     this.#context = context;
-    this.#policy = compilePolicy(spec.policy);
+    this.#policy = compilePolicy(spec.policy, spec);
     this.#limits = new QueryLimits(this.#policy.limits, context.now);
     this.#events = new TokenBucket(EVENTS_PER_SECOND, EVENT_BURST, context.now);
     this.#counters = {
@@ -62,7 +62,7 @@ export class Client {
 
   /** Holds for queries that are under way, too. What was used of the limits is forgotten. */
   change(policy: ResolverPolicy | undefined): void {
-    this.#policy = compilePolicy(policy);
+    this.#policy = compilePolicy(policy, this.#spec);
     this.#spec = { ...this.#spec, policy };
     this.#limits = new QueryLimits(this.#policy.limits, this.#context.now);
   }
@@ -152,7 +152,7 @@ export class Client {
       const range = forbiddenRange(address, this.#policy, never);
       if (range !== undefined) return rebinding(range.cidr, addresses);
     }
-    if (query.type !== TYPE_A && dataBytes(answers) > this.#policy.limits.otherAnswerBytes) {
+    if (!isAddressType(query.type) && dataBytes(answers) > this.#policy.limits.otherAnswerBytes) {
       return limited('otherAnswerBytes');
     }
     if (addresses.length > 0) {

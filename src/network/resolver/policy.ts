@@ -5,7 +5,7 @@ import { resolveLimits, type QueryLimits } from './limits.ts';
 import { NamePolicy } from './names.ts';
 import { badVersion, empty, limited, refused, type Outcome } from './outcome.ts';
 import type { Query } from './query.ts';
-import { serviceOf, TYPE_A } from './record-types.ts';
+import { isAddressType, serviceOf } from './record-types.ts';
 import type { ResolverLimits, ResolverPolicy } from './types.ts';
 
 /** A policy that has been checked. */
@@ -13,11 +13,16 @@ export interface CompiledPolicy {
   readonly names: NamePolicy;
   readonly allowAddresses: readonly NamedRange[];
   readonly isSilent: boolean;
+  /** Whether it is told IPv6 addresses. */
+  readonly hasIpv6: boolean;
   readonly limits: ResolverLimits;
 }
 
 /** @throws {@link ConfigError} naming what cannot be used */
-export function compilePolicy(policy: ResolverPolicy = {}): CompiledPolicy {
+export function compilePolicy(
+  policy: ResolverPolicy = {},
+  { hasIpv6 = false }: { hasIpv6?: boolean | undefined } = {},
+): CompiledPolicy {
   const denial = policy.denial ?? 'refuse';
   if (denial !== 'refuse' && denial !== 'drop') {
     throw new ConfigError(`denial: ${JSON.stringify(denial)} is no way to deny`, {
@@ -32,6 +37,7 @@ export function compilePolicy(policy: ResolverPolicy = {}): CompiledPolicy {
       parseRange(range, `allowAddresses[${index}]`),
     ),
     isSilent: denial === 'drop',
+    hasIpv6,
     limits: resolveLimits(policy.limits),
   };
 }
@@ -55,7 +61,7 @@ export function judge(
 ): Outcome | Forward {
   if ((query.edns?.version ?? 0) !== 0) return badVersion();
   if (!query.isInternet) return refused('class', 'only class IN is served');
-  const service = serviceOf(query.type);
+  const service = serviceOf(query.type, policy);
   if (service === undefined) {
     return refused('record-type', `records of type ${query.typeName} are not served`);
   }
@@ -65,7 +71,7 @@ export function judge(
   const misshapen = limits.checkName(query.name);
   if (misshapen !== undefined) return limited(misshapen);
   if (service === 'empty') return empty(name.rule);
-  const spent = limits.spend(query.name, query.type === TYPE_A);
+  const spent = limits.spend(query.name, isAddressType(query.type));
   return spent === undefined ? name : limited(spent);
 }
 

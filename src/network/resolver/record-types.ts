@@ -13,8 +13,8 @@ export type Service = 'upstream' | 'empty';
 
 /**
  * Other types are refused: transfers, ANY, and those that carry whatever one likes (NULL, KEY, …).
- * AAAA, HTTPS and SVCB are answered as empty: IPv6 is off, clients should take to IPv4 at once, and the
- * address hints of the last two must not point past what has been opened.
+ * HTTPS and SVCB are answered as empty: their address hints must not point past what has been opened. So is AAAA to
+ * whoever has no IPv6: clients should take to IPv4 at once.
  */
 const SERVED = new Map<number, { name: string; service: Service }>([
   [TYPE_A, { name: 'A', service: 'upstream' }],
@@ -24,7 +24,7 @@ const SERVED = new Map<number, { name: string; service: Service }>([
   [TYPE_PTR, { name: 'PTR', service: 'upstream' }],
   [15, { name: 'MX', service: 'upstream' }],
   [16, { name: 'TXT', service: 'upstream' }],
-  [TYPE_AAAA, { name: 'AAAA', service: 'empty' }],
+  [TYPE_AAAA, { name: 'AAAA', service: 'upstream' }],
   [33, { name: 'SRV', service: 'upstream' }],
   [TYPE_SVCB, { name: 'SVCB', service: 'empty' }],
   [TYPE_HTTPS, { name: 'HTTPS', service: 'empty' }],
@@ -50,8 +50,13 @@ const REFUSED = new Map<number, string>([
 ]);
 
 /** How the type is served; undefined where it is refused. */
-export function serviceOf(type: number): Service | undefined {
-  return SERVED.get(type)?.service;
+export function serviceOf(type: number, { hasIpv6 }: { hasIpv6: boolean }): Service | undefined {
+  return type === TYPE_AAAA && !hasIpv6 ? 'empty' : SERVED.get(type)?.service;
+}
+
+/** Whether answers of the type are addresses. */
+export function isAddressType(type: number): boolean {
+  return type === TYPE_A || type === TYPE_AAAA;
 }
 
 /** The type's name; `TYPE123` where it has none here (RFC 3597, 5). */

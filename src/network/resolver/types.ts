@@ -8,6 +8,8 @@ export interface ResolverClient {
   readonly listenAddress: string;
   /** The only IPv4 address that is answered: the VM's own. */
   readonly guestAddress: string;
+  /** Whether it is told IPv6 addresses. Default false: it hears that names have none. */
+  readonly hasIpv6?: boolean | undefined;
   /** Default: every name, default limits. */
   readonly policy?: ResolverPolicy | undefined;
 }
@@ -22,7 +24,7 @@ export interface ResolverPolicy {
   /** Patterns that may not be asked for, whatever `allowDomains` says. Default none. */
   readonly denyDomains?: readonly string[] | undefined;
   /**
-   * IPv4 CIDRs (or addresses) that answers may hold although they lie in a range that is never
+   * CIDRs (or addresses) that answers may hold although they lie in a range that is never
    * allowed (private, loopback, link-local, …). Default none.
    */
   readonly allowAddresses?: readonly string[] | undefined;
@@ -65,7 +67,7 @@ export type QueryVerdict = 'answered' | 'refused' | 'limited' | 'rebinding' | 'f
 export interface AddressAnswer {
   /** The name that was asked for, in lower case; addresses found through a CNAME belong to it too. */
   readonly name: string;
-  /** IPv4, at least one, no duplicates. */
+  /** At least one, no duplicates; those of IPv6 as RFC 5952 writes them. */
   readonly addresses: readonly string[];
   /** How long they must stay open: the TTL of the answer and {@link ResolverOptions.graceSeconds}. */
   readonly ttlSeconds: number;
@@ -101,7 +103,7 @@ export interface ResolverOptions {
   readonly graceSeconds?: number | undefined;
   /** Longest TTL that a guest sees. Default 3,600. */
   readonly maxTtlSeconds?: number | undefined;
-  /** IPv4 CIDRs that no answer may hold, besides the built-in ones: the host's own, the pool of the VMs. */
+  /** CIDRs that no answer may hold, besides the built-in ones: the host's own, the pool of the VMs. */
   readonly neverAddresses?: readonly string[] | undefined;
   /** Where `dns.query` is announced. Default: the process-wide stream. */
   readonly events?: EventStream | undefined;

@@ -7,7 +7,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { allowAddress, NftClient } from '../../../nft/index.ts';
+import { allowAddress, NftClient, type VmNetwork } from '../../../nft/index.ts';
 import { readEntries, readEntry, type NetworkEntry } from '../entry.ts';
 import {
   Resolver,
@@ -170,7 +170,7 @@ export class NetworkService implements AsyncDisposable {
     const wanted = new Map((await readEntries(this.#o.dir)).map((entry) => [entry.vmId, entry]));
     for (const [id, { network }] of this.#served) {
       const now = wanted.get(id)?.network;
-      if (now?.tap === network.tap && now.gatewayAddress === network.gatewayAddress) {
+      if (now !== undefined && isSamePlace(now, network)) {
         // An earlier guest's: none of them was with this one.
         if (now.generation !== network.generation) this.#forwards.cut(id);
         continue;
@@ -251,9 +251,16 @@ export class NetworkService implements AsyncDisposable {
   }
 }
 
+/** Whether what is served to a VM goes on, whatever became of its policy and its guest. */
+function isSamePlace(one: VmNetwork, other: VmNetwork): boolean {
+  const placeOf = ({ tap, gatewayAddress, v6 }: VmNetwork) => ({ tap, gatewayAddress, v6 });
+  return isDeepStrictEqual(placeOf(one), placeOf(other));
+}
+
 function clientOf(entry: NetworkEntry): ResolverClient {
-  const { gatewayAddress, guestAddress } = entry.network;
-  return { id: entry.vmId, listenAddress: gatewayAddress, guestAddress, policy: policyOf(entry) };
+  const { gatewayAddress, guestAddress, v6 } = entry.network;
+  const ends = { listenAddress: gatewayAddress, guestAddress, hasIpv6: v6 !== undefined };
+  return { id: entry.vmId, ...ends, policy: policyOf(entry) };
 }
 
 function policyOf({ policy }: NetworkEntry): ResolverPolicy {

@@ -157,7 +157,11 @@ export class Bench implements AsyncDisposable {
     this.opened = told.opened;
   }
 
-  static async create(options: ResolverOptions, policy?: ResolverPolicy): Promise<Bench> {
+  static async create(
+    options: ResolverOptions,
+    policy?: ResolverPolicy,
+    o: { hasIpv6?: boolean } = {},
+  ): Promise<Bench> {
     const told = { events: [], opened: [] } as Pick<Bench, 'events' | 'opened'>;
     const stream = new EventStream();
     stream.subscribe((event) => {
@@ -170,7 +174,8 @@ export class Bench implements AsyncDisposable {
       ...options,
     });
     const address = loopback();
-    await resolver.add({ id: 'vm1', listenAddress: address, guestAddress: '127.0.0.1', policy });
+    const ends = { listenAddress: address, guestAddress: '127.0.0.1' };
+    await resolver.add({ id: 'vm1', ...ends, policy, ...o });
     return new Bench(resolver, address, told);
   }
 

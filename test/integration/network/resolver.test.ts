@@ -30,6 +30,14 @@ beforeAll(async () => {
     '--host-record=both.example.org,192.0.2.9,60',
     '--host-record=both.example.org,127.0.0.1,60',
     '--host-record=meta.example.org,169.254.169.254,60',
+    '--host-record=dual.example.org,192.0.2.12,2606:4700:0:0::12,60',
+    '--cname=six.example.org,dual.example.org,30',
+    ...['::1', '::ffff:192.0.2.9', 'fd12::7', 'fe80::1', '64:ff9b::a9fe:a9fe', '2001:db8::7'].map(
+      (address, n) => `--host-record=trap${n}.example.org,${address},60`,
+    ),
+    '--host-record=half.example.org,2606:4700::13,60',
+    '--host-record=half.example.org,fd12::13,60',
+    ...Array.from({ length: 40 }, (_, n) => `--host-record=many6.example.org,2606:4700::${n + 1}`),
     '--txt-record=example.org,v=spf1 -all',
     `--txt-record=big.example.org,${Array(7).fill('x'.repeat(250)).join(',')}`,
     `--txt-record=huge.example.org,${Array(10).fill('x'.repeat(250)).join(',')}`,
@@ -102,6 +110,42 @@ describe('lookups', () => {
     }
     expect(bench.opened).toEqual([]);
     expect(bench.events.map((event) => event.recordType)).toEqual(['AAAA', 'SVCB', 'HTTPS']);
+  });
+
+  it('of IPv6 are answered to whoever has it, and opened, the name’s alone', async () => {
+    const policy = { allowDomains: ['six.example.org', '*.example.net', 'www.example.org'] };
+    await using bench = await Bench.create(options, policy, { hasIpv6: true });
+    const client = new NodeResolver();
+    client.setServers([`${bench.address}:${PORT}`]);
+    expect(await client.resolve6('six.example.org', { ttl: true })).toEqual([
+      { address: '2606:4700::12', ttl: 30 },
+    ]);
+    expect(await client.resolve4('six.example.org')).toEqual(['192.0.2.12']);
+    expect(bench.opened).toEqual([
+      { id: 'vm1', name: 'six.example.org', addresses: ['2606:4700::12'], ttlSeconds: 330 },
+      { id: 'vm1', name: 'six.example.org', addresses: ['192.0.2.12'], ttlSeconds: 330 },
+    ]);
+    expect(bench.events[0]).toMatchObject({
+      ...{ recordType: 'AAAA', verdict: 'answered', addresses: ['2606:4700::12'] },
+    });
+    await expect(client.resolve6('dual.example.org')).rejects.toThrow(/EREFUSED/);
+    await expect(client.resolve6('www.example.org')).rejects.toThrow(/ENODATA/); // upstream's word
+    for (const type of ['UNKNOWN_64', 'UNKNOWN_65'])
+      expect((await bench.ask('six.example.org', type)).answers).toEqual([]);
+    expect(bench.opened).toHaveLength(2);
+  });
+
+  it('of IPv6 are as many as fit, and all of them over TCP', async () => {
+    await using bench = await Bench.create(options, {}, { hasIpv6: true });
+    const reply = await bench.ask('many6.example.org', 'AAAA', false);
+    expect(reply).toMatchObject({ flag_tc: true, answers: [] });
+    const guest = new TcpGuest(bench.address);
+    guest.send(query('many6.example.org', 'AAAA'));
+    await eventually(() => expect(guest.replies).toHaveLength(1));
+    guest.socket.destroy();
+    const told = guest.replies[0]?.answers?.map((answer) => 'data' in answer && answer.data);
+    expect(new Set(told).size).toBe(40);
+    expect(new Set(bench.opened.at(-1)?.addresses)).toEqual(new Set(told));
   });
 
   it('that exceed a UDP packet are truncated, and whole over TCP', async () => {
@@ -180,6 +224,31 @@ describe('rebinding', () => {
     expect(bench.opened).toEqual([]);
     expect(bench.events).toMatchObject([{ verdict: 'rebinding', rule: `never ${range}` }]);
     expect(bench.stats.rebinding).toBe(1);
+  });
+
+  it.each([
+    ['trap0', '::/96'],
+    ['trap1', '::ffff:0:0/96'],
+    ['trap2', 'fc00::/7'],
+    ['trap3', 'fe80::/10'],
+    ['trap4', '64:ff9b::/96'],
+    ['trap5', '2001:db8::/32'],
+    ['half', 'fc00::/7'],
+  ])('%s by IPv6 into %s is refused as a whole', async (name, range) => {
+    await using bench = await Bench.create(options, {}, { hasIpv6: true });
+    const reply = await bench.ask(`${name}.example.org`, 'AAAA');
+    expect(reply).toMatchObject({ rcode: 'REFUSED', answers: [] });
+    expect(bench.opened).toEqual([]);
+    expect(bench.events).toMatchObject([{ verdict: 'rebinding', rule: `never ${range}` }]);
+  });
+
+  it('by IPv6 is none where the range is allowed', async () => {
+    const policy = { allowAddresses: ['fd12::/64'] };
+    await using bench = await Bench.create(options, policy, { hasIpv6: true });
+    expect((await bench.ask('trap2.example.org', 'AAAA')).rcode).toBe('NOERROR');
+    expect((await bench.ask('half.example.org', 'AAAA')).answers).toHaveLength(2);
+    expect(bench.opened[0]?.addresses).toEqual(['fd12::7']);
+    expect((await bench.ask('trap3.example.org', 'AAAA')).rcode).toBe('REFUSED');
   });
 
   it('is none where the range is allowed; the host’s own addresses can be added', async () => {

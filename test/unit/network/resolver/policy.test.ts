@@ -12,8 +12,8 @@ function ofType(type: number, klass = 1): Query {
   return parseQuery(packetOf({}, wireName('example', 'org'), end)) as Query;
 }
 
-function judged(query: Query, policy: ResolverPolicy = {}) {
-  const compiled = compilePolicy(policy);
+function judged(query: Query, policy: ResolverPolicy = {}, o: { hasIpv6?: boolean } = {}) {
+  const compiled = compilePolicy(policy, o);
   const limits = new QueryLimits(compiled.limits, () => 0);
   const { verdict, rule } = judge(query, compiled, limits, NEVER_RANGES);
   return `${verdict} ${rule}`;
@@ -30,6 +30,18 @@ describe('record types', () => {
     ['HTTPS', 65],
   ])('answers %s as empty', (_, type) => {
     expect(judged(ofType(type))).toBe('answered allow *');
+  });
+
+  it('forwards AAAA of whoever has IPv6, within the limits of addresses', () => {
+    expect(judged(ofType(28), {}, { hasIpv6: true })).toBe('forward allow *');
+    expect(judged(ofType(65), {}, { hasIpv6: true })).toBe('answered allow *');
+    const compiled = compilePolicy({ limits: { otherQueriesPerMinute: 1 } }, { hasIpv6: true });
+    const limits = new QueryLimits(compiled.limits, () => 0);
+    const ask = (type: string) =>
+      judge(queryOf('example.org', type), compiled, limits, NEVER_RANGES).rule;
+    expect(['TXT', 'AAAA', 'AAAA', 'TXT'].map(ask)).toEqual([
+      ...['allow *', 'allow *', 'allow *', 'limit otherQueriesPerMinute'],
+    ]);
   });
 
   it.each([
@@ -58,9 +70,9 @@ describe('record types', () => {
 
 describe('names', () => {
   const policy: ResolverPolicy = {
-    allowDomains: ['example.org', '*.in-addr.arpa'],
+    allowDomains: ['example.org', '*.in-addr.arpa', '*.ip6.arpa'],
     denyDomains: ['5.2.0.192.in-addr.arpa'],
-    allowAddresses: ['10.1.0.0/16'],
+    allowAddresses: ['10.1.0.0/16', 'fd00:1::/32'],
   };
   it.each([
     ['EXAMPLE.org', 'forward allow example.org'],
@@ -70,6 +82,10 @@ describe('names', () => {
     ['4.3.2.10.in-addr.arpa', 'refused reverse 10.0.0.0/8'],
     ['254.169.254.169.in-addr.arpa', 'refused reverse 169.254.0.0/16'],
     ['4.3.1.10.in-addr.arpa', 'forward allow *.in-addr.arpa'],
+    ['2.0.0.0.0.0.d.f.ip6.arpa', 'refused reverse fc00::/7'],
+    ['1.0.0.0.0.0.d.f.ip6.arpa', 'forward allow *.ip6.arpa'],
+    ['0.0.7.4.6.0.6.2.ip6.arpa', 'forward allow *.ip6.arpa'],
+    ['8.b.d.0.1.0.0.2.ip6.arpa', 'refused reverse 2001:db8::/32'],
   ])('%s: %s', (name, verdict) => {
     expect(judged(queryOf(name, 'PTR'), policy)).toBe(verdict);
   });
@@ -114,6 +130,20 @@ describe('addresses', () => {
     expect(forbidden('192.168.0.9')).toBeUndefined();
     expect(forbidden('192.168.1.9')).toBe('192.168.0.0/16');
     expect(forbidden('93.184.216.34')).toBeUndefined();
+  });
+
+  it('of IPv6 neither, and no range of one family allows any of the other', () => {
+    const policy = compilePolicy({ allowAddresses: ['fd00:1::/64', '2001:db8::7', '0.0.0.0/0'] });
+    const forbidden = (address: string) => forbiddenRange(address, policy, NEVER_RANGES)?.cidr;
+    expect(forbidden('fd00:1::9')).toBeUndefined();
+    expect(forbidden('fd00:1:0:1::9')).toBe('fc00::/7');
+    expect(forbidden('2001:db8::7')).toBeUndefined();
+    expect(forbidden('2001:db8::8')).toBe('2001:db8::/32');
+    expect(forbidden('::ffff:10.0.0.1')).toBe('::ffff:0:0/96');
+    expect(forbidden('::')).toBe('::/96');
+    expect(forbidden('2606:4700::1')).toBeUndefined();
+    const all = compilePolicy({ allowAddresses: ['::/0'] });
+    expect(forbiddenRange('10.0.0.1', all, NEVER_RANGES)?.cidr).toBe('10.0.0.0/8');
   });
 });
 
