@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { formatBytes } from '../../config/units.ts';
 import { ConfigError } from '../../errors.ts';
 import type { TrafficRecord } from '../../network/index.ts';
+import { placeText } from '../../network/ipv6-text.ts';
 import { formatBandwidth } from '../../network/limits.ts';
 import type { NetworkInfo } from '../../vm/api.ts';
 import type { CliContext } from '../context.ts';
@@ -181,17 +182,13 @@ function lineOf(record: TrafficRecord): string {
         ]
       : [
           ...[record.time, record.kind, record.protocol],
-          `${place(record.from, record.fromPort)} -> ${place(record.to, record.toPort)}`,
+          `${placeText(record.from ?? '?', record.fromPort)} -> ${placeText(record.to ?? '?', record.toPort)}`,
           ...(record.name === undefined ? [] : [`[${record.name}]`]),
           ...(record.reason === undefined ? [] : [`: ${record.reason}`]),
           ...(record.rule === undefined ? [] : [`(${record.rule})`]),
         ];
   const remedy = record.remedy === undefined ? '' : `; to allow it: ${record.remedy}`;
   return `${text.join(' ')}${remedy}`.replace(/[^\x20-\x7e]/g, '?');
-}
-
-function place(address: string | undefined, port: number | undefined): string {
-  return `${address ?? '?'}${port === undefined ? '' : `:${port}`}`;
 }
 
 function portsText(ports: readonly (number | readonly [number, number])[]): string {

@@ -1,5 +1,13 @@
 /** What becomes of a VM's packets and questions, as lines of JSON that people and programs read. */
-import { DENIAL_CAUSES, readLogPrefix, readMark } from '../../../nft/index.ts';
+import {
+  contains,
+  DENIAL_CAUSES,
+  parseCidr6,
+  readLogPrefix,
+  readMark,
+  UNROUTABLE_RANGES6,
+} from '../../../nft/index.ts';
+import { placeText } from '../ipv6-text.ts';
 import type { NetworkEntry } from '../entry.ts';
 import type { IpPacket, LoggedPacket } from './nflog.ts';
 
@@ -11,7 +19,7 @@ export interface ConnectionRecord {
   /** ISO 8601, host clock. */
   readonly time: string;
   readonly kind: 'connection' | 'denied';
-  /** `tcp`, `udp`, `icmp`, a number; `other`: no IPv4. */
+  /** `tcp`, `udp`, `icmp`, `icmpv6`, a number; `other`: no IP. */
   readonly protocol: string;
   readonly from?: string | undefined;
   readonly fromPort?: number | undefined;
@@ -96,15 +104,18 @@ function remedyOf(
   },
 ): string | undefined {
   const { protocol = '', to = '', toPort, name } = o;
-  const port = toPort === undefined ? '' : `:${toPort}`;
   switch (cause) {
     case 'policy':
-      if (protocol === 'icmp' || toPort === undefined) return undefined;
+      if (toPort === undefined) return undefined;
       if (o.isPublic) return `--allow-port ${toPort}${protocol === 'tcp' ? '' : `/${protocol}`}`;
       if (protocol !== 'tcp') return `--allow-cidr ${to} --allow-port ${toPort}/${protocol}`;
-      return name === undefined ? `--allow-cidr ${to}${port}` : `--allow-domain ${name}${port}`;
+      return name === undefined
+        ? `--allow-cidr ${placeText(to, toPort)}`
+        : `--allow-domain ${name}:${toPort}`;
     case 'reserved':
-      return protocol === 'tcp' ? `--allow-cidr ${to}${port}` : undefined;
+      return protocol === 'tcp' ? `--allow-cidr ${placeText(to, toPort)}` : undefined;
+    case 'ipv6':
+      return isRoutable6(to) ? '--ipv6' : undefined;
     case 'rule':
       return 'leave out the --deny-cidr that denies it';
     case 'isolated':
@@ -112,4 +123,12 @@ function remedyOf(
     default:
       return undefined;
   }
+}
+
+/** Whether IPv6 would lead there, if the VM had it. */
+function isRoutable6(address: string): boolean {
+  const range = parseCidr6(address);
+  return (
+    range !== undefined && !UNROUTABLE_RANGES6.some((cidr) => contains(parseCidr6(cidr)!, range))
+  );
 }
