@@ -1,11 +1,11 @@
-/** Records of IPv6: real packets, by the real rules, nflog and tcpdump, on a host of the tests' own. */
+/** Records and names of IPv6: real packets, by the real rules, nflog and tcpdump, on a host of the tests' own. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { ConnectionRecord } from '../../../src/network/traffic/record.ts';
+import type { TrafficRecord } from '../../../src/network/traffic/record.ts';
 import { TestHost } from './test-host.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
@@ -31,18 +31,23 @@ ip address add 2001:db8:1::1/64 dev up0 nodad
 ip neighbour add 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev up0 nud permanent
 ip route add default via 2001:db8:1::2
 `;
-const hostSide = ({ tap, guest6, gateway6, mac }: (typeof VMS)[number], guestPid: number) => `
+const hostSide = (
+  { tap, guest6, gateway6, gatewayAddress, mac }: (typeof VMS)[number],
+  guestPid: number,
+) => `
 ip link add ${tap} type veth peer name eth0 netns ${guestPid}
 echo 1 > /proc/sys/net/ipv6/conf/${tap}/addr_gen_mode
 ip link set ${tap} address ${GATEWAY_MAC} group 20813
 ip link set ${tap} up
+ip address add ${gatewayAddress}/31 dev ${tap}
 ip address add ${gateway6}/127 dev ${tap} nodad
 ip neighbour add ${guest6} lladdr ${mac} dev ${tap} nud permanent
 `;
-const guestSide = ({ guest6, gateway6, mac }: (typeof VMS)[number]) => `
+const guestSide = ({ guest6, gateway6, guestAddress, mac }: (typeof VMS)[number]) => `
 echo 1 > /proc/sys/net/ipv6/conf/eth0/addr_gen_mode
 ip link set eth0 address ${mac}
 ip link set eth0 up
+ip address add ${guestAddress}/31 dev eth0
 ip address add ${guest6}/127 dev eth0 nodad
 ip neighbour add ${gateway6} lladdr ${GATEWAY_MAC} dev eth0 nud permanent
 ip route add default via ${gateway6}
@@ -88,23 +93,31 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-it('new connections and denials by IPv6 are on record, with addresses, ports, names and remedies', async () => {
-  const pids = guests.map(({ pid }) => pid);
-  const entries = VMS.map(({ guest6, gateway6, ...network }, index) => ({
+/** Entries as they are on disk, the policy to be put in. */
+const entriesOf = (name: string) =>
+  VMS.map(({ guest6, gateway6, ...network }, index) => ({
     ...{ vmId: `aaaaaaaaaa0${index + 1}`, published: [], egress: {} },
-    logPath: join(dir, `log${index + 1}`),
+    logPath: join(dir, `${name}${index + 1}`),
     network: {
       ...network,
       v6: index === 0 ? { guestAddress: guest6, gatewayAddress: gateway6 } : undefined,
     },
   }));
+const recordsOf = async (name: string) =>
+  (await readFile(join(dir, name), 'utf8'))
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as TrafficRecord);
+
+it('new connections and denials by IPv6 are on record, with addresses, ports, names and remedies', async () => {
+  const pids = guests.map(({ pid }) => pid);
   await host.module(`
     const { LogCapture } = await import('${ROOT}/src/network/traffic/log-capture.ts');
     const { TrafficLogs } = await import('${ROOT}/src/network/traffic/logs.ts');
     const { setTimeout: delay } = await import('node:timers/promises');
     const { execFileSync } = await import('node:child_process');
     const policy = api.makePolicy({});
-    const entries = ${JSON.stringify(entries)}.map((entry) =>
+    const entries = ${JSON.stringify(entriesOf('log'))}.map((entry) =>
       ({ ...entry, policy, network: { ...entry.network, policy: policy.rules } }));
     const client = new nft.NftClient();
     await client.ensureBase();
@@ -128,12 +141,7 @@ it('new connections and denials by IPv6 are on record, with addresses, ports, na
     await delay(300);
     await capture[Symbol.asyncDispose]();
     await logs.settle();`);
-  const recordsOf = async (n: number) =>
-    (await readFile(join(dir, `log${n}`), 'utf8'))
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as ConnectionRecord);
-  const one = await recordsOf(1);
+  const one = await recordsOf('log1');
   const from = { from: 'fd12::3', fromPort: expect.any(Number) };
   for (const expected of [
     {
@@ -151,12 +159,89 @@ it('new connections and denials by IPv6 are on record, with addresses, ports, na
     { kind: 'denied', protocol: 'icmpv6', from: 'fd12::3', to: WEB, cause: 'policy' },
   ])
     expect(one).toContainEqual(expect.objectContaining(expected));
-  const two = await recordsOf(2);
+  const two = await recordsOf('log2');
   expect(two).toContainEqual(
     expect.objectContaining({
       ...{ kind: 'denied', protocol: 'tcp', from: 'fd12::5', to: WEB, toPort: 443 },
       ...{ cause: 'ipv6', remedy: '--ipv6' },
     }),
   );
-  expect(two.every(({ kind, cause }) => kind === 'denied' && cause === 'ipv6')).toBe(true);
+  expect(two.every((record) => record.kind === 'denied' && record.cause === 'ipv6')).toBe(true);
+});
+
+/** Asks the gateway for a name's IPv6 addresses, and tells how a connection to what it knows ends, before and after. */
+const LOOK_UP = `
+import socket, struct, sys
+def connect():
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    s.settimeout(1)
+    try:
+        s.connect(('${WEB}', 443))
+    except OSError as error:
+        return type(error).__name__
+def ask(name):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    labels = b''.join(bytes([len(label)]) + label.encode() for label in name.split('.'))
+    s.sendto(struct.pack('>6H', 7, 0x100, 1, 0, 0, 0) + labels + struct.pack('>BHH', 0, 28, 1), (sys.argv[1], 53))
+    reply = s.recv(1232)
+    found = socket.inet_ntop(socket.AF_INET6, reply[-16:]) if reply[7] else ''
+    return '%d%s' % (reply[3] & 15, found)
+print(connect(), ask('web.example'), ask('trap.web.example'), ask('other.example'), connect())
+`;
+
+it('a name that is allowed opens its IPv6 addresses, and no other does', async () => {
+  const [one, two] = (await host.module(`
+    const { NetworkService } = await import('${ROOT}/src/network/service/service.ts');
+    const { writeEntry } = await import('${ROOT}/src/network/entry.ts');
+    const { default: dns } = await import('${ROOT}/node_modules/dns-packet/index.js');
+    const { createSocket } = await import('node:dgram');
+    const { writeFileSync } = await import('node:fs');
+    const { execFileSync, execFile } = await import('node:child_process');
+    const { promisify } = await import('node:util');
+    const dir = '${dir}';
+    writeFileSync(dir + '/resolv.conf', 'nameserver 127.0.0.1\\n');
+    execFileSync('mount', ['--bind', dir + '/resolv.conf', '/etc/resolv.conf']);
+    const upstream = createSocket('udp4');
+    upstream.on('message', (packet, peer) => {
+      const { id, questions } = dns.decode(packet);
+      const data = questions[0].name.startsWith('trap.') ? 'fd99::1' : '${WEB}';
+      const answers = [{ type: 'AAAA', name: questions[0].name, ttl: 60, data }];
+      upstream.send(dns.encode({ type: 'response', id, flags: 0x180, questions, answers }), peer.port, peer.address);
+    });
+    await new Promise((resolve) => upstream.bind(53, '127.0.0.1', resolve));
+    const policy = api.makePolicy({ allowDomains: ['web.example', '*.web.example'] });
+    const client = new nft.NftClient();
+    await client.ensureBase();
+    const entries = ${JSON.stringify(entriesOf('names'))};
+    for (const { network: { tap } } of entries) {
+      const left = (await client.remains()).filter((remains) => remains.tap === tap);
+      if (left.length > 0) await client.apply(left.flatMap(nft.removeVm));
+    }
+    for (const entry of entries) {
+      const network = { ...entry.network, policy: policy.rules };
+      await client.apply(nft.addVm(network));
+      await writeEntry(dir, { ...entry, policy, network });
+    }
+    const service = await NetworkService.start({ dir, say: (text) => process.stderr.write(text + '\\n') });
+    const pids = ${JSON.stringify(guests.map(({ pid }) => pid))};
+    for (const [index, pid] of pids.entries()) {
+      const argv = ['-t', String(pid), '--net', 'python3', '-c', ${JSON.stringify(LOOK_UP)}];
+      const { gatewayAddress } = entries[index].network;
+      say((await promisify(execFile)('nsenter', [...argv, gatewayAddress])).stdout.trim());
+    }
+    await service[Symbol.asyncDispose]();
+    upstream.close();`)) as string[];
+  // Reset at once; then on its way to a peer that says nothing.
+  expect(one).toBe(`ConnectionRefusedError 0${WEB} 5 5 TimeoutError`);
+  expect(two).toMatch(/^\w+ 0 0 5 \w+$/);
+  const told = (await recordsOf('names1')).filter(({ kind }) => kind === 'dns');
+  expect(told).toMatchObject([
+    { recordType: 'AAAA', name: 'web.example', verdict: 'answered', addresses: [WEB] },
+    {
+      ...{ name: 'trap.web.example', verdict: 'rebinding', addresses: ['fd99::1'] },
+      ...{ rule: 'never fc00::/7', remedy: '--allow-cidr fd99::1' },
+    },
+    { name: 'other.example', verdict: 'refused', remedy: '--allow-domain other.example' },
+  ]);
 });
