@@ -25,6 +25,7 @@ export {
 export { checkPolicy, checkVm, MAX_LIMIT, MAX_PORTS, MAX_RULES, MAX_TITLE_BYTES } from './check.ts';
 export { type CounterGroup, NftClient } from './client.ts';
 export type { NftTransaction } from './json.ts';
+export { KeptTable, keptTableText } from './kept-table.ts';
 export {
   DENIAL_CAUSES,
   type DenialCause,

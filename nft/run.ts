@@ -1,5 +1,5 @@
 /** The one place that runs nft. */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { constants } from 'node:fs';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -50,6 +50,18 @@ export async function runNft(
   if (result.timedOut) throw new TimeoutError('nft', timeoutMs);
   if (result.exitCode !== 0) throw readFailure(result);
   return result.stdout;
+}
+
+/**
+ * Starts an nft that takes commands, a line each, until its input ends: what the kernel ties to a process lives as long.
+ * @param command how to call nft
+ */
+export function startNft(command: readonly string[]): ChildProcess {
+  const [file = 'nft', ...args] = command;
+  return spawn(file, [...args, '-i'], {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: { ...process.env, LC_ALL: 'C', HOME: '/nonexistent' }, // where it would write a history
+  });
 }
 
 interface Ended {
