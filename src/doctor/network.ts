@@ -3,7 +3,9 @@ import { NftClient } from '../../nft/index.ts';
 import { ConfigError } from '../errors.ts';
 import { isThere } from '../host-files.ts';
 import {
-  hostPool,
+  advertisedInterfaces,
+  hasDefaultRoute6,
+  hostPools,
   isForwarding,
   probeTaps,
   routesInto,
@@ -24,6 +26,8 @@ export interface NetworkFacts {
   readonly forwards: boolean;
   /** Where VMs' addresses are from; or why nobody knows. */
   readonly pool: string | ConfigError;
+  /** What VMs with IPv6 need; undefined: the host is not set up for them. */
+  readonly ipv6?: Ipv6Facts | undefined;
   /** Routes of the host that lead into the VMs' addresses. */
   readonly routes: readonly string[];
   /** Chains of others at the forward hook that drop what nobody accepts, as `family table chain`. */
@@ -36,9 +40,23 @@ export interface NetworkFacts {
   readonly obstacle: TapObstacle | undefined;
 }
 
+/** What decides about IPv6. */
+export interface Ipv6Facts {
+  /** Where VMs' addresses are from. */
+  readonly ula: string;
+  readonly forwards: boolean;
+  readonly routes: readonly string[];
+  /** Interfaces whose routes run out, as a router does not hear of them any more. */
+  readonly deaf: readonly string[];
+  /** Whether the host itself has a way out. */
+  readonly hasDefaultRoute: boolean;
+}
+
 /** Looks at the host. */
 export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
-  const pool = await probePool();
+  const pools = await probePools();
+  const pool = pools instanceof ConfigError ? pools : pools.pool;
+  const ipv6 = 'ula' in pools && pools.ula !== undefined ? await probeIpv6(pools.ula) : undefined;
   const [hasTun, forwards, routes, droppingChains, bridgeFilter, taps] = await Promise.all([
     isThere('/dev/net/tun'),
     isForwarding(),
@@ -49,7 +67,8 @@ export async function probeNetwork(byDefault: string): Promise<NetworkFacts> {
   ]);
   const filtersBridges = bridgeFilter?.trim() === '1';
   const obstacle = tapObstacle(taps);
-  return { hasTun, forwards, pool, routes, droppingChains, filtersBridges, byDefault, obstacle };
+  const found = { hasTun, forwards, pool, ipv6, routes, droppingChains, filtersBridges };
+  return { ...found, byDefault, obstacle };
 }
 
 /** Judges. None of it is a failure: VMs may be isolated. */
@@ -64,6 +83,7 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
       ? ok('network.forwarding', 'the host forwards packets')
       : warn('network.forwarding', 'the host does not forward packets', SET_UP),
     judgeAddresses(facts),
+    ...(facts.ipv6 === undefined ? [] : [judgeIpv6(facts.ipv6)]),
     ...droppingChains.map((chain) =>
       warn(
         'network.firewall',
@@ -83,11 +103,21 @@ export function judgeNetwork(facts: NetworkFacts): Check[] {
   ];
 }
 
-async function probePool(): Promise<string | ConfigError> {
-  return hostPool().catch((error: unknown) => {
+async function probePools(): Promise<{ pool: string; ula: string | undefined } | ConfigError> {
+  return hostPools().catch((error: unknown) => {
     if (error instanceof ConfigError) return error;
     throw error;
   });
+}
+
+async function probeIpv6(ula: string): Promise<Ipv6Facts> {
+  const [forwards, routes, deaf, hasDefaultRoute] = await Promise.all([
+    isForwarding('ipv6'),
+    routesInto(ula).catch(() => []),
+    advertisedInterfaces().catch(() => []),
+    hasDefaultRoute6().catch(() => true),
+  ]);
+  return { ula, forwards, routes, deaf: forwards ? deaf : [], hasDefaultRoute };
 }
 
 function judgeAddresses({ pool, routes }: NetworkFacts): Check {
@@ -99,6 +129,35 @@ function judgeAddresses({ pool, routes }: NetworkFacts): Check {
     `the host has routes into ${pool}: ${routes.join('; ')}`,
     'VMs with such addresses cannot be told from those networks: take these routes away, or give VMs others (qmp-agent setup network --pool CIDR)',
   );
+}
+
+/** What is in the way of VMs with IPv6, the worst first. */
+function judgeIpv6({ ula, forwards, routes, deaf, hasDefaultRoute }: Ipv6Facts): Check {
+  const id = 'network.ipv6';
+  if (!forwards) return warn(id, 'the host does not forward IPv6 packets', `${SET_UP} --ipv6`);
+  if (deaf.length > 0) {
+    return warn(
+      id,
+      `the host forwards IPv6 and so loses its own, which it has by router advertisements on ${deaf.join(', ')}`,
+      deaf
+        .map((name) => `sysctl -w net.ipv6.conf.${name.replaceAll('.', '/')}.accept_ra=2`)
+        .join('; '),
+    );
+  }
+  if (routes.length > 0) {
+    return warn(
+      id,
+      `the host has routes into ${ula}: ${routes.join('; ')}`,
+      'take these routes away, or give VMs other addresses (qmp-agent setup network --ipv6 CIDR)',
+    );
+  }
+  return hasDefaultRoute
+    ? ok(id, `VMs may have IPv6 (--ipv6), with addresses from ${ula}`)
+    : warn(
+        id,
+        'the host has no default route of IPv6: that of VMs leads nowhere',
+        'give the host IPv6, or have VMs without (no --ipv6)',
+      );
 }
 
 /** What a VM has for which no network is given. */

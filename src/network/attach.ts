@@ -17,9 +17,9 @@ import { step } from '../steps.ts';
 import { DEFAULT_POOL, endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
-import { hostPool } from './host-settings.ts';
+import { isForwarding } from './forwarding.ts';
+import { hostPools } from './host-settings.ts';
 import { forgetMaking, tapsInMaking } from './making.ts';
-import { isForwarding } from './setup.ts';
 import {
   existingTaps,
   interfaces,
@@ -31,6 +31,7 @@ import {
   removeTap,
   type TapOwner,
 } from './tap.ts';
+import { parseUla, type UlaPool } from './ula.ts';
 
 /** How often rules are looked at anew that change under the look. */
 const MAX_TRIES = 3;
@@ -43,6 +44,8 @@ export interface AttachOptions {
   /** The guest's MAC address. */
   readonly mac: string;
   readonly policy: NetworkPolicy;
+  /** Whether it has IPv6 addresses, too. Default false. */
+  readonly ipv6?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -64,9 +67,9 @@ export interface Place {
 
 /**
  * Gives a VM its tap and address. Its rules come while the caller starts QEMU, which needs no more than the tap.
- * @throws NetworkSetupError the host does not forward, or has no address left
+ * @throws NetworkSetupError the host does not forward, or has no address left, or is not set up for IPv6
  * @throws HostError no permission, or a program is missing; NetworkPolicyError; NetworkRulesError;
- *   ConfigError `network.pool`; TimeoutError; the signal's reason. Nothing is left then
+ *   ConfigError `network.pool`, `network.ipv6`; TimeoutError; the signal's reason. Nothing is left then
  */
 export async function takeTap(o: AttachOptions): Promise<Place> {
   const { vmId } = o;
@@ -74,15 +77,7 @@ export async function takeTap(o: AttachOptions): Promise<Place> {
   await checkForwarding();
   step('network.attach', 'tap', vmId);
   const { endpoint, generation } = await withHostNetwork(o.signal, async () => {
-    const pool = parsePool(await hostPool());
-    const index = firstFree(pool, await interfaces());
-    if (index === undefined) {
-      throw new NetworkSetupError(`all ${pool.capacity - 1} networks of ${pool.cidr} are taken`, {
-        hint: 'Remove VMs, run `qmp-agent gc`, or have a larger network: qmp-agent setup network --pool CIDR.',
-        vmId,
-      });
-    }
-    const free = endpointAt(pool, index);
+    const free = await freeEndpoint(o);
     const next = await nextGeneration(free.tap);
     const owner = { state: o.state, vmId };
     await makeOrRemove(free.tap, vmId, () => makeTap(free, owner));
@@ -92,6 +87,33 @@ export async function takeTap(o: AttachOptions): Promise<Place> {
   const whole = finish(network, endpoint, o);
   whole.catch(() => undefined); // who waits for it hears of it
   return { network, whole };
+}
+
+/** Under the host's lock. */
+async function freeEndpoint({ vmId, ipv6 }: AttachOptions): Promise<Endpoint> {
+  const pools = await hostPools();
+  const pool = parsePool(pools.pool);
+  const ula = ipv6 === true ? await requireUla(pools.ula, vmId) : undefined;
+  const smaller = ula !== undefined && ula.capacity < pool.capacity ? ula : pool;
+  const index = firstFree(smaller, await interfaces());
+  if (index !== undefined) return endpointAt(pool, index, ula);
+  const flag = smaller === ula ? '--ipv6' : '--pool';
+  throw new NetworkSetupError(`all ${smaller.capacity - 1} networks of ${smaller.cidr} are taken`, {
+    hint: `Remove VMs, run \`qmp-agent gc\`, or have a larger network: qmp-agent setup network ${flag} CIDR.`,
+    vmId,
+  });
+}
+
+async function requireUla(ula: string | undefined, vmId: string): Promise<UlaPool> {
+  if (ula !== undefined && (await isForwarding('ipv6'))) return parseUla(ula);
+  const what =
+    ula === undefined
+      ? 'this host is not set up to give VMs IPv6'
+      : 'this host does not forward IPv6 packets between its interfaces';
+  throw new NetworkSetupError(what, {
+    hint: 'Run as root, once: qmp-agent setup network --ipv6. Or have the VM without IPv6.',
+    vmId,
+  });
 }
 
 async function finish(
@@ -213,7 +235,11 @@ export async function rebuildRules(
   o: { signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
   const nft = new NftClient();
-  if (await nft.ensureBase(o)) await raiseFlushGuard(await hostPool(), o);
+  if (await nft.ensureBase(o)) {
+    const { pool, ula } = await hostPools();
+    await raiseFlushGuard(pool, o);
+    if (ula !== undefined) await raiseFlushGuard(ula, o);
+  }
   const left = (await nft.remains()).filter(({ tap }) => tap === network.tap);
   await nft.applyTimed([...left.flatMap(removeVm), ...addVm(network)], o);
 }
@@ -265,11 +291,12 @@ export async function removeLeft(tap: string): Promise<void> {
 }
 
 function networkOf(
-  { tap, guestAddress, gatewayAddress }: Endpoint,
+  { tap, guestAddress, gatewayAddress, v6 }: Endpoint,
   generation: number,
   { mac, policy }: AttachOptions,
 ): VmNetwork {
-  return { tap, mac, guestAddress, gatewayAddress, generation, policy };
+  const network = { tap, mac, guestAddress, gatewayAddress, generation, policy };
+  return v6 === undefined ? network : { ...network, v6 };
 }
 
 async function checkForwarding(): Promise<void> {

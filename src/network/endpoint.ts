@@ -4,8 +4,9 @@
  * Each tap is a network of two addresses (RFC 3021): the even one is the host's, the odd one the guest's. VMs
  * share no network, so that they meet only in the host's forwarding, which denies it.
  */
-import { contains, parseCidr } from '../../nft/index.ts';
+import { contains, parseCidr, type VmAddresses6 } from '../../nft/index.ts';
 import { ConfigError } from '../errors.ts';
+import { ulaPairAt, type UlaPool } from './ula.ts';
 
 /** Both ends of a tap. */
 export interface Endpoint {
@@ -15,6 +16,8 @@ export interface Endpoint {
   readonly guestAddress: string;
   /** The host's address on the tap. */
   readonly gatewayAddress: string;
+  /** In IPv6, where it has any. */
+  readonly v6?: VmAddresses6 | undefined;
 }
 
 /** Addresses for all VMs of a host. */
@@ -60,14 +63,18 @@ export function parsePool(cidr: string): AddressPool {
   });
 }
 
-/** The tap with this number. The first is 1: no host likes an address that ends in .0. */
-export function endpointAt(pool: AddressPool, index: number): Endpoint {
+/**
+ * The tap with this number. The first is 1: no host likes an address that ends in .0.
+ * @param ula where it has IPv6 addresses from. Default: it has none
+ */
+export function endpointAt(pool: AddressPool, index: number, ula?: UlaPool): Endpoint {
   const gateway = pool.first + 2 * index;
   return {
     index,
     tap: `${TAP_NAME}${index}`,
     gatewayAddress: dotted(gateway),
     guestAddress: dotted(gateway + 1),
+    ...(ula === undefined ? {} : { v6: ulaPairAt(ula, index) }),
   };
 }
 
@@ -80,7 +87,10 @@ export function firstName(name: string, interfaces: Iterable<string>): string {
 }
 
 /** The lowest number that no interface has; undefined where all are taken. */
-export function firstFree(pool: AddressPool, interfaces: Iterable<string>): number | undefined {
+export function firstFree(
+  pool: Pick<AddressPool, 'capacity'>,
+  interfaces: Iterable<string>,
+): number | undefined {
   const taken = new Set(interfaces);
   for (let index = 1; index < pool.capacity; index++) {
     if (!taken.has(`${TAP_NAME}${index}`)) return index;

@@ -11,7 +11,7 @@ import { ipBatch, ipText, type IpCallOptions } from './ip-command.ts';
 const DIRECTIONS = ['fwd', 'in'] as const;
 const MARK = { value: 0, mask: `0x${MARK_MASK.toString(16)}` };
 
-/** @returns whether there is one now: a kernel without IPsec has none. @throws as `ipBatch` */
+/** @param pool of IPv4 or IPv6. @returns whether there is one now: a kernel without IPsec has none. @throws as `ipBatch` */
 export async function raiseFlushGuard(pool: string, o: IpCallOptions = {}): Promise<boolean> {
   const commands = DIRECTIONS.map(
     (dir) =>
@@ -38,7 +38,7 @@ export async function lowerFlushGuard(pool: string, o: IpCallOptions = {}): Prom
 
 /** Packets from VMs' addresses, wherever they go. */
 function selector(pool: string): string[] {
-  return ['src', pool, 'dst', '0.0.0.0/0'];
+  return ['src', pool, 'dst', pool.includes(':') ? '::/0' : '0.0.0.0/0'];
 }
 
 async function unlessRefused(call: () => Promise<void>): Promise<boolean> {

@@ -9,7 +9,8 @@ export {
 } from './default-mode.ts';
 export { bridgedTapOf, joinBridge, mendBridgeGuards } from './bridge.ts';
 export { readEntryOf } from './entry.ts';
-export { hostPool } from './host-settings.ts';
+export { advertisedInterfaces, hasDefaultRoute6, isForwarding } from './forwarding.ts';
+export { hostPools } from './host-settings.ts';
 export {
   awaitNames,
   changeEgress,
@@ -22,11 +23,11 @@ export {
 export { userIdOf } from './lent/user-id.ts';
 export { type LanOptions, parseLan } from './lan.ts';
 export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
-export { type EgressOptions, makePolicy } from './policy.ts';
+export { checkFamilies, type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';
-export { isForwarding, setUpNetwork, undoNetworkSetup } from './setup.ts';
+export { setUpNetwork, undoNetworkSetup } from './setup.ts';
 export {
   type CaptureConfig,
   type CaptureEnd,

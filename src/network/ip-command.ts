@@ -34,6 +34,13 @@ export async function ipJson(args: readonly string[], o: IpCallOptions = {}): Pr
   return text.trim() === '' ? [] : (JSON.parse(text) as unknown);
 }
 
+/** Interfaces that have an address in this network. @throws as {@link ipBatch} */
+export async function addressesIn(cidr: string, o: IpCallOptions = {}): Promise<string[]> {
+  const family = cidr.includes(':') ? '-6' : '-4';
+  const found = (await ipJson([family, 'address', 'show', 'to', cidr], o)) as { ifname?: string }[];
+  return found.flatMap(({ ifname }) => ifname ?? []); // of those without it is told nothing, one by one
+}
+
 async function run(args: readonly string[], input: string, o: IpCallOptions): Promise<string> {
   o.signal?.throwIfAborted();
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;

@@ -37,6 +37,8 @@ export interface JoinOptions {
   readonly egress: EgressOptions;
   /** As `parsePublished` reads them. */
   readonly publish: readonly string[];
+  /** Whether it has IPv6 addresses, too. Default false. */
+  readonly ipv6?: boolean | undefined;
   /** Where what the VM does is recorded. */
   readonly logPath: string;
   readonly signal?: AbortSignal | undefined;
@@ -55,7 +57,7 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
   await leaveNetwork(runtimeDir, vmId);
   if (!(await mayMakeTaps())) return borrow(o, policy);
   const { network, whole: ruled } = await takeTap({
-    ...{ vmId, mac: o.mac, policy: policy.rules, signal: o.signal },
+    ...{ vmId, mac: o.mac, policy: policy.rules, ipv6: o.ipv6, signal: o.signal },
     state: stateKey(runtimeDir),
   });
   const entry = { vmId, network, policy, egress, published, logPath };
@@ -69,7 +71,7 @@ async function borrow(o: JoinOptions, policy: VmPolicy): Promise<Place> {
   const { runtimeDir, vmId, egress, logPath, signal } = o;
   const publishes = o.publish.length > 0;
   step('network.attach', 'tap', vmId);
-  const { loan, network } = await borrowTap({ vmId, policy, publishes, signal });
+  const { loan, network } = await borrowTap({ vmId, policy, publishes, ipv6: o.ipv6, signal });
   const entry = { vmId, network, policy, egress, published: [], logPath, loan };
   await writeEntry(networkDir(runtimeDir), entry).catch(async (error: unknown) => {
     await giveBack(loan, vmId, logPath);

@@ -5,6 +5,7 @@ import { PLAIN_MODES } from '../config/network-modes.ts';
 import { ConfigError } from '../errors.ts';
 import { warnOnce } from '../host-warning.ts';
 import { GATEWAY_MAC, TAP_PREFIX } from './endpoint.ts';
+import { TAP_PREFIX6 } from './ula.ts';
 import { parseLan, type LanOptions } from './lan.ts';
 import { macOf, type NicConfig } from './nic.ts';
 
@@ -78,9 +79,15 @@ export function planNetwork(mode: NetworkMode, vmId: string, place?: TapPlace): 
 
 /** The other end of the tap is its gateway and its name server, whose MAC it need not ask for. Pure. */
 export function placeBehindHost(network: VmNetwork): TapPlace {
-  const { tap, mac, guestAddress, gatewayAddress } = network;
+  const { tap, mac, guestAddress, gatewayAddress, v6 } = network;
   const gateway = { gateway: gatewayAddress, gatewayMac: GATEWAY_MAC, dns: [gatewayAddress] };
-  return { tap, guest: { up: true, mac, address: guestAddress, prefix: TAP_PREFIX, ...gateway } };
+  const guest = { up: true, mac, address: guestAddress, prefix: TAP_PREFIX, ...gateway } as const;
+  if (v6 === undefined) return { tap, guest };
+  const ends = { address: v6.guestAddress, gateway: v6.gatewayAddress };
+  return {
+    tap,
+    guest: { ...guest, v6: { ...ends, prefix: TAP_PREFIX6, gatewayMac: GATEWAY_MAC } },
+  };
 }
 
 /** It is what its user says. Pure. @throws ConfigError */

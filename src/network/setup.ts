@@ -2,40 +2,47 @@
  * Makes a host forward for its VMs, and takes that back. Nothing else of the host is touched: rules of
  * others, their tables and settings stay as they are.
  */
-import { readFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { NftClient } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
 import { parsePool } from './endpoint.ts';
 import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
-import { recall, remember, withHostNetwork } from './host-dir.ts';
 import {
-  hostPool,
+  enableForwarding,
+  forwardingName,
+  type IpVersion,
+  isForwarding,
+  restoreForwarding,
+} from './forwarding.ts';
+import { withHostNetwork } from './host-dir.ts';
+import {
+  hostPools,
+  type HostSettings,
   readSettings,
   removeSettings,
   SETTINGS_FILE,
-  writeSetting,
   writeSettings,
 } from './host-settings.ts';
+import { addressesIn } from './ip-command.ts';
 import { lentTaps, makeLentTaps, removeLentTaps, type LendingOptions } from './lent/lent-taps.ts';
 import { startLending } from './lent/start.ts';
 import { existingTaps, isBridged } from './tap.ts';
-
-const FORWARDING = '/proc/sys/net/ipv4/ip_forward';
-/** What forwarding was before us. */
-const FORWARDED_BEFORE = 'ip-forward-before';
+import { parseUla, randomUla } from './ula.ts';
 
 interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Pools that are guarded now and are to be no more. */
+type Guarded = Readonly<Partial<Record<keyof HostSettings, string | undefined>>>;
+
 /** What a host is to have, and what it goes back to. */
 interface HostPlan {
-  /** Where VMs' addresses are from. */
-  readonly pool: string;
+  readonly settings: HostSettings;
   /** What the host's file says without us; undefined: there is none. */
-  readonly before: string | undefined;
-  /** Another pool that is guarded now. */
-  readonly guarded?: string | undefined;
+  readonly before: HostSettings | undefined;
+  /** Other pools that are guarded now. */
+  readonly guarded?: Guarded;
 }
 
 /** One thing that VMs need of a host. */
@@ -52,17 +59,16 @@ interface Need {
 }
 
 /** In the order in which they are made. */
-function needsOf({ pool, before, guarded }: HostPlan): readonly Need[] {
+function needsOf({ settings, before, guarded = {} }: HostPlan): readonly Need[] {
+  const { pool, ula } = settings;
   return [
+    forwardingOf('ipv4'),
+    ...(ula === undefined ? [] : [forwardingOf('ipv6')]),
     {
-      ...{ what: 'net.ipv4.ip_forward = 1', undone: 'net.ipv4.ip_forward as it was' },
-      ...{ isThere: isForwarding, make: enableForwarding, takeBack: restoreForwarding },
-    },
-    {
-      what: `${SETTINGS_FILE}, for the next boot; VMs' addresses from ${pool}`,
+      what: `${SETTINGS_FILE}, for the next boot; VMs' addresses from ${[pool, ula].filter(Boolean).join(' and ')}`,
       undone: SETTINGS_FILE,
-      isThere: () => isSettled(pool),
-      make: () => settle(pool),
+      isThere: () => isSettled(settings),
+      make: () => settle(settings),
       takeBack: () => (before === undefined ? removeSettings() : settle(before)),
     },
     {
@@ -71,14 +77,29 @@ function needsOf({ pool, before, guarded }: HostPlan): readonly Need[] {
       make: (o) => new NftClient().ensureBase(o),
       takeBack: removeTables,
     },
-    {
-      // What keeps VMs shut in where the tables are flushed.
-      what: 'IPsec policies that block what no table has passed',
-      isThere: async (o) => (await hasFlushGuard(pool, o)) && guarded === undefined,
-      make: (o) => moveFlushGuard({ from: guarded, to: pool }, o),
-      takeBack: (o) => moveFlushGuard({ from: pool, to: guarded }, o),
-    },
+    guardOf('IPsec policies that block what no table has passed', pool, guarded.pool),
+    ...(ula === undefined ? [] : [guardOf('the same policies for IPv6', ula, guarded.ula)]),
   ];
+}
+
+function forwardingOf(version: IpVersion): Need {
+  const name = forwardingName(version);
+  return {
+    ...{ what: `${name} = 1`, undone: `${name} as it was` },
+    isThere: () => isForwarding(version),
+    make: (o) => enableForwarding(version, o),
+    takeBack: () => restoreForwarding(version),
+  };
+}
+
+/** What keeps VMs shut in where the tables are flushed. */
+function guardOf(what: string, pool: string, guarded: string | undefined): Need {
+  return {
+    what,
+    isThere: async (o) => (await hasFlushGuard(pool, o)) && guarded === undefined,
+    make: (o) => moveFlushGuard({ from: guarded, to: pool }, o),
+    takeBack: (o) => moveFlushGuard({ from: pool, to: guarded }, o),
+  };
 }
 
 /** What there is of it before stays where it is taken back. */
@@ -103,6 +124,11 @@ export interface SetupStep {
 export interface SetupOptions {
   /** CIDR that VMs' addresses are from, e.g. `10.210.0.0/16`. Default: as it was set up before, else {@link DEFAULT_POOL}. */
   readonly pool?: string | undefined;
+  /**
+   * CIDR that the IPv6 addresses of VMs are from, a unique local one (RFC 4193); `true`: as it was set up before, else a
+   * random one. Default: as it was set up before, else VMs can have no IPv6.
+   */
+  readonly ipv6?: string | true | undefined;
   /** Taps that a user who may not make any can borrow, at least so many. Default: as there are. */
   readonly taps?: LendingOptions | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -110,9 +136,9 @@ export interface SetupOptions {
 
 /**
  * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
- * @throws ConfigError field `network.pool`; NetworkSetupError VMs have addresses from another pool, or the pool has no
- *   room for so many taps; TimeoutError nobody lends them; HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL;
- *   NetworkRulesError
+ * @throws ConfigError field `network.pool`, `network.ipv6`; NetworkSetupError VMs have addresses from another pool, or the
+ *   pool has no room for so many taps, or the host cannot forward IPv6; TimeoutError nobody lends them; HostError
+ *   ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
  */
 export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Promise<SetupStep[]> {
   const { taps } = wanted;
@@ -120,13 +146,11 @@ export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Pr
   const o = { signal };
   const begun: Need[] = [];
   const steps = await withHostNetwork(signal, async () => {
-    const inForce = await hostPool(); // what somebody else has written there is his to set right
+    const inForce = await hostPools(); // what somebody else has written there is his to set right
     const before = await readSettings();
-    const pool = wanted.pool ?? inForce;
-    const isMove = pool !== inForce;
-    if (isMove) await checkPoolIsFree({ pool, inForce }, o);
-    const guarded = isMove && (await hasFlushGuard(inForce, o)) ? inForce : undefined;
-    const needs = [...needsOf({ pool, before, guarded })];
+    const settings = settingsWanted(wanted, inForce);
+    const guarded = await checkMoves(settings, inForce, o);
+    const needs = [...needsOf({ settings, before, guarded })];
     if (taps !== undefined) needs.push(lendingOf(taps, await lentNames()));
     return makeAll(needs, begun, o);
   });
@@ -138,6 +162,43 @@ export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Pr
     throw error;
   }
   return steps;
+}
+
+/** @throws ConfigError field `network.ipv6` */
+function settingsWanted({ pool, ipv6 }: SetupOptions, inForce: HostSettings): HostSettings {
+  const ula = typeof ipv6 === 'string' ? parseUla(ipv6).cidr : inForce.ula;
+  return { pool: pool ?? inForce.pool, ula: ula ?? (ipv6 === true ? randomUla() : undefined) };
+}
+
+/** A VM keeps its addresses as long as it runs, and what guards it has to know them. @throws NetworkSetupError */
+async function checkMoves(
+  wanted: HostSettings,
+  inForce: HostSettings,
+  o: CallOptions,
+): Promise<Guarded> {
+  const [pool, ula] = (['pool', 'ula'] as const).map((name) =>
+    inForce[name] === wanted[name] ? undefined : inForce[name],
+  );
+  if (pool !== undefined)
+    refuseMove(await routedTaps(o), { field: 'network.pool', from: pool, to: wanted.pool });
+  if (ula !== undefined)
+    refuseMove(await addressesIn(ula, o), { field: 'network.ipv6', from: ula, to: wanted.ula });
+  const guarded = async (from: string | undefined) =>
+    from !== undefined && (await hasFlushGuard(from, o)) ? from : undefined;
+  return { pool: await guarded(pool), ula: await guarded(ula) };
+}
+
+function refuseMove(
+  taps: readonly string[],
+  { field, from, to }: { field: string; from: string; to: string | undefined },
+): void {
+  if (taps.length === 0) return;
+  throw new NetworkSetupError(
+    `${field} cannot become ${to}: ${taps.length} taps have addresses from ${from} (${taps.join(', ')})`,
+    {
+      hint: `Remove their VMs first, or the taps that users borrow (setup network --undo); or leave ${field} at ${from}.`,
+    },
+  );
 }
 
 /** @param begun becomes what was not there, the last first; taken back already where it rejects */
@@ -172,21 +233,6 @@ async function takeBackLater(begun: readonly Need[]): Promise<void> {
   }
 }
 
-/** A VM keeps its address as long as it runs, and what guards it has to know it. @throws NetworkSetupError */
-async function checkPoolIsFree(
-  { pool, inForce }: { pool: string; inForce: string },
-  o: CallOptions,
-): Promise<void> {
-  const taps = await routedTaps(o);
-  if (taps.length === 0) return;
-  throw new NetworkSetupError(
-    `network.pool cannot become ${pool}: ${taps.length} taps have addresses from ${inForce} (${taps.join(', ')})`,
-    {
-      hint: `Remove their VMs first, or the taps that users borrow (setup network --undo); or leave network.pool at ${inForce}.`,
-    },
-  );
-}
-
 /**
  * Undoes what {@link setUpNetwork} did.
  * @throws NetworkSetupError VMs still use it
@@ -199,7 +245,7 @@ export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]
         hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
       });
     }
-    const needs = needsOf({ pool: await hostPool(), before: undefined });
+    const needs = needsOf({ settings: await hostPools(), before: undefined });
     const steps: SetupStep[] = [];
     if (await removeLentTaps(o)) steps.push({ what: 'taps for users', changed: true });
     for (const { what, undone = what, takeBack } of needs.toReversed())
@@ -228,33 +274,13 @@ export async function isSetUp(): Promise<boolean> {
   return (await readSettings()) !== undefined && (await isForwarding());
 }
 
-/** Whether the host forwards. */
-export async function isForwarding(): Promise<boolean> {
-  return (await readFile(FORWARDING, 'utf8').catch(() => '')).trim() === '1';
+async function isSettled(settings: HostSettings): Promise<boolean> {
+  return isDeepStrictEqual(await readSettings(), settings);
 }
 
-async function enableForwarding(): Promise<boolean> {
-  if (await isForwarding()) return false;
-  await remember(FORWARDED_BEFORE, '0');
-  await writeSetting(FORWARDING, '1');
-  return true;
-}
-
-/** Left on where it was on before us, or where that is not known any more: others may live by it. */
-async function restoreForwarding(): Promise<boolean> {
-  if ((await recall(FORWARDED_BEFORE)) !== '0') return false;
-  await writeSetting(FORWARDING, '0');
-  await remember(FORWARDED_BEFORE, undefined);
-  return true;
-}
-
-async function isSettled(pool: string): Promise<boolean> {
-  return (await readSettings()) === pool;
-}
-
-async function settle(pool: string): Promise<boolean> {
-  if (await isSettled(pool)) return false;
-  await writeSettings(pool);
+async function settle(settings: HostSettings): Promise<boolean> {
+  if (await isSettled(settings)) return false;
+  await writeSettings(settings);
   return true;
 }
 

@@ -64,7 +64,10 @@ export class TapLab implements AsyncDisposable {
       await withHostNetwork(signal, () => ipBatch([move], { signal }));
       // Its name and addresses are free for others as of now.
       await leaveNetwork(runtimeDir, vmId);
-      await raiseTap(network, network.mac, { namespace: namespace.name, signal });
+      await raiseTap({ ...network, v6: undefined }, network.mac, {
+        namespace: namespace.name,
+        signal,
+      });
       return new TapLab(namespace, network);
     } catch (error) {
       await namespace[Symbol.asyncDispose]().catch(() => undefined); // the error is what counts

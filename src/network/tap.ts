@@ -3,6 +3,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { BRIDGED_TAP_NAME, TAP_GROUP } from '../../nft/index.ts';
 import { NetworkInterfaceError } from '../errors.ts';
 import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
+import { TAP_PREFIX6 } from './ula.ts';
 import { ipBatch, ipJson, type IpCallOptions } from './ip-command.ts';
 import { forgetMaking, isInMaking, noteMaking } from './making.ts';
 
@@ -78,15 +79,21 @@ export function isBridged(tap: string): boolean {
   return tap.startsWith(BRIDGED_TAP_NAME);
 }
 
-/** It goes up, with its address; the guest's is known, so that nobody is asked for it. Pure. */
+/** It goes up, with its addresses; the guest's are known, so that nobody is asked for them. Pure. */
 export function raiseCommands(
-  { tap, gatewayAddress, guestAddress }: Omit<Endpoint, 'index'>,
+  { tap, gatewayAddress, guestAddress, v6 }: Omit<Endpoint, 'index'>,
   mac: string,
 ): string[] {
+  const guestAddresses = [guestAddress, ...(v6 === undefined ? [] : [v6.guestAddress])];
   return [
     `address add ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
+    ...(v6 === undefined
+      ? []
+      : [`address add ${v6.gatewayAddress}/${TAP_PREFIX6} dev ${tap} nodad`]),
     `link set dev ${tap} up`,
-    `neighbour replace ${guestAddress} lladdr ${mac} dev ${tap} nud permanent`,
+    ...guestAddresses.map(
+      (address) => `neighbour replace ${address} lladdr ${mac} dev ${tap} nud permanent`,
+    ),
   ];
 }
 
@@ -103,6 +110,23 @@ export const TAP_SYSCTLS: readonly (readonly [path: string, value: string])[] = 
   ['ipv4/conf/*/arp_ignore', '1'],
 ];
 
+/**
+ * The same of a tap that has IPv6, in this order: nothing is found out by it, neither addresses nor routers nor neighbours,
+ * no address but the one that it is given, and it is off until all that holds.
+ */
+export const TAP_SYSCTLS6: readonly (readonly [path: string, value: string])[] = [
+  ['ipv6/conf/*/addr_gen_mode', '1'], // none: no link-local address
+  ['ipv6/conf/*/accept_ra', '0'],
+  ['ipv6/conf/*/autoconf', '0'],
+  ['ipv6/conf/*/accept_dad', '0'],
+  ['ipv6/conf/*/dad_transmits', '0'],
+  ['ipv6/conf/*/router_solicitations', '0'],
+  ['ipv6/conf/*/accept_redirects', '0'],
+  ['ipv6/conf/*/accept_source_route', '-1'],
+  ['ipv6/conf/*/proxy_ndp', '0'],
+  ['ipv6/conf/*/disable_ipv6', '0'],
+];
+
 /** Makes it; it is down. @throws NetworkInterfaceError it is there already; HostError no permission */
 export async function makeTap(
   endpoint: Endpoint,
@@ -115,20 +139,22 @@ export async function makeTap(
 
 /** Sets {@link TAP_SYSCTLS}. */
 export async function hardenTap(tap: string): Promise<void> {
-  await Promise.all(
-    TAP_SYSCTLS.map(([path, value]) =>
-      // A kernel without IPv6 has none of its settings.
-      writeFile(`/proc/sys/net/${path.replace('*', tap)}`, value).catch(ignoreMissing),
-    ),
-  );
+  // A kernel without IPv6 has none of its settings.
+  await Promise.all(TAP_SYSCTLS.map((one) => writeSysctl(tap, one).catch(ignoreMissing)));
 }
 
-/** Puts it up. */
+function writeSysctl(tap: string, [path, value]: (typeof TAP_SYSCTLS)[number]): Promise<void> {
+  return writeFile(`/proc/sys/net/${path.replace('*', tap)}`, value);
+}
+
+/** Puts it up. In another namespace it is to have no IPv6: its settings there are not in reach. */
 export async function raiseTap(
   endpoint: Omit<Endpoint, 'index'>,
   mac: string,
   o: IpCallOptions = {},
 ): Promise<void> {
+  if (endpoint.v6 !== undefined)
+    for (const setting of TAP_SYSCTLS6) await writeSysctl(endpoint.tap, setting);
   await ipBatch(raiseCommands(endpoint, mac), o);
 }
 
@@ -170,7 +196,8 @@ export async function lookAtTap(tap: string): Promise<ExistingTap> {
 
 /** Whether anything of the host has an address in this network, or a route to it. */
 export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<string[]> {
-  const routes = (await ipJson(['route', 'show', 'table', 'all', 'root', cidr], o)) as {
+  const family = cidr.includes(':') ? '-6' : '-4';
+  const routes = (await ipJson([family, 'route', 'show', 'table', 'all', 'root', cidr], o)) as {
     dev?: string;
     dst?: string;
   }[];

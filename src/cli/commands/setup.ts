@@ -12,6 +12,8 @@ interface SetupFlags {
   undo?: boolean;
   taps?: number;
   user?: string;
+  /** True: `--ipv6` without a prefix. */
+  ipv6?: string | true;
 }
 
 /** Adds `setup` with its subcommands. */
@@ -33,6 +35,12 @@ export function registerSetup(program: Command, context: CliContext): void {
     )
     .addOption(
       new Option(
+        '--ipv6 [cidr]',
+        'let VMs have IPv6 (--ipv6 of run, create, clone), from this unique local prefix, /48 to /112 (default: as before, else a random one)',
+      ).conflicts('undo'),
+    )
+    .addOption(
+      new Option(
         '--taps <n>',
         'have so many taps for VMs of a user who may not make any, until the next boot',
       )
@@ -50,7 +58,7 @@ async function network(context: CliContext, { undo, ...flags }: SetupFlags): Pro
   const isUndo = undo === true;
   const steps = await (isUndo
     ? undoNetworkSetup({ signal })
-    : setUpNetwork({ pool, taps: await tapsOf(flags, signal), signal }));
+    : setUpNetwork({ pool, ipv6: flags.ipv6, taps: await tapsOf(flags, signal), signal }));
   if (context.json) return context.printJson(steps);
   const [done, there] = isUndo ? ['undone', 'was not done'] : ['done', 'was there'];
   for (const { what, changed } of steps) context.print(`${changed ? done : there}: ${what}`);

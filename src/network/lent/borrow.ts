@@ -44,12 +44,13 @@ export async function hasLentTaps(): Promise<boolean> {
  * Borrows one. It has its rules, it is up, and names are answered there; QEMU has to open it within two minutes.
  * @throws HostError root has made none, or /dev/net/tun does not open
  * @throws NetworkSetupError none is free, or the VM is to have what only root can give it: another policy than the
- *   default, published ports; TimeoutError; the signal's reason
+ *   default, published ports, IPv6; TimeoutError; the signal's reason
  */
 export async function borrowTap(o: {
   vmId: string;
   policy: VmPolicy;
   publishes: boolean;
+  ipv6?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }): Promise<{ loan: Loan; network: VmNetwork }> {
   const { vmId } = o;
@@ -96,13 +97,23 @@ export function refuseChange(vmId: string): never {
   });
 }
 
-function checkIsDefault(o: { vmId: string; policy: VmPolicy; publishes: boolean }): void {
-  const { vmId, policy, publishes } = o;
-  if (!publishes && isDeepStrictEqual(policy, makePolicy({}))) return;
-  const what = publishes ? 'published ports' : 'a policy of its own';
+function checkIsDefault(o: {
+  vmId: string;
+  policy: VmPolicy;
+  publishes: boolean;
+  ipv6?: boolean | undefined;
+}): void {
+  const { vmId, policy, publishes, ipv6 } = o;
+  const own = [
+    ...(publishes ? ['published ports'] : []),
+    ...(ipv6 === true ? ['IPv6'] : []),
+    ...(isDeepStrictEqual(policy, makePolicy({})) ? [] : ['a policy of its own']),
+  ];
+  const [what] = own;
+  if (what === undefined) return;
   throw new NetworkSetupError(
-    `the VM cannot have ${what}: this process may not make taps, and one that root has made for it has the default policy`,
-    { hint: `${MORE_RIGHTS}; or leave the policy and ports out.`, vmId },
+    `the VM cannot have ${what}: this process may not make taps, and one that root has made for it has the default policy and IPv4`,
+    { hint: `${MORE_RIGHTS}; or leave policy, ports and IPv6 out.`, vmId },
   );
 }
 

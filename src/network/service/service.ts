@@ -7,7 +7,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { allowAddress, NftClient, type VmNetwork } from '../../../nft/index.ts';
+import { allowAddress, KeptTable, NftClient, type VmNetwork } from '../../../nft/index.ts';
 import { readEntries, readEntry, type NetworkEntry } from '../entry.ts';
 import {
   Resolver,
@@ -48,6 +48,8 @@ export class NetworkService implements AsyncDisposable {
   readonly #nft = new NftClient();
   readonly #forwards = new PortForwards();
   readonly #logs: TrafficLogs;
+  /** While there is a VM with IPv6: what holds where the rules are flushed. */
+  readonly #kept = new KeptTable();
   /** While there is a VM: whoever has none leaves the kernel's log to others. */
   #capture: LogCapture | undefined;
   readonly #served = new Map<string, NetworkEntry>();
@@ -135,6 +137,7 @@ export class NetworkService implements AsyncDisposable {
     await this.#forwards[Symbol.asyncDispose]();
     await this.#resolver[Symbol.asyncDispose]();
     await this.#capture?.[Symbol.asyncDispose]();
+    await this.#kept[Symbol.asyncDispose]();
     await this.#logs.settle();
     await this.#lock[Symbol.asyncDispose]();
   }
@@ -182,7 +185,19 @@ export class NetworkService implements AsyncDisposable {
       this.#failures.delete(id);
     }
     for (const entry of wanted.values()) await this.#serve(entry);
+    await this.#keepWhileNeeded();
     await this.#captureWhileNeeded();
+  }
+
+  /** Whoever kills nft has it come again with the next look. */
+  async #keepWhileNeeded(): Promise<void> {
+    const isNeeded = [...this.#served.values()].some(({ network }) => network.v6 !== undefined);
+    try {
+      if (isNeeded) await this.#kept.hold();
+      else await this.#kept.release();
+    } catch (error) {
+      this.#o.say(error instanceof Error ? error.message : String(error));
+    }
   }
 
   /** One that is about to end keeps it for who may come yet. */
@@ -217,6 +232,7 @@ export class NetworkService implements AsyncDisposable {
 
   async #add(entry: NetworkEntry): Promise<void> {
     const { vmId, network, published } = entry;
+    if (network.v6 !== undefined) await this.#kept.hold();
     await this.#resolver.add(clientOf(entry));
     try {
       await this.#forwards.add(vmId, network.guestAddress, published);

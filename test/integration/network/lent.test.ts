@@ -210,6 +210,7 @@ it('what only root can give is refused by name, and takes no tap', async () => {
     await refused(options(1, { egress: { allowCidrs: ['10.1.2.3'] } }));
     await refused(options(1, { egress: { limits: { connections: 'none' } } }));
     await refused(options(1, { publish: ['8080:80'] }));
+    await refused(options(1, { ipv6: true }));
     await join(options(1, { egress: { allowDomains: [], limits: {} } }));
     await network.changeEgress(options(1).runtimeDir, options(1).vmId, () => ({ public: false }))
       .catch((e) => say(failure(e)));
@@ -219,6 +220,7 @@ it('what only root can give is refused by name, and takes no tap', async () => {
     { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('a policy of its own') },
     { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('a policy of its own') },
     { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('published ports') },
+    { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('IPv6') },
     { code: 'ERR_NETWORK_SETUP', message: expect.stringContaining('the default one') },
   ]);
   for (const refusal of refusals)

@@ -18,7 +18,7 @@ mount -t tmpfs tmpfs /run/qmp-agent-network
 mount -t tmpfs tmpfs /run/qmp-agent-taps
 mount -t tmpfs tmpfs /etc/sysctl.d
 ip link set lo up
-sysctl -q -w net.ipv4.ip_forward=0
+sysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
 echo ready
 exec sleep infinity
 `;

@@ -36,6 +36,33 @@ it('says what to do about each thing', () => {
   expect(JSON.stringify(checks)).toContain('DOCKER-USER');
 });
 
+const ipv6 = {
+  ...{ ula: 'fd12::/64', forwards: true, routes: [], deaf: [], hasDefaultRoute: true },
+};
+
+it('of IPv6 there is something to say where the host is set up for it', () => {
+  const found = (more: object) =>
+    judgeNetwork({ ...fine, ipv6: { ...ipv6, ...more } }).filter(({ id }) => id === 'network.ipv6');
+  expect(found({})).toEqual([
+    { id: 'network.ipv6', status: 'ok', found: expect.stringContaining('fd12::/64') },
+  ]);
+  const worst = { forwards: false, routes: ['fd12::/65 dev eth1'], hasDefaultRoute: false };
+  const warned = (more: object) =>
+    found(more).map(({ status, found: what, fix }) => [status, what, fix]);
+  expect(warned({ ...worst, deaf: ['eth0'] })).toEqual([
+    ['warn', expect.stringContaining('forward'), expect.stringContaining('setup network --ipv6')],
+  ]);
+  expect(warned({ ...worst, forwards: true, deaf: ['eth0.7'] })).toEqual([
+    ['warn', expect.stringContaining('eth0.7'), 'sysctl -w net.ipv6.conf.eth0/7.accept_ra=2'],
+  ]);
+  expect(warned({ ...worst, forwards: true })).toEqual([
+    ['warn', expect.stringContaining('fd12::/65 dev eth1'), expect.stringContaining('--ipv6 CIDR')],
+  ]);
+  expect(warned({ hasDefaultRoute: false })).toEqual([
+    ['warn', expect.stringContaining('default route'), expect.any(String)],
+  ]);
+});
+
 it('a pool that nobody can read is told of, and the rest as ever', () => {
   const pool = new ConfigError('the file says "x"', { field: 'network.pool', hint: 'Write it.' });
   const checks = judgeNetwork({ ...fine, pool });

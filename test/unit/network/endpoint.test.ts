@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
 import { ConfigError } from '../../../src/errors.ts';
 import { DEFAULT_POOL, endpointAt, firstFree, parsePool } from '../../../src/network/endpoint.ts';
+import { parseUla } from '../../../src/network/ula.ts';
 
 const pool = parsePool(DEFAULT_POOL);
 
@@ -18,10 +19,22 @@ it('each number is a tap with two addresses of its own', () => {
   });
 });
 
+it('in IPv6 it has two as well, by the same number, where there are any', () => {
+  expect(endpointAt(pool, 1)).not.toHaveProperty('v6');
+  expect(endpointAt(pool, 2, parseUla('fd12::/64'))).toMatchObject({
+    tap: 'qmpa2',
+    gatewayAddress: '10.210.0.4',
+    v6: { gatewayAddress: 'fd12::4', guestAddress: 'fd12::5' },
+  });
+});
+
 it('the lowest free number is taken, and none where all are', () => {
   expect(firstFree(pool, ['lo', 'eth0'])).toBe(1);
   expect(firstFree(pool, ['qmpa1', 'qmpa3', 'qmpa02'])).toBe(2);
   expect(firstFree(parsePool('192.168.7.0/29'), ['qmpa1', 'qmpa2', 'qmpa3'])).toBeUndefined();
+  const many = Array.from({ length: 32_767 }, (_, n) => `qmpa${n + 1}`);
+  expect(firstFree(parsePool('10.128.0.0/15'), many)).toBe(32_768);
+  expect(firstFree(parseUla('fd12::/112'), many)).toBeUndefined();
 });
 
 it.each([

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { DEFAULT_POLICY } from '../../../nft/index.ts';
 import {
   bridgeOf,
   checkNetworkMode,
   hasTap,
+  placeBehindHost,
   placeOnBridge,
   planNetwork,
   type NetworkMode,
@@ -48,6 +50,27 @@ describe('planNetwork', () => {
       guest: { up: true, mac, address: '192.0.2.5', prefix: 24, dns: [] },
     });
     expect(planNetwork('bridge=br0', '0123456789ab').nic.netdev).toEqual({ kind: 'none' });
+  });
+
+  it('tells a VM behind the host both ends of its tap, in IPv6 where it has that', () => {
+    const network = {
+      ...{ tap: 'qmpa1', mac, generation: 0, policy: DEFAULT_POLICY },
+      ...{ gatewayAddress: '10.210.0.2', guestAddress: '10.210.0.3' },
+    };
+    const gatewayMac = '02:71:6d:70:61:01';
+    const guest = {
+      ...{ up: true, mac, address: '10.210.0.3', prefix: 31 },
+      ...{ gateway: '10.210.0.2', gatewayMac, dns: ['10.210.0.2'] },
+    };
+    expect(placeBehindHost(network)).toEqual({ tap: 'qmpa1', guest });
+    const v6 = { gatewayAddress: 'fd12::2', guestAddress: 'fd12::3' };
+    expect(placeBehindHost({ ...network, v6 })).toEqual({
+      tap: 'qmpa1',
+      guest: {
+        ...guest,
+        v6: { address: 'fd12::3', prefix: 127, gateway: 'fd12::2', gatewayMac },
+      },
+    });
   });
 
   it('gives the user-mode network what QEMU expects there', () => {
