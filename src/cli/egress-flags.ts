@@ -36,6 +36,7 @@ export interface LanFlags {
 /** Those of a new VM. */
 export interface ReachFlags extends EgressFlags, LanFlags {
   publish?: string[];
+  ipv6?: boolean;
 }
 
 const GROUP =
@@ -148,12 +149,13 @@ export function limitsOf(flags: LimitFlags): LimitOptions | undefined {
 
 /** All that says what a new VM reaches, and who reaches it. */
 export function addReachOptions(command: Command): Command {
-  return addLanOptions(addPublishOption(addLimitOptions(addEgressOptions(command))));
+  return addLanOptions(addIpv6Option(addPublishOption(addLimitOptions(addEgressOptions(command)))));
 }
 
 /** What they ask for. @throws ConfigError */
 export function reachOf(flags: ReachFlags) {
-  return { egress: egressOf(flags), publish: flags.publish, lan: lanOf(flags) };
+  const { publish, ipv6 } = flags;
+  return { egress: egressOf(flags), publish, ipv6, lan: lanOf(flags) };
 }
 
 /** Ports of the host that lead to a new VM. */
@@ -163,6 +165,14 @@ function addPublishOption(command: Command): Command {
     'a port of the host that leads to one of the VM: 8080:80, 5353:53/udp, or 0.0.0.0:8080:80',
     collect,
   );
+}
+
+/** IPv6 of a new VM. */
+export function addIpv6Option(command: Command): Command {
+  return command
+    .optionsGroup(GROUP)
+    .option('--ipv6', 'IPv6 besides IPv4, under the same policy (default: none, or the template’s)')
+    .option('--no-ipv6', 'no IPv6, whatever the template has');
 }
 
 /** What they ask for; undefined: none was given. */

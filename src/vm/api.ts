@@ -78,8 +78,8 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    * What it can reach. `isolated`: nothing. `nat-filtered`: what {@link VmCreateOptions.egress} allows, by a
    * tap of its own and the host's address. `user`: QEMU's user-mode network, which filters nothing: all that
    * the host can reach, its own loopback included. `bridge=NAME`: a port of this bridge of the host, filtered
-   * only as to who it says it is; needs {@link VmCreateOptions.lan}. Default: `nat-filtered` where `egress` or `publish` is
-   * given, else {@link VmCreateOptions.defaultNetwork}.
+   * only as to who it says it is; needs {@link VmCreateOptions.lan}. Default: `nat-filtered` where `egress`, `publish` or
+   * `ipv6` is given, else {@link VmCreateOptions.defaultNetwork}.
    */
   network?: NetworkMode | undefined;
   /**
@@ -99,6 +99,12 @@ export interface VmCreateOptions extends StateOptions, WaitOptions {
    * `0.0.0.0:8080:80`. Bound to the host's loopback where no address is given. Default none.
    */
   publish?: readonly string[] | undefined;
+  /**
+   * With `nat-filtered`: whether it has IPv6 besides IPv4, under the same policy. The host is to be set up for it
+   * (`qmp-agent setup network --ipv6`), and this process to be one that may make taps. Default false: no IPv6 packet
+   * leaves it.
+   */
+  ipv6?: boolean | undefined;
   /**
    * With `nat-filtered` and `bridge=NAME`: its packets, from the guest's first one on, to a file or stream, until it is
    * closed or its tap goes: a persistent VM outlives its capture. A bound that is reached, or a full disk, is a warning
@@ -140,6 +146,8 @@ export interface VmCloneOptions extends StateOptions, WaitOptions {
   egress?: EgressRequest | undefined;
   /** As `VmCreateOptions.publish`; a template has none. */
   publish?: readonly string[] | undefined;
+  /** As `VmCreateOptions.ipv6`. Default: the template's, with `nat-filtered`. */
+  ipv6?: boolean | undefined;
   /** As `VmCreateOptions.pcap`; a template has none. */
   pcap?: CaptureOptions | undefined;
   /** As `VmCreateOptions.cid`. Default: random. */
@@ -207,6 +215,8 @@ export interface VmInfo {
   readonly channel: 'vsock' | 'virtio-serial';
   /** Undefined: it was made when VMs had no network device, and has none. */
   readonly network: NetworkMode | undefined;
+  /** Whether it has IPv6, too; undefined: it has none. */
+  readonly ipv6: boolean | undefined;
   /**
    * Of its network device. Undefined: it has none, or it is an isolated clone or child, whose guest has the address of
    * the machine that it is a copy of.

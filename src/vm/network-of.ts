@@ -88,6 +88,7 @@ export async function takePlace(
     ...{
       egress: config.egress ?? {},
       publish: config.publish ?? [],
+      ipv6: config.ipv6,
       logPath: files.networkLogPath,
     },
   });

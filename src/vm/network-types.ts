@@ -1,5 +1,5 @@
 /** What users see of `vm.network`. */
-import type { Count, EgressRule } from '../../nft/index.ts';
+import type { Count, EgressRule, VmAddresses6 } from '../../nft/index.ts';
 import type {
   CaptureOptions,
   EgressOptions,
@@ -39,6 +39,8 @@ export interface NetworkInfo {
   readonly tap?: string | undefined;
   readonly guestAddress?: string | undefined;
   readonly gatewayAddress?: string | undefined;
+  /** The same in IPv6, where it has any. */
+  readonly ipv6?: VmAddresses6 | undefined;
   /** Ports of the host that lead to it: `127.0.0.1:8080 -> 80`. */
   readonly published?: readonly string[] | undefined;
   /** Of the VM, since it started. */

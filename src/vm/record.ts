@@ -40,6 +40,8 @@ export interface VmConfig {
   readonly egress?: EgressOptions | undefined;
   /** Who it is on a bridge, and only there. */
   readonly lan?: LanOptions | undefined;
+  /** Whether it has IPv6 addresses, too, with a tap. Undefined: it has none. */
+  readonly ipv6?: boolean | undefined;
   /** Ports of the host that lead to it, with a tap. */
   readonly publish?: readonly string[] | undefined;
   /** Asked for by the caller; undefined: a random one at each start. */

@@ -12,6 +12,7 @@ import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import {
   checkCapture,
+  checkFamilies,
   DEFAULT_NETWORKS,
   type DefaultNetwork,
   defaultNetwork,
@@ -60,6 +61,7 @@ export interface CheckedOptions {
   readonly lan: LanOptions | undefined;
   readonly egress: EgressRequest | undefined;
   readonly publish: readonly string[] | undefined;
+  readonly ipv6: boolean | undefined;
   readonly hostname: string | undefined;
   readonly kernelArgs: readonly string[];
   readonly qemuPath: string;
@@ -83,6 +85,7 @@ const OPTIONS: OptionShapes<VmCreateOptions> = {
   lan: 'object',
   egress: 'object',
   publish: 'texts',
+  ipv6: 'flag',
   pcap: 'object',
   hostname: 'text',
   kernelArgs: 'texts',
@@ -104,6 +107,7 @@ const CLONE_OPTIONS: OptionShapes<VmCloneOptions> = {
   lan: 'object',
   egress: 'object',
   publish: 'texts',
+  ipv6: 'flag',
   pcap: 'object',
   cid: 'number',
   paused: 'flag',
@@ -217,8 +221,9 @@ export function checkOptions(o: VmCreateOptions): CheckedOptions {
     defaultNetwork:
       o.defaultNetwork && oneOf('network.default', o.defaultNetwork, DEFAULT_NETWORKS),
     lan: checkLan(o.network, o.lan),
-    egress: checkEgress(o),
+    egress: checkOwnEgress(o),
     publish: o.publish,
+    ipv6: o.ipv6,
     hostname: o.hostname,
     kernelArgs,
     qemuPath: o.qemuPath ?? DEFAULT_CONFIG.qemu.path,
@@ -255,6 +260,7 @@ export async function resolveConfig(
     lan: o.lan,
     egress: o.egress && (await resolveEgress(o.egress)),
     publish: o.publish,
+    ipv6: o.ipv6 === true ? true : undefined,
     hostname: o.hostname ?? hostnameFrom(o.name ?? id),
     kernelArgs: o.kernelArgs,
     qemuPath: o.qemuPath,
@@ -282,12 +288,22 @@ function networkAskedFor(o: VmCreateOptions): NetworkMode | undefined {
   return wanted && checkNetworkMode(wanted);
 }
 
-/** Who says what is to be reached, or from where, wants a network. */
-export function impliedNetwork({
+/** Who says what is to be reached, or from where, or how, wants a network. */
+export function impliedNetwork(
+  o: Pick<VmCloneOptions, 'egress' | 'publish' | 'ipv6'>,
+): NetworkMode | undefined {
+  return fieldOfReach(o) === undefined ? undefined : 'nat-filtered';
+}
+
+/** The first option that says so. */
+function fieldOfReach({
   egress,
-  publish,
-}: Pick<VmCloneOptions, 'egress' | 'publish'>): NetworkMode | undefined {
-  return egress === undefined && (publish ?? []).length === 0 ? undefined : 'nat-filtered';
+  publish = [],
+  ipv6,
+}: Pick<VmCloneOptions, 'egress' | 'publish' | 'ipv6'>): string | undefined {
+  if (egress !== undefined) return 'vm.egress';
+  if (publish.length > 0) return 'vm.publish';
+  return ipv6 === true ? 'vm.ipv6' : undefined;
 }
 
 /**
@@ -315,19 +331,31 @@ export function checkLan(
 
 /** What is asked for makes a policy, and there is something that it rules. @throws ConfigError */
 function checkEgress(
-  o: Pick<VmCloneOptions, 'network' | 'egress' | 'publish'>,
+  o: Pick<VmCloneOptions, 'network' | 'egress' | 'publish' | 'ipv6'>,
 ): EgressRequest | undefined {
-  const { network, egress, publish = [] } = o;
+  const { network, egress, publish = [], ipv6 } = o;
   makePolicy(egress ?? {});
   parseAllPublished(publish);
-  if (impliedNetwork(o) === undefined || network === undefined || network === 'nat-filtered')
-    return egress;
-  const field = egress === undefined ? 'vm.publish' : 'vm.egress';
+  const field = fieldOfReach(o);
+  if (field === undefined || network === undefined || network === 'nat-filtered') return egress;
+  if (field === 'vm.ipv6') {
+    throw new ConfigError(`the network ${network} has no IPv6`, {
+      ...{ field, value: ipv6 },
+      hint: 'Take the network nat-filtered, or leave IPv6 out.',
+    });
+  }
   throw new ConfigError(`the network ${network} has no policy and no ports`, {
     field,
     value: egress ?? publish,
     hint: 'Take the network nat-filtered, or leave out what it may reach and what is published.',
   });
+}
+
+/** Of a VM that is no clone, which may have IPv6 from its template. @throws ConfigError */
+function checkOwnEgress(o: VmCreateOptions): EgressRequest | undefined {
+  const egress = checkEgress(o);
+  checkFamilies(egress ?? {}, { hasIpv6: o.ipv6 === true });
+  return egress;
 }
 
 function oneOf<const T extends string>(field: string, value: T, choices: readonly T[]): T {

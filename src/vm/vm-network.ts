@@ -5,6 +5,7 @@ import {
   awaitNames,
   bridgedTapOf,
   changeEgress,
+  checkFamilies,
   countersOf,
   effectiveLimits,
   makePolicy,
@@ -50,11 +51,11 @@ export class VmNetworkControl implements NetworkApi {
       if (mode !== 'nat-filtered') return { mode, egress: undefined };
       return { mode, egress, limits: effectiveLimits(egress.limits) };
     }
-    const { tap, guestAddress, gatewayAddress, policy } = entry.network;
+    const { tap, guestAddress, gatewayAddress, v6, policy } = entry.network;
     const counters = await countersOf(entry);
     const byRule = new Map(counters?.byRule);
     return {
-      ...{ mode, tap, guestAddress, gatewayAddress, egress: entry.egress },
+      ...{ mode, tap, guestAddress, gatewayAddress, ipv6: v6, egress: entry.egress },
       limits: effectiveLimits(entry.egress.limits),
       published: entry.published.map(publishedText),
       sent: counters?.sent,
@@ -121,6 +122,7 @@ export class VmNetworkControl implements NetworkApi {
       down: async (record) => {
         after = make(record.config.egress ?? {});
         makePolicy(after); // else it could never start
+        checkFamilies(after, { hasIpv6: record.config.ipv6 === true });
         await writeRecord(files, { ...record, config: changed(record.config) });
       },
       alive: async () => {

@@ -108,6 +108,10 @@ function printFacts(context: CliContext, info: NetworkInfo): void {
   context.print(
     `guest    ${info.guestAddress ?? '-'}, gateway and resolver ${info.gatewayAddress ?? '-'}`,
   );
+  if (info.ipv6 !== undefined) {
+    const { guestAddress, gatewayAddress } = info.ipv6;
+    context.print(`         ${guestAddress}, gateway ${gatewayAddress}`);
+  }
   for (const port of info.published ?? []) context.print(`port     ${port}`);
   const { denyDomains = [], denial = 'reject' } = info.egress ?? {};
   context.print(`denials  ${denial === 'reject' ? 'are told at once' : 'are silent'}`);

@@ -7,7 +7,7 @@ import type { BrokenTemplate, TemplateInfo } from '../../vm/template/types.ts';
 import { addVmOptions, ConfigOption } from '../config-flags.ts';
 import { attempt, type Outcome } from '../attempt.ts';
 import type { CliContext } from '../context.ts';
-import { addLanOptions, lanOf, type LanFlags } from '../egress-flags.ts';
+import { addIpv6Option, addLanOptions, lanOf, type LanFlags } from '../egress-flags.ts';
 import { startSpinner } from '../progress.ts';
 import { machineOptions, openTemplates } from '../vm-access.ts';
 
@@ -15,6 +15,7 @@ interface CreateFlags extends LanFlags {
   provision?: string;
   warm?: string;
   force?: boolean;
+  ipv6?: boolean;
 }
 
 const EPILOG = `
@@ -46,7 +47,7 @@ export function registerTemplate(program: Command, context: CliContext): void {
     .option('--json', 'print everything about it as JSON')
     .addHelpText('after', EPILOG)
     .action((name: string, flags: CreateFlags) => createOne(context, name, flags));
-  addLanOptions(addVmOptions(create));
+  addLanOptions(addIpv6Option(addVmOptions(create)));
   template
     .command('list')
     .alias('ls')
@@ -76,6 +77,7 @@ async function createOne(context: CliContext, name: string, flags: CreateFlags):
   const info = await createTemplate(name, {
     ...machineOptions(context),
     lan: lanOf(flags),
+    ipv6: flags.ipv6,
     provision,
     warm: flags.warm,
     memoryDir: context.config.state.memoryDir,

@@ -1,7 +1,7 @@
 /** A new VM that goes on from where a template stands. */
 import { TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
-import { resolveEgress } from '../../network/index.ts';
+import { checkFamilies, resolveEgress } from '../../network/index.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
 import type { StatePaths, VmCloneOptions } from '../api.ts';
@@ -95,7 +95,10 @@ async function enter(
     lan: checkLan(cloned.network, options.lan),
     egress: options.egress ?? template.manifest.config.egress,
     publish: options.publish,
+    ipv6: cloneIpv6(cloned.network, options.ipv6 ?? template.manifest.config.ipv6),
   };
+  if (config.network === 'nat-filtered')
+    checkFamilies(config.egress ?? {}, { hasIpv6: config.ipv6 === true });
   await requireFit(template, config.qemuPath);
   const record = firstRecord(id, options.name, config);
   return { dir: template.dir, record, held: await enterVm(paths, record) };
@@ -119,6 +122,11 @@ function cloneConfig({ manifest, dir }: Template, id: string, o: VmCloneOptions)
       ports,
     },
   };
+}
+
+/** Of another network it has none, whatever its template had. */
+function cloneIpv6(network: VmConfig['network'], wanted: boolean | undefined): VmConfig['ipv6'] {
+  return network === 'nat-filtered' && wanted === true ? true : undefined;
 }
 
 /** @throws TemplateError it has no device for it */

@@ -84,7 +84,7 @@ export class TemplateStore {
   async #describe(name: string, standing: readonly Standing[]): Promise<TemplateInfo> {
     const { manifest, dir } = await this.get(name);
     const { config, id, createdAt, accel, qemuVersion, cpu } = manifest;
-    const { image, vcpus, memoryMib, diskBytes, machine, channel, network } = config;
+    const { image, vcpus, memoryMib, diskBytes, machine, channel, network, ipv6 } = config;
     return {
       ...{
         name,
@@ -98,6 +98,7 @@ export class TemplateStore {
         accel,
         channel,
         network,
+        ipv6,
       },
       ...{ qemuVersion, cpu, dir },
       ...(await this.#footing(dir, standing)),

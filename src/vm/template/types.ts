@@ -21,6 +21,8 @@ export interface TemplateInfo {
   readonly channel: 'vsock' | 'virtio-serial';
   /** Of clones for which nothing else is asked. Undefined: they have no network device. */
   readonly network: NetworkMode | undefined;
+  /** Whether they have IPv6, too; undefined: they have none. */
+  readonly ipv6: boolean | undefined;
   /** Only this version of QEMU can load it. */
   readonly qemuVersion: string;
   /** The guest's processor: only the same can go on with it. */

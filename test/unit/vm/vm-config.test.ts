@@ -91,6 +91,37 @@ describe('the address on a bridge', () => {
   });
 });
 
+describe('IPv6', () => {
+  it('implies the network that has it', () => {
+    expect(checkOptions({ ipv6: true })).toMatchObject({ network: 'nat-filtered', ipv6: true });
+    expect(checkOptions({ ipv6: false }).network).toBeUndefined();
+    expect(() => checkOptions({ network: 'user', ipv6: false })).not.toThrow();
+  });
+
+  it('is needed by who opens addresses of it', () => {
+    const egress = { allowCidrs: ['fd00::/64'] };
+    expect(() => checkOptions({ egress, ipv6: true })).not.toThrow();
+    expect(() => checkOptions({ egress })).toThrow(
+      expect.objectContaining({ field: 'network.allowCidrs' }),
+    );
+  });
+
+  it.each(['isolated', 'user', 'bridge=br0'] as const)('is none of %s', (network) => {
+    const lan = network === 'bridge=br0' ? { lan: { address: '192.0.2.5/24' } } : {};
+    const refused = {
+      ...{ code: 'ERR_CONFIG', field: 'vm.ipv6', value: true },
+      message: `the network ${network} has no IPv6`,
+      hint: expect.stringContaining('nat-filtered'),
+    };
+    expect(() => checkOptions({ network, ipv6: true, ...lan })).toThrow(
+      expect.objectContaining(refused),
+    );
+    expect(() => checkCloneOptions({ network, ipv6: true, ...lan })).toThrow(
+      expect.objectContaining(refused),
+    );
+  });
+});
+
 describe('checkCloneOptions', () => {
   it('refuses a network that there is not', () => {
     expect(() => checkCloneOptions({ network: 'user' })).not.toThrow();
