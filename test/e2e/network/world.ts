@@ -24,13 +24,19 @@ export const METADATA = '169.254.169.254';
 export const RESERVED = ['172.16.0.5', '192.168.1.10', '100.64.0.1', '198.18.0.1'];
 export const HOST = '203.0.113.1';
 export const UPSTREAM = '203.0.113.254';
+/** In IPv6, of what is given out for the Internet: what is for documentation is reserved. */
+export const WEB6 = '2a00:1::10';
+export const OTHER6 = '2a00:1::11';
+export const LAN6 = 'fd77::3';
+export const HOST6 = '2a00:1::1';
+const UPSTREAM6 = '2a00:1::fe';
 
 /** Answers each request with the address it came to and the one it came from. */
 const WEB_SERVER = `
 const { createServer } = require('node:http');
 const [where] = process.argv.slice(1);
 for (const at of where.split(',')) {
-  const [address, port] = at.split(':');
+  const [, address, port] = /^\\[?(.*?)\\]?:(\\d+)$/.exec(at);
   createServer((request, response) => {
     if (request.url === '/big') return response.end(Buffer.alloc(1048576));
     if (request.url !== '/slow') return response.end(at + ' ' + request.socket.remoteAddress + '\\n');
@@ -66,6 +72,10 @@ export class World implements AsyncDisposable {
       `/git.test/${GIT}`,
       `/npm.test/${NPM}`,
       `/pip.test/${PIP}`,
+      `/six.test/${WEB6}`,
+      `/both.test/${WEB}`,
+      `/both.test/${WEB6}`,
+      `/lan6.test/${LAN6}`,
     ];
     await writeFile(join(box.dir, 'hosts'), '');
     const servers = [
@@ -91,9 +101,14 @@ export class World implements AsyncDisposable {
       await started(internet, process.execPath, [
         '-e',
         WEB_SERVER,
-        [`${WEB}:80`, `${WEB}:8080`, `${OTHER}:80`, `${LAN}:80`, `${METADATA}:80`].join(','),
+        [
+          ...[`${WEB}:80`, `${WEB}:8080`, `${OTHER}:80`, `${LAN}:80`, `${METADATA}:80`],
+          ...[`[${WEB6}]:80`, `[${WEB6}]:8080`, `[${OTHER6}]:80`, `[${LAN6}]:80`],
+        ].join(','),
       ]),
-      await started(host, process.execPath, ['-e', WEB_SERVER, `${HOST}:80,127.0.0.1:80`]),
+      await started(host, process.execPath, [
+        ...['-e', WEB_SERVER, `${HOST}:80,127.0.0.1:80,[${HOST6}]:80`],
+      ]),
     ];
     return new World(box, [host, internet], servers);
   }
@@ -156,7 +171,7 @@ export class World implements AsyncDisposable {
     return text
       .trim()
       .split('\n')
-      .map((line) => line.replace(/(^\S+) \d.*\..*/, '$1'));
+      .map((line) => line.replace(/(^\S+:\d+) \S+$/, '$1'));
   }
 
   /** What a VM did. */
@@ -297,8 +312,12 @@ async function connect(box: Sandbox, host: TestHost, internet: TestHost): Promis
   );
   const address = (a: string) => ['address', 'add', a, 'dev', 'eth0'];
   await host.run('ip', ...address(`${HOST}/24`));
+  await host.run('ip', ...address(`${HOST6}/64`), 'nodad');
   await host.run('ip', 'link', 'set', 'eth0', 'up');
   await host.run('ip', 'route', 'add', 'default', 'via', UPSTREAM);
+  await host.run('ip', '-6', 'route', 'add', 'default', 'via', UPSTREAM6);
+  for (const a of [`${UPSTREAM6}/64`, WEB6, OTHER6, LAN6])
+    await internet.run('ip', ...address(a), 'nodad');
   for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA, ...RESERVED])
     await internet.run('ip', ...address(a));
   await internet.run('ip', 'link', 'set', 'eth0', 'up');
