@@ -17,15 +17,11 @@ export type NamedRange = { readonly cidr: string } & (
   ({ readonly version: 4 } & AddressRange) | ({ readonly version: 6 } & AddressRange<bigint>)
 );
 
+/** By which translators (NAT64) put IPv4 addresses into those of IPv6. RFC 6052, 2.1. */
+export const NAT64_CIDR = '64:ff9b::/96';
+
 /** Parts of the reserved ranges that people know by name; what is refused is told by these. */
-const KNOWN_RANGES6 = [
-  '::/96',
-  '::ffff:0:0/96',
-  '64:ff9b::/96',
-  'fc00::/7',
-  'fe80::/10',
-  'ff00::/8',
-];
+const KNOWN_RANGES6 = ['::/96', '::ffff:0:0/96', NAT64_CIDR, 'fc00::/7', 'fe80::/10', 'ff00::/8'];
 
 /**
  * What answers never hold unless it is allowed by address: what the rules of a VM never open. An answer that
@@ -66,6 +62,12 @@ export function rangeOf(address: string, ranges: readonly NamedRange[]): NamedRa
   const v4 = parseAddress(address) ?? 0; // what is none is of 0.0.0.0/8, which nothing opens
   const one = { first: v4, last: v4 };
   return ranges.find((range) => range.version === 4 && contains(range, one));
+}
+
+/** The IPv4 address at the end of one of IPv6. @param address is one */
+export function ipv4Within(address: string): string {
+  const last = Number((parseAddress6(address) ?? 0n) & 0xffff_ffffn);
+  return [24, 16, 8, 0].map((bits) => (last >>> bits) & 0xff).join('.');
 }
 
 /** The address that a name of a reverse lookup stands for; missing low parts are 0. RFC 1035, 3.5; RFC 3596, 2.5. */

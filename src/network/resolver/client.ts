@@ -4,10 +4,17 @@ import type { EventStream } from '../../events.ts';
 import type { NamedRange } from './addresses.ts';
 import { dataBytes, sift } from './answer.ts';
 import { QueryLimits, TokenBucket } from './limits.ts';
-import { failed, limited, rebinding, type Outcome } from './outcome.ts';
+import { empty, failed, limited, rebinding, type Outcome } from './outcome.ts';
 import { encodeNoQuery, encodeReply, UDP_BYTES, type UpstreamReply } from './packet.ts';
 import type { PendingGate } from './pending.ts';
-import { compilePolicy, forbiddenRange, judge, judgeName, type CompiledPolicy } from './policy.ts';
+import {
+  compilePolicy,
+  forbiddenRange,
+  isMadeUp,
+  judge,
+  judgeName,
+  type CompiledPolicy,
+} from './policy.ts';
 import { parseQuery, rcodeName, type Query } from './query.ts';
 import { isAddressType } from './record-types.ts';
 import type { AddressHook, ResolverClient, ResolverPolicy, ResolverStats } from './types.ts';
@@ -148,6 +155,9 @@ export class Client {
     const answer = sift(reply, query, { maxTtlSeconds });
     if (answer === undefined) return failed(rule, 'upstream', 'the answer is not sound');
     const { answers, authorities, addresses, ttlSeconds } = answer;
+    // A VM has IPv4. A refusal of its IPv6 addresses would be one of the name to some (musl).
+    if (addresses.length > 0 && addresses.every((one) => isMadeUp(one, this.#policy, never)))
+      return empty(rule);
     for (const address of addresses) {
       const range = forbiddenRange(address, this.#policy, never);
       if (range !== undefined) return rebinding(range.cidr, addresses);

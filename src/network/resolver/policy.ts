@@ -1,6 +1,13 @@
 /** A client's policy, compiled, and what it says of a query. Pure. */
 import { ConfigError } from '../../errors.ts';
-import { parseRange, rangeOf, reverseAddress, type NamedRange } from './addresses.ts';
+import {
+  ipv4Within,
+  NAT64_CIDR,
+  parseRange,
+  rangeOf,
+  reverseAddress,
+  type NamedRange,
+} from './addresses.ts';
 import { resolveLimits, type QueryLimits } from './limits.ts';
 import { NamePolicy } from './names.ts';
 import { badVersion, empty, limited, refused, type Outcome } from './outcome.ts';
@@ -106,4 +113,17 @@ export function forbiddenRange(
 ): NamedRange | undefined {
   if (rangeOf(address, policy.allowAddresses) !== undefined) return undefined;
   return rangeOf(address, never);
+}
+
+/**
+ * Whether upstream has made the address up of a public one of IPv4, for those who have no IPv4 (DNS64, RFC 6147). It
+ * may not be handed out, and is no name's way in.
+ */
+export function isMadeUp(
+  address: string,
+  policy: CompiledPolicy,
+  never: readonly NamedRange[],
+): boolean {
+  if (forbiddenRange(address, policy, never)?.cidr !== NAT64_CIDR) return false;
+  return forbiddenRange(ipv4Within(address), policy, never) === undefined;
 }

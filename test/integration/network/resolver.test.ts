@@ -35,6 +35,7 @@ beforeAll(async () => {
     ...['::1', '::ffff:192.0.2.9', 'fd12::7', 'fe80::1', '64:ff9b::a9fe:a9fe', '2001:db8::7'].map(
       (address, n) => `--host-record=trap${n}.example.org,${address},60`,
     ),
+    '--host-record=made-up.example.org,192.0.2.10,64:ff9b::c000:20a,60',
     '--host-record=half.example.org,2606:4700::13,60',
     '--host-record=half.example.org,fd12::13,60',
     ...Array.from({ length: 40 }, (_, n) => `--host-record=many6.example.org,2606:4700::${n + 1}`),
@@ -240,6 +241,15 @@ describe('rebinding', () => {
     expect(reply).toMatchObject({ rcode: 'REFUSED', answers: [] });
     expect(bench.opened).toEqual([]);
     expect(bench.events).toMatchObject([{ verdict: 'rebinding', rule: `never ${range}` }]);
+  });
+
+  it('is none where upstream makes IPv6 addresses up of public ones of IPv4 (DNS64): there are none', async () => {
+    await using bench = await Bench.create(options, {}, { hasIpv6: true });
+    const reply = await bench.ask('made-up.example.org', 'AAAA');
+    expect(reply).toMatchObject({ rcode: 'NOERROR', answers: [] });
+    expect((await bench.ask('made-up.example.org', 'A')).answers).toHaveLength(1);
+    expect(bench.opened.map(({ addresses }) => addresses)).toEqual([['192.0.2.10']]);
+    expect(bench.events.map(({ verdict }) => verdict)).toEqual(['answered', 'answered']);
   });
 
   it('by IPv6 is none where the range is allowed', async () => {
