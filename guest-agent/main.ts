@@ -23,6 +23,9 @@ import { serveSession, type ServeHttp2 } from './session.ts';
 import { SocketDuplex } from './socket-duplex.ts';
 
 function main(): void {
+  // Nothing is collected merely because nobody asks for anything: an idle clone would make 5 MiB its own that it
+  // shares, and an emulated one translate the collector. The reducer is there already: it waits for some three weeks.
+  setFlagsFromString('--gc-memory-reducer-start-delay-ms=2000000000');
   // Each virtio-serial port that waits for its host takes a thread. Before the pool's first use.
   process.env['UV_THREADPOOL_SIZE'] = String(4 + MAX_PORTS);
   process.title = 'qmp-agent';
@@ -69,8 +72,6 @@ async function loadServer(inGuest: boolean): Promise<ServeHttp2> {
 function tuneV8(): void {
   // What it was compiled for once is wanted again in each copy: V8 throws away what some collections found unused.
   setFlagsFromString('--no-flush-bytecode');
-  // Nothing is collected merely because nobody asks for anything: pages that copies share would become their own.
-  setFlagsFromString('--no-memory-reducer');
   if (!isEmulated()) return;
   // An emulated processor translates all code before it runs. The interpreter's is the same for all functions, where
   // compilers make more of it: V8's baseline compiler cost each clone 20 % more blocks and 8 MiB, and made no
