@@ -38,12 +38,14 @@ export interface CmdlineOptions {
  * without Jitter RNG"). Where each process has its programs at other addresses, QEMU translates the dynamic linker and
  * libc anew for each: 2-3 MiB of code and half of the time of a command (`norandmaps`,
  * Documentation/admin-guide/kernel-parameters.txt). And its time stamp counter needs no watchdog, which wakes an idle
- * guest twice a second: QEMU makes all its clocks of one.
+ * guest twice a second: QEMU makes all its clocks of one. Its TLB knows pages of 4 KiB only, so huge ones are work for
+ * nothing, and memory that a copy shares no more (`transparent_hugepage`).
  */
 const TCG_WORDS: readonly string[] = [
   'mitigations=off',
   'norandmaps',
   'tsc=reliable',
+  'transparent_hugepage=madvise',
   'initcall_blacklist=jent_mod_init',
 ];
 
