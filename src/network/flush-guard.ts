@@ -30,6 +30,19 @@ export async function hasFlushGuard(pool: string, o: IpCallOptions = {}): Promis
   return DIRECTIONS.every(isOurs) && found.includes(`mark ${MARK.value}/${MARK.mask}`);
 }
 
+/** All that have some, whoever knows of them: nobody else has policies by our mark. */
+export async function guardedPools(o: IpCallOptions = {}): Promise<string[]> {
+  let found = '';
+  await unlessRefused(async () => {
+    found = await ipText(['xfrm', 'policy', 'list', 'action', 'block'], o);
+  });
+  const policies = found.split(/^(?=src )/m).flatMap((text) => {
+    const [, source] = /^src (\S+) dst (?:0\.0\.0\.0|::)\/0\s/.exec(text) ?? [];
+    return source !== undefined && text.includes(`mark ${MARK.value}/${MARK.mask}`) ? source : [];
+  });
+  return [...new Set(policies)];
+}
+
 /** No error where it is gone. (`delete` finds no policy with the mark 0: iproute2 does not send it.) */
 export async function lowerFlushGuard(pool: string, o: IpCallOptions = {}): Promise<void> {
   const command = `xfrm policy deleteall ${selector(pool).join(' ')} action block`;

@@ -45,10 +45,15 @@ export async function enableForwarding(version: IpVersion, o: IpCallOptions): Pr
   return true;
 }
 
+/** Whether it is on because of us, as far as that is known. */
+export async function isForwardingOurs(version: IpVersion): Promise<boolean> {
+  return (await recall(SETTINGS[version].before)) === '0';
+}
+
 /** Left on where it was on before us, or where that is not known any more: others may live by it. */
 export async function restoreForwarding(version: IpVersion): Promise<boolean> {
   const { path, before } = SETTINGS[version];
-  if ((await recall(before)) !== '0') return false;
+  if (!(await isForwardingOurs(version))) return false;
   await writeSetting(path, '0');
   await remember(before, undefined);
   return true;

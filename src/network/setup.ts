@@ -4,14 +4,15 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { NftClient } from '../../nft/index.ts';
-import { NetworkSetupError } from '../errors.ts';
+import { NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { parsePool } from './endpoint.ts';
-import { hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
+import { guardedPools, hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import {
   enableForwarding,
   forwardingName,
   type IpVersion,
   isForwarding,
+  isForwardingOurs,
   restoreForwarding,
 } from './forwarding.ts';
 import { withHostNetwork } from './host-dir.ts';
@@ -26,7 +27,7 @@ import {
 import { addressesIn } from './ip-command.ts';
 import { lentTaps, makeLentTaps, removeLentTaps, type LendingOptions } from './lent/lent-taps.ts';
 import { startLending } from './lent/start.ts';
-import { existingTaps, isBridged } from './tap.ts';
+import { existingTaps, isBridged, routesInto } from './tap.ts';
 import { parseUla, randomUla } from './ula.ts';
 
 interface CallOptions {
@@ -182,10 +183,29 @@ async function checkMoves(
   if (pool !== undefined)
     refuseMove(await routedTaps(o), { field: 'network.pool', from: pool, to: wanted.pool });
   if (ula !== undefined)
-    refuseMove(await addressesIn(ula, o), { field: 'network.ipv6', from: ula, to: wanted.ula });
+    refuseMove(await tapsIn(ula, o), { field: 'network.ipv6', from: ula, to: wanted.ula });
+  if (wanted.ula !== undefined && wanted.ula !== inForce.ula) await checkIsFree(wanted.ula, o);
   const guarded = async (from: string | undefined) =>
     from !== undefined && (await hasFlushGuard(from, o)) ? from : undefined;
   return { pool: await guarded(pool), ula: await guarded(ula) };
+}
+
+/** Interfaces with addresses of this prefix, and taps that may have some: they lose them, or have none yet, while they are down. */
+async function tapsIn(ula: string, o: CallOptions): Promise<string[]> {
+  const down = (await existingTaps(o)).filter(({ tap, isUp }) => !isUp && !isBridged(tap));
+  return [...new Set([...(await addressesIn(ula, o)), ...down.map(({ tap }) => tap)])];
+}
+
+/** The policies block whoever has an address of the prefix and is no VM: the host's own neighbours, say. @throws NetworkSetupError */
+async function checkIsFree(ula: string, o: CallOptions): Promise<void> {
+  const routes = await routesInto(ula, o);
+  if (routes.length === 0) return;
+  throw new NetworkSetupError(
+    `network.ipv6 cannot be ${ula}: the host has routes into it (${routes.join('; ')})`,
+    {
+      hint: 'Give a prefix that nobody has, e.g. a part of yours that no network uses; or none, for a random one.',
+    },
+  );
 }
 
 function refuseMove(
@@ -245,13 +265,26 @@ export async function undoNetworkSetup(o: CallOptions = {}): Promise<SetupStep[]
         hint: 'Remove them first (`qmp-agent list`, `qmp-agent remove --force`), then what is left (`qmp-agent gc`).',
       });
     }
-    const needs = needsOf({ settings: await hostPools(), before: undefined });
+    const settings = await hostPools();
+    const needs = needsOf({ settings, before: undefined });
     const steps: SetupStep[] = [];
     if (await removeLentTaps(o)) steps.push({ what: 'taps for users', changed: true });
-    for (const { what, undone = what, takeBack } of needs.toReversed())
+    for (const { what, undone = what, takeBack } of [
+      ...(await orphans(settings, o)),
+      ...needs.toReversed(),
+    ])
       steps.push({ what: undone, changed: await takeBack(o) });
     return steps;
   });
+}
+
+/** What is there of a set-up of which the file says nothing: it was changed by hand, or who made or undid it was killed. */
+async function orphans({ pool, ula }: HostSettings, o: CallOptions): Promise<readonly Need[]> {
+  const pools = (await guardedPools(o)).filter((one) => one !== pool && one !== ula);
+  return [
+    ...pools.map((one) => guardOf(`IPsec policies for ${one}`, one, undefined)),
+    ...(ula === undefined && (await isForwardingOurs('ipv6')) ? [forwardingOf('ipv6')] : []),
+  ];
 }
 
 /** Taps with addresses of the host's pool: of VMs, and those that are made for some. */
@@ -286,7 +319,11 @@ async function settle(settings: HostSettings): Promise<boolean> {
 
 async function removeTables(o: CallOptions): Promise<boolean> {
   const nft = new NftClient();
-  const had = await nft.hasBase(o);
+  const had = await nft.hasBase(o).catch((error: unknown) => {
+    // Those of another version of this program are ours, too; who meets them is told to undo the set-up.
+    if (error instanceof NetworkRulesError && error.reason === 'schema') return true;
+    throw error;
+  });
   await nft.removeBase(o);
   return had;
 }

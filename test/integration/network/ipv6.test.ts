@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { SCALE } from '../../scale.ts';
 import { Capture } from '../../e2e/network/capture.ts';
+import { SCHEMA_VERSION } from '../../../nft/names.ts';
 import { sandbox, type Sandbox } from '../cli/command.ts';
 import { TestHost } from './test-host.ts';
 
@@ -108,12 +109,51 @@ describe('the set-up', () => {
     await host.module('await network.undoNetworkSetup();');
   });
 
+  it('is undone whole where its file is gone, and where an earlier version has made the tables', async () => {
+    await setUp(`{ ipv6: '${ULA}' }`);
+    await host.run('rm', FILE); // also what is left of an undo that was killed
+    await host.run(
+      'nft',
+      'rename',
+      'chain',
+      'inet',
+      'qmp_agent',
+      `schema_${SCHEMA_VERSION}`,
+      'schema_1',
+    );
+    const [undone] = await host.module(
+      'await network.undoNetworkSetup().then(say, (e) => say(failure(e)));',
+    );
+    expect(changed(undone)).toContain('net.ipv6.conf.all.forwarding as it was');
+    expect([await forwarding(), await policies()]).toEqual(['0\n', '']);
+    expect(await host.run('nft', 'list', 'tables')).toBe('');
+  });
+
+  it('takes no prefix that is the host’s own network, whose neighbours its policies would shut out', async () => {
+    await host.run('ip', 'tuntap', 'add', 'dev', 'lan0', 'mode', 'tap');
+    await host.run('ip', 'link', 'set', 'lan0', 'up');
+    await host.run('ip', 'address', 'add', 'fd12:3456:789a:7::1/64', 'dev', 'lan0', 'nodad');
+    expect(await setUp(`{ ipv6: 'fd12:3456:789a::/48' }`)).toMatchObject([
+      {
+        code: 'ERR_NETWORK_SETUP',
+        message: expect.stringContaining('fd12:3456:789a:7::/64 dev lan0'),
+      },
+    ]);
+    expect([await forwarding(), await policies()]).toEqual(['0\n', '']);
+    expect(changed((await setUp(`{ ipv6: '${ULA}' }`))[0])).toHaveLength(6);
+    await host.run('ip', 'link', 'delete', 'lan0');
+    await host.module('await network.undoNetworkSetup();');
+  });
+
   it('gives no VM another prefix than the one that it has', async () => {
     await setUp(`{ ipv6: '${ULA}' }`);
     const other = `await network.setUpNetwork({ ipv6: 'fd99::/48' }).then(say, (e) => say(failure(e)));`;
-    const [refused, moved] = await host.module(`${TAKE}
+    const [refused, refusedDown, moved] = await host.module(`${TAKE}
+      const { execFile } = await import('node:child_process');
       await take(1, { ipv6: true });
       await take(2, {});
+      ${other}
+      await new Promise((resolve) => execFile('ip', ['link', 'set', 'qmpa1', 'down'], resolve));
       ${other}
       await network.sweepTaps('${STATE}', async (id, takeAway) => id.endsWith('1') && takeAway());
       ${other}
@@ -122,6 +162,7 @@ describe('the set-up', () => {
       code: 'ERR_NETWORK_SETUP',
       message: expect.stringMatching(/network\.ipv6 cannot become fd99::\/48: .* \(qmpa1\)$/),
     });
+    expect(refusedDown).toEqual(refused); // it has lost its address with that, as one has none that is about to go up
     expect(changed(moved)).toEqual([
       expect.stringContaining('fd99::/48'),
       'the same policies for IPv6',
