@@ -50,6 +50,8 @@ export class NetworkService implements AsyncDisposable {
   readonly #logs: TrafficLogs;
   /** While there is a VM with IPv6: what holds where the rules are flushed. */
   readonly #kept = new KeptTable();
+  /** Why it is not there, as of the last look. */
+  #keepFailure: Error | undefined;
   /** While there is a VM: whoever has none leaves the kernel's log to others. */
   #capture: LogCapture | undefined;
   readonly #served = new Map<string, NetworkEntry>();
@@ -184,19 +186,24 @@ export class NetworkService implements AsyncDisposable {
       this.#served.delete(id);
       this.#failures.delete(id);
     }
-    for (const entry of wanted.values()) await this.#serve(entry);
-    await this.#keepWhileNeeded();
+    const hasIpv6 = ({ network }: NetworkEntry) => network.v6 !== undefined;
+    const entries = [...wanted.values()];
+    for (const entry of entries) if (!hasIpv6(entry)) await this.#serve(entry);
+    await this.#keep({ isNeeded: entries.some(hasIpv6) });
+    for (const entry of entries) if (hasIpv6(entry)) await this.#serve(entry);
     await this.#captureWhileNeeded();
   }
 
-  /** Whoever kills nft has it come again with the next look. */
-  async #keepWhileNeeded(): Promise<void> {
-    const isNeeded = [...this.#served.values()].some(({ network }) => network.v6 !== undefined);
+  /** Needed by all with IPv6, also by those that cannot be served. Whoever kills nft has it come again with the next look. */
+  async #keep({ isNeeded }: { isNeeded: boolean }): Promise<void> {
+    const before = this.#keepFailure;
+    this.#keepFailure = undefined;
     try {
       if (isNeeded) await this.#kept.hold();
       else await this.#kept.release();
     } catch (error) {
-      this.#o.say(error instanceof Error ? error.message : String(error));
+      this.#keepFailure = error instanceof Error ? error : new Error(String(error));
+      if (this.#keepFailure.message !== before?.message) this.#o.say(this.#keepFailure.message);
     }
   }
 
@@ -232,7 +239,7 @@ export class NetworkService implements AsyncDisposable {
 
   async #add(entry: NetworkEntry): Promise<void> {
     const { vmId, network, published } = entry;
-    if (network.v6 !== undefined) await this.#kept.hold();
+    if (network.v6 !== undefined && this.#keepFailure !== undefined) throw this.#keepFailure;
     await this.#resolver.add(clientOf(entry));
     try {
       await this.#forwards.add(vmId, network.guestAddress, published);

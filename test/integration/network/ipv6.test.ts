@@ -20,6 +20,9 @@ const FILE = '/etc/sysctl.d/60-qmp-agent.conf';
 const LISTENER = `import socket, sys
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(("::", int(sys.argv[1]))); print("up")
 while True: print(s.recv(99).decode())`;
+/** Has a port of the host's loopback. */
+const TAKER = `import socket, sys, time
+s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1]))); s.listen(); print("up"); time.sleep(600)`;
 const TAKE = `
   const take = async (n, more) => {
     const { network: vm, whole } = await network.takeTap({ vmId: 'aaaaaaaaaa0' + n, state: '${STATE}',
@@ -341,5 +344,22 @@ describe('where somebody flushes the ruleset', () => {
     await vi.waitFor(async () => expect(await service()).toEqual([]), {
       ...{ timeout: 30_000 * SCALE, interval: 500 },
     });
+  });
+
+  it('holds for a VM that has it and cannot be served, too', async () => {
+    const taken = start('python3', '-uc', TAKER, '8099');
+    await line(taken);
+    const [failed] = await host.module(`
+      const { whole } = await network.joinNetwork({ runtimeDir: '${box.dir}/run', vmId: '${VM}', mac: '${MAC}',
+        egress: {}, publish: ['127.0.0.1:8099:80'], ipv6: true, logPath: '${box.dir}/log' });
+      await whole;
+      await network.awaitNames({ runtimeDir: '${box.dir}/run', vmId: '${VM}' }).catch((e) => say(failure(e)));`);
+    expect(failed).toMatchObject({ message: expect.stringContaining('cannot serve') });
+    const before = await keepers();
+    expect(before).toHaveLength(1);
+    await delay(5_000 * SCALE); // two looks of the service
+    expect(await keepers()).toEqual(before);
+    taken.kill('SIGKILL');
+    await host.module(`await network.leaveNetwork('${box.dir}/run', '${VM}');`);
   });
 });
