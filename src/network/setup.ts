@@ -138,8 +138,8 @@ export interface SetupOptions {
 /**
  * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
  * @throws ConfigError field `network.pool`, `network.ipv6`; NetworkSetupError VMs have addresses from another pool, or the
- *   pool has no room for so many taps, or the host cannot forward IPv6; TimeoutError nobody lends them; HostError
- *   ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
+ *   pool has no room for so many taps, or the host cannot forward IPv6, or has routes into its prefix; TimeoutError nobody
+ *   lends them; HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
  */
 export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Promise<SetupStep[]> {
   const { taps } = wanted;
