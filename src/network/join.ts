@@ -23,6 +23,7 @@ import {
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { borrowTap, giveBack, refuseChange, renewLoan } from './lent/borrow.ts';
+import { hostNetworks } from './host-networks.ts';
 import { checkFamilies, makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
 import { mayMakeTaps } from './rights.ts';
@@ -52,7 +53,8 @@ export interface JoinOptions {
  */
 export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const { runtimeDir, vmId, egress, logPath } = o;
-  const policy = makePolicy(egress);
+  const own = o.ipv6 === true ? await hostNetworks({ signal: o.signal }) : undefined;
+  const policy = makePolicy(egress, undefined, own);
   const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
   if (!(await mayMakeTaps())) return borrow(o, policy);
@@ -60,7 +62,7 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
     ...{ vmId, mac: o.mac, policy: policy.rules, ipv6: o.ipv6, signal: o.signal },
     state: stateKey(runtimeDir),
   });
-  const entry = { vmId, network, policy, egress, published, logPath };
+  const entry = { vmId, network, policy, egress, published, logPath, hostNetworks: own };
   const whole = ruled.then(() => writeEntry(networkDir(runtimeDir), entry));
   whole.catch(() => undefined); // who waits for it hears of it
   return { network, whole };
@@ -140,7 +142,7 @@ export async function changeEgress(
     if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
     checkFamilies(egress, { hasIpv6: before.network.v6 !== undefined });
-    const policy = makePolicy(egress, before.policy);
+    const policy = makePolicy(egress, before.policy, before.hostNetworks);
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });
 }

@@ -78,11 +78,19 @@ const GAP = '...';
 const CIDR_HINT =
   'Give an address, or a network by its first address, e.g. 10.1.2.3, 10.1.0.0/16, 2001:db8::/32, [2001:db8::1]:443.';
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
+/** How the rules begin that keep the host's own networks shut. */
+export const HOST_NETWORK = "the host's own network";
+
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
+ * @param hostNetworks CIDRs that are no public addresses to whom they are not allowed, see `hostNetworks`
  * @throws ConfigError a field, its value, and what would be right
  */
-export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
+export function makePolicy(
+  o: EgressOptions,
+  before?: VmPolicy,
+  hostNetworks: readonly string[] = [],
+): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
   checkPorts(ports);
   const denyDomains = (o.denyDomains ?? []).map((text) => parseName('denyDomains', text));
@@ -114,11 +122,14 @@ export function makePolicy(o: EgressOptions, before?: VmPolicy): VmPolicy {
     ),
   }));
   const draftsOf = {
-    denyCidrs: denied.flatMap(denyAll),
+    denyCidrs: denied.flatMap((cidr) => denyAll(`--deny-cidr ${cidr}`, cidr)),
     allowCidrs: allowed.flatMap(({ text, value, port }) =>
       open(titleOf('--allow-cidr', text), { kind: 'addresses', cidrs: [value] }, port),
     ),
     allowDomains: names.flatMap((name) => name.drafts),
+    hostNetworks: isPublic
+      ? hostNetworks.flatMap((cidr) => denyAll(`${HOST_NETWORK} ${cidr}`, cidr))
+      : [],
     public: isPublic ? open('public addresses', { kind: 'public' }) : [],
   };
   checkRoom(draftsOf);
@@ -155,9 +166,9 @@ function namesOf(pattern: string, denied: readonly string[]): string {
   return [pattern, ...new Set(within)].sort().join(' but not ');
 }
 
-function denyAll(cidr: string): RuleDraft[] {
+function denyAll(title: string, cidr: string): RuleDraft[] {
   return (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({
-    title: `--deny-cidr ${cidr}`,
+    title,
     action: 'deny',
     protocol,
     ports: [],

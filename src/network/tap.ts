@@ -74,6 +74,11 @@ function aliasOf({ state, vmId }: TapOwner): string {
   return `${ALIAS}:${state}:${vmId}`;
 }
 
+/** Whether an interface is a tap of ours, by its name. */
+export function isOurTap(name: string): boolean {
+  return OURS.test(name);
+}
+
 /** Whether a tap is a port of a bridge, by its name. */
 export function isBridged(tap: string): boolean {
   return tap.startsWith(BRIDGED_TAP_NAME);
@@ -202,7 +207,7 @@ export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<s
     dst?: string;
   }[];
   return routes
-    .filter(({ dev = '' }) => !OURS.test(dev))
+    .filter(({ dev = '' }) => !isOurTap(dev))
     .map(({ dst = '', dev = '' }) => `${dst} dev ${dev}`);
 }
 

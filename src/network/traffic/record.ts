@@ -9,6 +9,7 @@ import {
 } from '../../../nft/index.ts';
 import { placeText } from '../ipv6-text.ts';
 import type { NetworkEntry } from '../entry.ts';
+import { HOST_NETWORK } from '../policy.ts';
 import type { IpPacket, LoggedPacket } from './nflog.ts';
 
 /** A line of a VM's network log. */
@@ -86,7 +87,7 @@ export function recordOf(
     ...base,
     cause: said.cause,
     reason: DENIAL_CAUSES[said.cause].text,
-    remedy: remedyOf(said.cause, { ...packet, name, isPublic: opensPublic(entry) }),
+    remedy: remedyOf(said.cause, { ...packet, name, rule, isPublic: opensPublic(entry) }),
   };
 }
 
@@ -100,10 +101,12 @@ function remedyOf(
   cause: string,
   o: Partial<Pick<IpPacket, 'protocol' | 'to' | 'toPort'>> & {
     name: string | undefined;
+    rule: string | undefined;
     isPublic: boolean;
   },
 ): string | undefined {
-  const { protocol = '', to = '', toPort, name } = o;
+  const { protocol = '', to = '', toPort, name, rule } = o;
+  const byAddress = protocol === 'tcp' ? `--allow-cidr ${placeText(to, toPort)}` : undefined;
   switch (cause) {
     case 'policy':
       if (toPort === undefined) return undefined;
@@ -113,11 +116,13 @@ function remedyOf(
         ? `--allow-cidr ${placeText(to, toPort)}`
         : `--allow-domain ${name}:${toPort}`;
     case 'reserved':
-      return protocol === 'tcp' ? `--allow-cidr ${placeText(to, toPort)}` : undefined;
+      return byAddress;
     case 'ipv6':
       return isRoutable6(to) ? '--ipv6' : undefined;
     case 'rule':
-      return 'leave out the --deny-cidr that denies it';
+      return rule?.startsWith(HOST_NETWORK) === true
+        ? byAddress
+        : 'leave out the --deny-cidr that denies it';
     case 'isolated':
       return '--network nat-filtered';
     default:

@@ -1,7 +1,7 @@
 /** VMs with IPv6: real guests, taps, rules and resolver on a host of the tests' own. */
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { SCALE } from '../../scale.ts';
-import { HOST6, LAN6, OTHER6, WEB, WEB6, World } from './world.ts';
+import { HOST6, LAN6, NEAR6, OTHER6, WEB, WEB6, World } from './world.ts';
 
 const ULA = 'fd12:3456:789a::/64';
 const REFUSED = 'failed 7';
@@ -79,7 +79,7 @@ it('a VM reaches the web by address and by name, and nothing else; all of it is 
     ...[`[${WEB6}]:80`, `[${OTHER6}]:80`, `[${WEB6}]:80`, `[${WEB6}]:80`, `${WEB}:80`, `${WEB}:80`],
   ]);
   const refused = [
-    ...[`[${WEB6}]:8080`, `[${LAN6}]`, `[${gatewayAddress}]`, `[${HOST6}]`],
+    ...[`[${WEB6}]:8080`, `[${LAN6}]`, `[${NEAR6}]`, `[${gatewayAddress}]`, `[${HOST6}]`],
     ...['[fd12:3456:789a::4]', '[::ffff:10.1.2.3]', '[64:ff9b::a01:203]', '[2002:a01:203::1]'],
   ].map((host) => `http://${host}/`);
   const began = performance.now();
@@ -108,6 +108,10 @@ it('a VM reaches the web by address and by name, and nothing else; all of it is 
           }),
           expect.objectContaining({
             ...{ kind: 'denied', to: LAN6, cause: 'reserved', remedy: `--allow-cidr [${LAN6}]:80` },
+          }),
+          expect.objectContaining({
+            ...{ kind: 'denied', to: NEAR6, cause: 'rule', remedy: `--allow-cidr [${NEAR6}]:80` },
+            rule: "the host's own network 2a00:1::/64",
           }),
           expect.objectContaining({ kind: 'denied', to: gatewayAddress, cause: 'host' }),
           expect.objectContaining({ kind: 'denied', to: HOST6, cause: 'host' }),
@@ -146,7 +150,10 @@ it('is allowed more, and less, in IPv6 as in IPv4', async () => {
   ]);
   await agent('net', 'set', 'one', '--deny-cidr', `${WEB6}/128`);
   expect(await fetched('one', ...urls.slice(0, 3))).toEqual([`[${OTHER6}]:80`, REFUSED, REFUSED]);
+  await agent('net', 'set', 'one', '--allow-cidr', `[${NEAR6}]:80`);
+  expect(await fetched('one', `http://[${NEAR6}]/`)).toEqual([`[${NEAR6}]:80`]);
   await agent('net', 'set', 'one');
+  expect(await fetched('one', `http://[${NEAR6}]/`)).toEqual([REFUSED]);
 });
 
 it('children, and VMs that are resumed, put back or started again, have it too', async () => {

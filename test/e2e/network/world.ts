@@ -25,9 +25,11 @@ export const RESERVED = ['172.16.0.5', '192.168.1.10', '100.64.0.1', '198.18.0.1
 export const HOST = '203.0.113.1';
 export const UPSTREAM = '203.0.113.254';
 /** In IPv6, of what is given out for the Internet: what is for documentation is reserved. */
-export const WEB6 = '2a00:1::10';
-export const OTHER6 = '2a00:1::11';
+export const WEB6 = '2a00:2::10';
+export const OTHER6 = '2a00:2::11';
 export const LAN6 = 'fd77::3';
+/** In the host's own network. */
+export const NEAR6 = '2a00:1::10';
 export const HOST6 = '2a00:1::1';
 const UPSTREAM6 = '2a00:1::fe';
 
@@ -103,7 +105,7 @@ export class World implements AsyncDisposable {
         WEB_SERVER,
         [
           ...[`${WEB}:80`, `${WEB}:8080`, `${OTHER}:80`, `${LAN}:80`, `${METADATA}:80`],
-          ...[`[${WEB6}]:80`, `[${WEB6}]:8080`, `[${OTHER6}]:80`, `[${LAN6}]:80`],
+          ...[`[${WEB6}]:80`, `[${WEB6}]:8080`, `[${OTHER6}]:80`, `[${LAN6}]:80`, `[${NEAR6}]:80`],
         ].join(','),
       ]),
       await started(host, process.execPath, [
@@ -316,7 +318,7 @@ async function connect(box: Sandbox, host: TestHost, internet: TestHost): Promis
   await host.run('ip', 'link', 'set', 'eth0', 'up');
   await host.run('ip', 'route', 'add', 'default', 'via', UPSTREAM);
   await host.run('ip', '-6', 'route', 'add', 'default', 'via', UPSTREAM6);
-  for (const a of [`${UPSTREAM6}/64`, WEB6, OTHER6, LAN6])
+  for (const a of [`${UPSTREAM6}/64`, WEB6, OTHER6, LAN6, NEAR6])
     await internet.run('ip', ...address(a), 'nodad');
   for (const a of [`${UPSTREAM}/24`, WEB, OTHER, NAMES, GIT, NPM, PIP, LAN, METADATA, ...RESERVED])
     await internet.run('ip', ...address(a));

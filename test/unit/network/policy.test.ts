@@ -240,3 +240,15 @@ it('a rule of other names is another rule, so that it inherits no address', () =
   expect(ids({ allowDomains, denyDomains: ['*.example'] })).toEqual([4, 5, 6]);
   expect(ids({ allowDomains, denyDomains: ['c.example', 'x.b.example'] })).toEqual([1, 2, 3]);
 });
+
+it('networks of the host are none of the public addresses, and open to whom they are allowed', () => {
+  const own = ['2a00:1::/64'];
+  const titles = (o: EgressOptions) =>
+    makePolicy(o, undefined, own).rules.rules.map((r) => r.title);
+  const denied = Array.from({ length: 3 }, () => "the host's own network 2a00:1::/64"); // tcp, udp, icmp
+  expect(titles({})).toEqual([...denied, 'public addresses']);
+  expect(titles({ allowCidrs: ['2a00:1::7'] })).toEqual([
+    ...['--allow-cidr 2a00:1::7', ...denied, 'public addresses'],
+  ]);
+  expect(titles({ allowDomains: ['a.example'] })).toEqual(['--allow-domain a.example']);
+});

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { denyPrefix, type DenialCause } from '../../../../nft/marks.ts';
+import { denyPrefix, ruleMark, type DenialCause } from '../../../../nft/marks.ts';
 import { makePolicy, type EgressOptions } from '../../../../src/network/policy.ts';
 import type { IpPacket } from '../../../../src/network/traffic/nflog.ts';
 import { recordOf } from '../../../../src/network/traffic/record.ts';
@@ -47,6 +47,24 @@ describe('what would allow a denied address of IPv6', () => {
     ['nothing, of a link', 'ipv6', { to: 'fe80::1' }, {}, undefined],
   ])('%s: %s %j', (_, cause, packet, egress, remedy) => {
     expect(denied(cause, packet, egress)?.remedy).toBe(remedy);
+  });
+
+  it('is the address, where the host’s own network is shut, and no flag is to be left out', () => {
+    const policy = makePolicy({}, undefined, ['2606:4700::/64']);
+    const network = {
+      ...{ tap: 'qmpa1', mac: '02:00:00:00:00:01', generation: 1, policy: policy.rules },
+      ...{ guestAddress: '10.210.0.3', gatewayAddress: '10.210.0.2' },
+    };
+    const entry = { vmId: 'a', network, policy, egress: {}, published: [], logPath: '' };
+    const packet = { protocol: 'tcp', from: 'fd12::3', fromPort: 50_000, to: V6, toPort: 443 };
+    const [rule] = policy.rules.rules;
+    const logged = {
+      ...{ timeMs: 0, prefix: denyPrefix('rule'), inDevice: 1, outDevice: 0, packet },
+      mark: ruleMark(1, rule!.id),
+    };
+    expect(recordOf(logged, entry, () => undefined)).toMatchObject({
+      ...{ rule: "the host's own network 2606:4700::/64", remedy: `--allow-cidr [${V6}]:443` },
+    });
   });
 
   it('is its name, where the VM has asked for it', () => {
