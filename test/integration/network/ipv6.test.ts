@@ -211,7 +211,7 @@ describe('a tap', () => {
 
 describe('where somebody flushes the ruleset', () => {
   const HOST = ['203.0.113.1', '2a00:1::1'] as const;
-  const WEB = ['203.0.113.10', '2a00:1::10'] as const;
+  const WEB = ['203.0.113.10', '2a00:2::10'] as const;
   const FOREIGN = ['203.0.113.77', '2a00:1::77'] as const;
   const OWN = ['10.210.0.3', 'fd12:3456:789a::3'] as const;
   const PORT = 7_777;
@@ -237,6 +237,7 @@ describe('where somebody flushes the ruleset', () => {
       }
       await side.run('ip', 'link', 'set', 'eth0', 'up');
     }
+    await host.run('ip', '-6', 'route', 'add', 'default', 'via', '2a00:1::fe'); // what is on-link is shut
     await setUp(`{ ipv6: '${ULA}' }`);
     await host.module(`
       const { whole } = await network.joinNetwork({ runtimeDir: '${box.dir}/run', vmId: '${VM}', mac: '${MAC}',
