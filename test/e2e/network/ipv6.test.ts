@@ -6,6 +6,8 @@ import { HOST6, LAN6, NEAR6, OTHER6, WEB, WEB6, World } from './world.ts';
 const ULA = 'fd12:3456:789a::/64';
 const REFUSED = 'failed 7';
 const NO_NAME = 'failed 6';
+/** A template and some boots, beside other suites. */
+const LONG = { timeout: 300_000 * SCALE };
 
 /** Connects from an address that it gives itself for the time (netdevice(7): SIOCSIFADDR, SIOCDIFADDR). */
 const FORGE = `import fcntl, socket, struct, sys
@@ -197,7 +199,7 @@ it('gets nowhere where somebody flushes the ruleset, and has its rules again by 
   await agent('remove', '--force', 'one');
 });
 
-it('a clone has it as its template, or as it is told; one without has none', async () => {
+it('a clone of a template without has it where it is told, and none else', LONG, async () => {
   await agent('template', 'create', '--network', 'nat-filtered', 'plain');
   await agent('clone', '--name', 'four', 'plain');
   expect((await world.info('four')).ipv6).toBeUndefined();
@@ -216,6 +218,9 @@ it('a clone has it as its template, or as it is told; one without has none', asy
   expect(await fetched('six', 'http://six.test/')).toEqual([`[${WEB6}]:80`]);
   await agent('remove', '--force', 'four', 'six');
   await agent('template', 'remove', 'plain');
+});
+
+it('a template has it, and its clones, but for those that are told not to', LONG, async () => {
   await agent('template', 'create', '--ipv6', 'both');
   await agent('clone', '--name', 'own', 'both');
   await agent('clone', '--name', 'none', '--no-ipv6', 'both');
