@@ -92,6 +92,19 @@ export function overlaps<N extends number | bigint>(
   return one.first <= other.last && other.first <= one.last;
 }
 
+/** The first of some CIDRs of either family that has an address in common with this one; none is of another family. */
+export function firstMeeting(cidr: string, others: readonly string[]): string | undefined {
+  const [v4, v6] = [parseCidr(cidr), parseCidr6(cidr)];
+  return others.find((other) => meets(v4, parseCidr(other)) || meets(v6, parseCidr6(other)));
+}
+
+function meets<N extends number | bigint>(
+  one: AddressRange<N> | undefined,
+  other: AddressRange<N> | undefined,
+): boolean {
+  return one !== undefined && other !== undefined && overlaps(one, other);
+}
+
 /** Whether all of `inner` is in `outer`. */
 export function contains<N extends number | bigint>(
   outer: AddressRange<N>,

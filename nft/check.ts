@@ -2,11 +2,10 @@
 import { NetworkPolicyError } from '../src/errors.ts';
 import {
   contains,
-  overlaps,
+  firstMeeting,
   parseAddress,
   parseAddress6,
   parseCidr,
-  parseCidr6,
   versionOf,
 } from './address.ts';
 import { MAX_GENERATION, MAX_RULE_ID } from './marks.ts';
@@ -32,6 +31,7 @@ export const MAX_TITLE_BYTES = 100;
 /** Of all limits: nft keeps them as 64 bits, but a burst has 32. */
 export const MAX_LIMIT = 2 ** 31 - 1;
 
+const UNROUTABLE = [...UNROUTABLE_RANGES, ...UNROUTABLE_RANGES6];
 const ADDRESS_HINT = 'give an IPv4 address such as 10.210.0.3';
 const ADDRESS6_HINT = 'give an IPv6 address such as fd00::3';
 
@@ -160,21 +160,11 @@ function checkExceptions(exceptions: readonly string[]): void {
   if (exceptions.length === 0) return;
   checkCidrs('policy.exceptions', exceptions);
   exceptions.forEach((cidr, index) => {
-    const bad = unroutableIn(cidr);
+    const bad = firstMeeting(cidr, UNROUTABLE);
     if (bad === undefined) return;
     const hint = 'name a host or network that a router would forward to';
     fail(`policy.exceptions[${index}]`, cidr, `reaches into ${bad}, which never leaves a VM`, hint);
   });
-}
-
-/** A range that never leaves a tap, and has addresses in common with this one. */
-function unroutableIn(cidr: string): string | undefined {
-  const range = parseCidr(cidr);
-  if (range !== undefined) {
-    return UNROUTABLE_RANGES.find((other) => overlaps(parseCidr(other)!, range));
-  }
-  const range6 = parseCidr6(cidr)!;
-  return UNROUTABLE_RANGES6.find((other) => overlaps(parseCidr6(other)!, range6));
 }
 
 function checkLimits(limits: NetworkLimits): void {
@@ -200,8 +190,7 @@ function checkAddresses6(v6: VmAddresses6): void {
   for (const name of ['guestAddress', 'gatewayAddress'] as const) {
     const value = parseAddress6(v6[name]);
     if (value === undefined) fail(`v6.${name}`, v6[name], 'is no IPv6 address', ADDRESS6_HINT);
-    const range = { first: value, last: value };
-    if (UNROUTABLE_RANGES6.some((cidr) => contains(parseCidr6(cidr)!, range))) {
+    if (firstMeeting(v6[name], UNROUTABLE_RANGES6) !== undefined) {
       fail(`v6.${name}`, v6[name], 'is no address of a machine', ADDRESS6_HINT);
     }
   }

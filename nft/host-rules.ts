@@ -36,14 +36,9 @@ export function toHostRules(): Statement[][] {
 
 /** Over IPv6, the gateway's address for ping, and what the host itself began. */
 export function toHost6Rules(): Statement[][] {
-  const isPing = [
-    is(icmpType(V6), 'echo-request'),
-    is(concat(IIF, field('ip6', 'daddr')), '@gateway6'),
-  ];
   return [
     [isNot(concat(IIF, field('ip6', 'saddr')), '@self6'), goto('deny_ipv6')],
-    [...isPing, over('pingq', IIF, PINGS_PER_SECOND), goto('deny_rate')],
-    [...isPing, ACCEPT],
+    ...pingRules(V6, is(concat(IIF, field('ip6', 'daddr')), '@gateway6')),
     ...begunByHostRules(V6),
   ];
 }
@@ -83,11 +78,14 @@ export function toGatewayRules(): Statement[][] {
     [dnsByTcp, hasAny(STATE, 'invalid', 'untracked', 'related'), goto('deny_state')],
     [dnsByTcp, hasAny(STATE, 'new'), tooManyConnections, goto('deny_connections')],
     [dnsByTcp, ACCEPT],
-    [
-      is(field('icmp', 'type'), 'echo-request'),
-      over('pingq', IIF, PINGS_PER_SECOND),
-      goto('deny_rate'),
-    ],
-    [is(field('icmp', 'type'), 'echo-request'), ACCEPT],
+    ...pingRules(V4),
+  ];
+}
+
+function pingRules(family: IpFamily, ...match: Statement[]): Statement[][] {
+  const isPing = [is(icmpType(family), 'echo-request'), ...match];
+  return [
+    [...isPing, over('pingq', IIF, PINGS_PER_SECOND), goto('deny_rate')],
+    [...isPing, ACCEPT],
   ];
 }

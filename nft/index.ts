@@ -7,6 +7,7 @@
 export {
   type AddressRange,
   contains,
+  firstMeeting,
   type IpVersion,
   overlaps,
   parseAddress,
@@ -14,6 +15,7 @@ export {
   parseCidr,
   parseCidr6,
   versionOf,
+  withoutNested,
 } from './address.ts';
 export { baseTable, type BaseOptions, DEFAULT_LOG_RATES, removeBase } from './base.ts';
 export {

@@ -1,10 +1,9 @@
 /** The policy of one VM as rules: its own chain, which all that is not yet let through passes. */
-import { type IpFamily, originalDestination, V4, V6 } from './families.ts';
+import { icmpType, type IpFamily, originalDestination, V4, V6 } from './families.ts';
 import {
   CT_MARK,
   ct,
   type Expression,
-  field,
   goto,
   hasAny,
   is,
@@ -126,9 +125,7 @@ function destinationOf(family: IpFamily, vm: VmNetwork, rule: EgressRule): Desti
   const { destination } = rule;
   const address = originalDestination(family);
   const protocol: Statement =
-    rule.protocol === 'icmp'
-      ? is(field(family.icmp, 'type'), 'echo-request')
-      : is(L4, rule.protocol);
+    rule.protocol === 'icmp' ? is(icmpType(family), 'echo-request') : is(L4, rule.protocol);
   const all = { family, protocol, addresses: [], match: [] };
   switch (destination.kind) {
     case 'public':

@@ -112,7 +112,7 @@ async function probePools(): Promise<{ pool: string; ula: string | undefined } |
 
 async function probeIpv6(ula: string): Promise<Ipv6Facts> {
   const [forwards, routes, deaf, hasDefaultRoute] = await Promise.all([
-    isForwarding('ipv6'),
+    isForwarding(6),
     routesInto(ula).catch(() => []),
     advertisedInterfaces().catch(() => []),
     hasDefaultRoute6().catch(() => true),

@@ -105,7 +105,7 @@ async function freeEndpoint({ vmId, ipv6 }: AttachOptions): Promise<Endpoint> {
 }
 
 async function requireUla(ula: string | undefined, vmId: string): Promise<UlaPool> {
-  if (ula !== undefined && (await isForwarding('ipv6'))) return parseUla(ula);
+  if (ula !== undefined && (await isForwarding(6))) return parseUla(ula);
   const what =
     ula === undefined
       ? 'this host is not set up to give VMs IPv6'

@@ -1,21 +1,19 @@
 /** Whether the host forwards packets between its interfaces; had forward, and put back. */
 import { readFile } from 'node:fs/promises';
+import type { IpVersion } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
 import { recall, remember } from './host-dir.ts';
 import { writeSetting } from './host-settings.ts';
 import { ipJson, type IpCallOptions } from './ip-command.ts';
 
-/** Of the Internet Protocol. */
-export type IpVersion = 'ipv4' | 'ipv6';
-
 /** Documentation/networking/ip-sysctl.rst; and where it is remembered what that was before us. */
 const SETTINGS: Readonly<Record<IpVersion, { name: string; path: string; before: string }>> = {
-  ipv4: {
+  4: {
     name: 'net.ipv4.ip_forward',
     path: '/proc/sys/net/ipv4/ip_forward',
     before: 'ip-forward-before',
   },
-  ipv6: {
+  6: {
     name: 'net.ipv6.conf.all.forwarding',
     path: '/proc/sys/net/ipv6/conf/all/forwarding',
     before: 'ipv6-forwarding-before',
@@ -28,7 +26,7 @@ export function forwardingName(version: IpVersion): string {
 }
 
 /** Whether the host forwards. Default: IPv4. */
-export async function isForwarding(version: IpVersion = 'ipv4'): Promise<boolean> {
+export async function isForwarding(version: IpVersion = 4): Promise<boolean> {
   return (await settingOf(version)) === '1';
 }
 
@@ -39,7 +37,7 @@ export async function isForwarding(version: IpVersion = 'ipv4'): Promise<boolean
 export async function enableForwarding(version: IpVersion, o: IpCallOptions): Promise<boolean> {
   const { path, before } = SETTINGS[version];
   if (await isForwarding(version)) return false;
-  if (version === 'ipv6') await checkAdvertisements(o);
+  if (version === 6) await checkAdvertisements(o);
   await remember(before, '0');
   await writeSetting(path, '1');
   return true;
@@ -76,7 +74,7 @@ export async function hasDefaultRoute6(o: IpCallOptions = {}): Promise<boolean> 
 }
 
 async function checkAdvertisements(o: IpCallOptions): Promise<void> {
-  if ((await settingOf('ipv6')) === '') {
+  if ((await settingOf(6)) === '') {
     throw new NetworkSetupError('this host’s kernel has no IPv6', {
       hint: 'Boot it without ipv6.disable=1; or leave --ipv6 out.',
     });

@@ -2,12 +2,9 @@
  * The host's own networks in IPv6. Where IPv4 has private addresses, and the rules know them, machines of a LAN have
  * addresses like everybody's in IPv6: what tells them is that the host reaches them without a router.
  */
-import { contains, parseCidr6 } from '../../nft/index.ts';
+import { contains, parseCidr6, withoutNested } from '../../nft/index.ts';
 import { ipJson, type IpCallOptions } from './ip-command.ts';
 import { isOurTap } from './tap.ts';
-
-/** Global unicast addresses (RFC 4291, 2.4); all others are reserved in the rules. */
-const GLOBAL = parseCidr6('2000::/3');
 
 /** A route, as `ip -j route` has it. */
 interface Route {
@@ -19,7 +16,7 @@ interface Route {
   readonly nexthops?: unknown;
 }
 
-/** Each once, as CIDRs; none within another. @throws as `ipJson` */
+/** As CIDRs in the order of addresses, none within another. @throws as `ipJson` */
 export async function hostNetworks(o: IpCallOptions = {}): Promise<string[]> {
   const routes = (await ipJson(['-6', 'route', 'show', 'table', 'all'], o)) as Route[];
   return onLink(routes);
@@ -27,16 +24,16 @@ export async function hostNetworks(o: IpCallOptions = {}): Promise<string[]> {
 
 /** Pure. @param routes of `ip -j -6 route show table all` */
 export function onLink(routes: readonly Route[]): string[] {
-  const networks = new Set(routes.filter(isOnLink).flatMap(({ dst = '' }) => dst));
-  const ranges = [...networks].flatMap((cidr) => {
-    const range = parseCidr6(cidr);
-    return range !== undefined && GLOBAL !== undefined && contains(GLOBAL, range)
-      ? [{ cidr, range }]
-      : [];
-  });
-  return ranges
-    .filter(({ range }) => !ranges.some((one) => one.range !== range && contains(one.range, range)))
-    .map(({ cidr }) => cidr);
+  const networks = routes.filter(isOnLink).flatMap(({ dst = '' }) => dst);
+  return withoutNested(networks.filter(isGlobal), 6).map(({ address, length }) =>
+    length === 128 ? address : `${address}/${length}`,
+  );
+}
+
+/** Global unicast addresses (RFC 4291, 2.4); all others are reserved in the rules. */
+function isGlobal(cidr: string): boolean {
+  const range = parseCidr6(cidr);
+  return range !== undefined && contains(parseCidr6('2000::/3')!, range);
 }
 
 /** Not by a router, and not an address of the host itself, which the rules know. */

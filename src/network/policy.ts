@@ -6,12 +6,11 @@
  */
 import {
   DEFAULT_POLICY,
+  firstMeeting,
   MAX_PORTS,
   MAX_RULES,
   MAX_TITLE_BYTES,
   numberRules,
-  overlaps,
-  parseCidr,
   parseCidr6,
   RESERVED_RANGES,
   RESERVED_RANGES6,
@@ -78,6 +77,7 @@ const GAP = '...';
 const CIDR_HINT =
   'Give an address, or a network by its first address, e.g. 10.1.2.3, 10.1.0.0/16, 2001:db8::/32, [2001:db8::1]:443.';
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
+const RESERVED = [...RESERVED_RANGES, ...RESERVED_RANGES6];
 /** How the rules begin that keep the host's own networks shut. */
 export const HOST_NETWORK = "the host's own network";
 
@@ -292,8 +292,8 @@ function readCidr(field: string, text: string): string {
 /** One that is to be opened. */
 function readOpened(field: string, text: string): string {
   const cidr = readCidr(field, text);
-  if (meets(cidr, UNROUTABLE_RANGES, UNROUTABLE_RANGES6)) {
-    const nowhere = versionOf(cidr) === 4 ? UNROUTABLE_RANGES : UNROUTABLE_RANGES6;
+  const nowhere = versionOf(cidr) === 4 ? UNROUTABLE_RANGES : UNROUTABLE_RANGES6;
+  if (firstMeeting(cidr, nowhere) !== undefined) {
     fail(
       field,
       text,
@@ -305,15 +305,7 @@ function readOpened(field: string, text: string): string {
 
 /** Whether no rule opens it unless it is an exception. */
 function isReserved(cidr: string): boolean {
-  return meets(cidr, RESERVED_RANGES, RESERVED_RANGES6);
-}
-
-/** Whether it has an address in common with one of its own family. */
-function meets(cidr: string, v4: readonly string[], v6: readonly string[]): boolean {
-  const range = parseCidr(cidr);
-  if (range !== undefined) return v4.some((other) => overlaps(parseCidr(other)!, range));
-  const range6 = parseCidr6(cidr);
-  return range6 !== undefined && v6.some((other) => overlaps(parseCidr6(other)!, range6));
+  return firstMeeting(cidr, RESERVED) !== undefined;
 }
 
 /**

@@ -3,14 +3,13 @@
  * others, their tables and settings stay as they are.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { NftClient } from '../../nft/index.ts';
+import { type IpVersion, NftClient } from '../../nft/index.ts';
 import { NetworkRulesError, NetworkSetupError } from '../errors.ts';
 import { parsePool } from './endpoint.ts';
 import { guardedPools, hasFlushGuard, lowerFlushGuard, raiseFlushGuard } from './flush-guard.ts';
 import {
   enableForwarding,
   forwardingName,
-  type IpVersion,
   isForwarding,
   isForwardingOurs,
   restoreForwarding,
@@ -63,8 +62,8 @@ interface Need {
 function needsOf({ settings, before, guarded = {} }: HostPlan): readonly Need[] {
   const { pool, ula } = settings;
   return [
-    forwardingOf('ipv4'),
-    ...(ula === undefined ? [] : [forwardingOf('ipv6')]),
+    forwardingOf(4),
+    ...(ula === undefined ? [] : [forwardingOf(6)]),
     {
       what: `${SETTINGS_FILE}, for the next boot; VMs' addresses from ${[pool, ula].filter(Boolean).join(' and ')}`,
       undone: SETTINGS_FILE,
@@ -283,7 +282,7 @@ async function orphans({ pool, ula }: HostSettings, o: CallOptions): Promise<rea
   const pools = (await guardedPools(o)).filter((one) => one !== pool && one !== ula);
   return [
     ...pools.map((one) => guardOf(`IPsec policies for ${one}`, one, undefined)),
-    ...(ula === undefined && (await isForwardingOurs('ipv6')) ? [forwardingOf('ipv6')] : []),
+    ...(ula === undefined && (await isForwardingOurs(6)) ? [forwardingOf(6)] : []),
   ];
 }
 

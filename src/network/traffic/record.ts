@@ -1,11 +1,11 @@
 /** What becomes of a VM's packets and questions, as lines of JSON that people and programs read. */
 import {
-  contains,
   DENIAL_CAUSES,
-  parseCidr6,
+  firstMeeting,
   readLogPrefix,
   readMark,
   UNROUTABLE_RANGES6,
+  versionOf,
 } from '../../../nft/index.ts';
 import { placeText } from '../ipv6-text.ts';
 import type { NetworkEntry } from '../entry.ts';
@@ -132,8 +132,5 @@ function remedyOf(
 
 /** Whether IPv6 would lead there, if the VM had it. */
 function isRoutable6(address: string): boolean {
-  const range = parseCidr6(address);
-  return (
-    range !== undefined && !UNROUTABLE_RANGES6.some((cidr) => contains(parseCidr6(cidr)!, range))
-  );
+  return versionOf(address) === 6 && firstMeeting(address, UNROUTABLE_RANGES6) === undefined;
 }

@@ -9,6 +9,7 @@ it('are global networks that are reached without a router, each once', () => {
     { dst: '2a00:1::/64', dev: 'wlan0', protocol: 'ra' },
     { dst: '2a00:1::9', dev: 'eth0' }, // within the one above
     { dst: '2a00:3::5', dev: 'wg0' },
+    { dst: '2a00:3::5/128', dev: 'wg1' },
     { dst: '2a00:2::/48', gateway: 'fe80::2', dev: 'eth0' },
     { dst: '2a00:4::/48', nexthops: [{ gateway: 'fe80::2' }] },
     { dst: '2a00:5::/48', via: { family: 'inet6', host: 'fe80::2' }, dev: 'eth0' },

@@ -11,8 +11,9 @@ function denied(
   packet: Partial<IpPacket> = {},
   egress: EgressOptions = {},
   name?: string,
+  hostNetworks?: readonly string[],
 ) {
-  const policy = makePolicy(egress);
+  const policy = makePolicy(egress, undefined, hostNetworks);
   const network = {
     ...{ tap: 'qmpa1', mac: '02:00:00:00:00:01', generation: 1, policy: policy.rules },
     ...{ guestAddress: '10.210.0.3', gatewayAddress: '10.210.0.2' },
@@ -27,7 +28,8 @@ function denied(
     ...packet,
   };
   const logged = {
-    ...{ timeMs: 0, prefix: denyPrefix(cause), mark: 0, inDevice: 1, outDevice: 0, packet: whole },
+    ...{ timeMs: 0, prefix: denyPrefix(cause), inDevice: 1, outDevice: 0, packet: whole },
+    mark: cause === 'rule' ? ruleMark(1, policy.rules.rules[0]!.id) : 0,
   };
   return recordOf(logged, entry, () => name);
 }
@@ -50,19 +52,7 @@ describe('what would allow a denied address of IPv6', () => {
   });
 
   it('is the address, where the host’s own network is shut, and no flag is to be left out', () => {
-    const policy = makePolicy({}, undefined, ['2606:4700::/64']);
-    const network = {
-      ...{ tap: 'qmpa1', mac: '02:00:00:00:00:01', generation: 1, policy: policy.rules },
-      ...{ guestAddress: '10.210.0.3', gatewayAddress: '10.210.0.2' },
-    };
-    const entry = { vmId: 'a', network, policy, egress: {}, published: [], logPath: '' };
-    const packet = { protocol: 'tcp', from: 'fd12::3', fromPort: 50_000, to: V6, toPort: 443 };
-    const [rule] = policy.rules.rules;
-    const logged = {
-      ...{ timeMs: 0, prefix: denyPrefix('rule'), inDevice: 1, outDevice: 0, packet },
-      mark: ruleMark(1, rule!.id),
-    };
-    expect(recordOf(logged, entry, () => undefined)).toMatchObject({
+    expect(denied('rule', {}, {}, undefined, ['2606:4700::/64'])).toMatchObject({
       ...{ rule: "the host's own network 2606:4700::/64", remedy: `--allow-cidr [${V6}]:443` },
     });
   });
