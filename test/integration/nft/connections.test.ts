@@ -1,15 +1,15 @@
 /** Connections over a VM's life: what a change of the policy cuts and what it leaves, bounds, published ports. */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   allowAddress,
   DEFAULT_POLICY,
   DEFAULT_RULES,
-  type EgressRule,
   ISOLATED_POLICY,
   type NetworkPolicy,
 } from '../../../nft/index.ts';
 import * as f from './frames.ts';
-import { type LogEntry, type TestNetwork, useTestNetwork, whyNot } from './network.ts';
+import { type TestNetwork, whyNot } from './network.ts';
+import { causes, rule, useConnections } from './connections.ts';
 
 const skip = whyNot();
 const SITE = '203.0.113.10';
@@ -17,44 +17,9 @@ const GUEST = '10.210.0.2';
 const HOST = '198.51.100.1';
 
 let net: TestNetwork;
-let generation = 1;
-useTestNetwork((made) => (net = made));
-beforeEach(() => reset(DEFAULT_POLICY));
-afterEach(async () => {
-  for (const id of open.splice(0)) await net.vms[0]!.peer.do('close', { id });
+const { guest, reset, connect, say, generation } = useConnections((made) => (net = made), {
+  site: SITE,
 });
-
-/** Another generation: nothing of the case before lives on. */
-async function reset(policy: NetworkPolicy): Promise<void> {
-  generation += 1;
-  await net.change(0, policy, generation);
-  // What the connections of the case before still had to say.
-  while ((await net.logs({ waitS: 0.1 })).length > 0);
-  await net.arrived();
-}
-
-const open: string[] = [];
-const guest = () => net.vms[0]!.peer;
-
-async function connect(id: string, port: number, to = SITE): Promise<unknown> {
-  const result = await guest().do('tcp_connect', { id, to, port });
-  if (result === 'ok') open.push(id);
-  return result;
-}
-const say = (id: string) => guest().do('say', { id });
-
-const rule = (id: number, ports: number[], o: Partial<EgressRule> = {}): EgressRule => ({
-  id,
-  title: `rule ${id}`,
-  action: 'allow',
-  protocol: 'tcp',
-  ports,
-  destination: { kind: 'public' },
-  ...o,
-});
-
-const causes = (logs: LogEntry[]): string[] =>
-  logs.flatMap((entry) => (entry.verdict === 'deny' ? [entry.cause] : []));
 
 describe('a change of the policy', () => {
   test('cuts what is allowed no more at once, and leaves the rest alone', async () => {
@@ -341,7 +306,7 @@ describe("errors about somebody else's connection", () => {
 
   test("another VM's", async () => {
     // Of the same generation, and so with the same mark: it is the address that tells them apart.
-    await net.change(1, DEFAULT_POLICY, generation);
+    await net.change(1, DEFAULT_POLICY, generation());
     const other = net.vms[1]!.peer;
     const from = ['10.210.0.6', 50_001];
     expect(await other.do('tcp_connect', { id: 'v2', to: '203.0.113.11', port: 443, from })).toBe(
@@ -369,9 +334,7 @@ describe("errors about somebody else's connection", () => {
   });
 
   test("a redirect, about the VM's own", async () => {
-    const from = [GUEST, 50_004];
-    await guest().do('tcp_connect', { id: 'mine', to: SITE, port: 443, from });
-    open.push('mine');
+    await connect('mine', 443, SITE, [GUEST, 50_004]);
     await net.logs();
     await net.arrived();
     const reply = { source: SITE, destination: GUEST };
@@ -387,9 +350,7 @@ describe("errors about somebody else's connection", () => {
   });
 
   test("the VM's own gets through", async () => {
-    const from = [GUEST, 50_003];
-    await guest().do('tcp_connect', { id: 'mine', to: SITE, port: 443, from });
-    open.push('mine');
+    await connect('mine', 443, SITE, [GUEST, 50_003]);
     await net.logs();
     await net.arrived();
     const reply = { source: SITE, destination: GUEST };

@@ -1,22 +1,14 @@
 /** Connections of IPv6 over a VM's life: cuts, names, bounds that both families share; and from outside. */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   allowAddress,
   DEFAULT_POLICY,
   DEFAULT_RULES,
-  type EgressRule,
   ISOLATED_POLICY,
   type NetworkPolicy,
 } from '../../../nft/index.ts';
-import {
-  HOST6,
-  type LogEntry,
-  OTHER_SITE6,
-  SITE6,
-  type TestNetwork,
-  useTestNetwork,
-  whyNot,
-} from './network.ts';
+import { HOST6, OTHER_SITE6, SITE6, type TestNetwork, whyNot } from './network.ts';
+import { causes, rule, useConnections } from './connections.ts';
 
 const skip = whyNot();
 const SITE4 = '203.0.113.10';
@@ -25,45 +17,10 @@ const GATEWAY = 'fd00:210::';
 const OTHER_VM = 'fd00:210::3';
 
 let net: TestNetwork;
-let generation = 1;
-useTestNetwork((made) => (net = made), { vms6: 2 });
-beforeEach(() => reset(DEFAULT_POLICY));
-afterEach(async () => {
-  for (const id of open.splice(0)) await net.vms[0]!.peer.do('close', { id });
+const { guest, reset, connect, say } = useConnections((made) => (net = made), {
+  site: SITE6,
+  vms6: 2,
 });
-
-/** Another generation: nothing of the case before lives on. */
-async function reset(policy: NetworkPolicy): Promise<void> {
-  generation += 1;
-  await net.change(0, policy, generation);
-  // What the connections of the case before still had to say.
-  while ((await net.logs({ waitS: 0.1 })).length > 0);
-  await net.arrived();
-}
-
-const open: string[] = [];
-const guest = () => net.vms[0]!.peer;
-
-async function connect(id: string, port: number, to = SITE6, from?: number): Promise<unknown> {
-  const bound = from === undefined ? {} : { from: [GUEST, from] };
-  const result = await guest().do('tcp_connect', { id, to, port, ...bound });
-  if (result === 'ok') open.push(id);
-  return result;
-}
-const say = (id: string) => guest().do('say', { id });
-
-const rule = (id: number, ports: number[], o: Partial<EgressRule> = {}): EgressRule => ({
-  id,
-  title: `rule ${id}`,
-  action: 'allow',
-  protocol: 'tcp',
-  ports,
-  destination: { kind: 'public' },
-  ...o,
-});
-
-const causes = (logs: LogEntry[]): string[] =>
-  logs.flatMap((entry) => (entry.verdict === 'deny' ? [entry.cause] : []));
 
 describe('a change of the policy', () => {
   test('cuts what is allowed no more at once, by both families, and leaves the rest alone', async () => {
@@ -305,7 +262,7 @@ describe('from outside', () => {
   });
 
   test('the VM is seen by the address of the host', async () => {
-    await connect('web', 443, SITE6, 50_010);
+    await connect('web', 443, SITE6, [GUEST, 50_010]);
     const line = 'ss -Hnt6 state established "( sport = :443 )"';
     expect(await net.up.do('run', { line })).toMatch(/\[3ffe:ffff:0:1::1\]:\d+\s*$/m);
   });

@@ -199,6 +199,8 @@ export const HEADERS: FrameCase[] = [
 export const solicited = f.address6(GATEWAY);
 export const four = Buffer.alloc(4);
 export const neighbour = Buffer.concat([four, solicited]);
+/** Of a router, for half an hour. */
+const ADVERTISED = Buffer.from('40000708' + '00'.repeat(8), 'hex');
 export const REPORT = Buffer.concat([
   Buffer.from([0, 0, 0, 1, 4, 0, 0, 0]),
   f.address6('ff02::1:ff00:1'),
@@ -263,24 +265,12 @@ export const DISCOVERY: FrameCase[] = [
   ],
   [
     'a router advertisement',
-    toGroup(
-      icmp(
-        { source: 'fe80::1', destination: 'ff02::1', hopLimit: 255 },
-        134,
-        Buffer.from('40000708' + '00'.repeat(8), 'hex'),
-      ),
-    ),
+    toGroup(icmp({ source: 'fe80::1', destination: 'ff02::1', hopLimit: 255 }, 134, ADVERTISED)),
     deny('icmpv6'),
   ],
   [
     'one at the gateway',
-    frame(
-      icmp(
-        { destination: GATEWAY, hopLimit: 255 },
-        134,
-        Buffer.from('40000708' + '00'.repeat(8), 'hex'),
-      ),
-    ),
+    frame(icmp({ destination: GATEWAY, hopLimit: 255 }, 134, ADVERTISED)),
     deny('icmpv6'),
   ],
   [

@@ -1,5 +1,5 @@
 /** What sockets get, one case a line: each asserts the outcome, and what was logged and counted. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe } from 'vitest';
 import {
   DEFAULT_POLICY,
   type EgressRule,
@@ -7,7 +7,7 @@ import {
   type NetworkPolicy,
 } from '../../../nft/index.ts';
 import { type TestNetwork, useTestNetwork } from './network.ts';
-import { expectOutcome, deniedCounts, type Outcome } from './outcome.ts';
+import { type SocketCase, socketCases } from './sockets.ts';
 
 const SITE = '203.0.113.10';
 const GATEWAY = '10.210.0.1';
@@ -17,8 +17,6 @@ const HOST = '198.51.100.1';
 
 let net: TestNetwork;
 useTestNetwork((made) => (net = made));
-
-type SocketCase = [name: string, what: string, to: string, port: number, result: string, Outcome];
 
 const REFUSED = 'ECONNREFUSED';
 const PROHIBITED = 'EHOSTUNREACH';
@@ -140,43 +138,22 @@ const ISOLATED_CASES: SocketCase[] = [
   ['another VM', 'tcp', OTHER_VM, 80, REFUSED, vm],
 ];
 
-async function checkSocket([, what, to, port, result, outcome]: SocketCase): Promise<void> {
-  await net.logs();
-  const before = await deniedCounts(net);
-  const command = what === 'tcp' ? 'tcp_connect' : what;
-  const answer = await net.vms[0]!.peer.do(command, {
-    to,
-    port,
-    // Only a silence has to be waited for.
-    timeoutS: result === 'timeout' ? 0.4 : 5,
-  });
-  expect(answer).toBe(result);
-  await expectOutcome(net, outcome, before);
-}
-
-function socketCases(cases: SocketCase[]): void {
-  test.each(cases)('%s (%s %s %i): %s', async (...parts) => {
-    // The test's context comes last.
-    await checkSocket(parts.slice(0, 6) as unknown as SocketCase);
-  });
-}
-
 describe('sockets under the default policy', () => {
-  socketCases(DEFAULT_CASES);
+  socketCases(() => net, DEFAULT_CASES);
 });
 
 describe('sockets under rules of their own', () => {
   beforeAll(() => net?.change(0, OWN_RULES));
-  socketCases(OWN_CASES);
+  socketCases(() => net, OWN_CASES);
 });
 
 describe('sockets where denials are silent', () => {
   beforeAll(() => net?.change(0, { ...DEFAULT_POLICY, denial: 'drop' }));
-  socketCases(SILENT_CASES);
+  socketCases(() => net, SILENT_CASES);
 });
 
 describe('sockets of an isolated VM', () => {
   beforeAll(() => net?.change(0, ISOLATED_POLICY));
   afterAll(() => net?.change(0, DEFAULT_POLICY));
-  socketCases(ISOLATED_CASES);
+  socketCases(() => net, ISOLATED_CASES);
 });
