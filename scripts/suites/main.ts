@@ -1,6 +1,6 @@
 /**
- * Runs the chosen suites, some of them beside the lab, and sums them up. `scripts/test` has installed what is
- * needed and built the project before it starts this.
+ * Runs the chosen suites, two at a time where the lab is one of them, and sums them up. `scripts/test`
+ * has installed what is needed and built the project before it starts this.
  *
  * Whatever happens, the last line is `N passed, N failed, N skipped`: each suite has its deadline
  * and the whole run has one, after which the rest counts as failed.
@@ -132,14 +132,15 @@ async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
         : await runSuite(suite, label),
     );
   };
-  const inTurn = async (some: readonly Suite[], labels = false): Promise<void> => {
-    for (const suite of some) await one(suite, labels ? suite.name : undefined);
+  for (const suite of suites.filter((some) => some.alone)) await one(suite);
+  const rest = suites.filter((some) => !some.alone);
+  // Only the whole run is worth lines that have to be told apart.
+  const lanes = rest.some(({ name }) => name === LAB) && rest.length > 1 ? 2 : 1;
+  const inTurn = async (): Promise<void> => {
+    for (let suite = rest.shift(); suite !== undefined; suite = rest.shift())
+      await one(suite, lanes > 1 ? suite.name : undefined);
   };
-  const lab = suites.filter(({ name }) => name === LAB);
-  const besideLab = suites.filter((suite) => suite.besideLab);
-  await inTurn(suites.filter((suite) => !lab.includes(suite) && !besideLab.includes(suite)));
-  const atOnce = lab.length > 0 && besideLab.length > 0;
-  await Promise.all([inTurn(lab, atOnce), inTurn(besideLab, atOnce)]);
+  await Promise.all(Array.from({ length: lanes }, inTurn));
   return outcomes;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The suites of `scripts/test`, in the order they run: cheap ones first. The lab's processor is
- * emulated on one of ours, so suites whose outcome does not hang on a quiet machine run beside it.
+ * The suites of `scripts/test`, in the order they begin: cheap ones first. The lab's processor is
+ * emulated on one core, and so is that of a guest in the other suites: two of them run at once.
  */
 import { join } from 'node:path';
 
@@ -13,14 +13,14 @@ export interface Suite {
   needsBuild: boolean;
   needsImage: boolean;
   coverage: boolean;
-  /** Runs while the lab does. */
-  besideLab?: boolean;
+  /** Uses every core by itself: nothing runs beside it. */
+  alone?: boolean;
 }
 
 export const LAB = 'lab';
 
 const MINUTE = 60_000;
-const LAB_TIMEOUT_MS = 35 * MINUTE;
+const LAB_TIMEOUT_MS = 45 * MINUTE;
 
 /**
  * The e2e tests that run in the lab too: those whose outcome KVM, vhost-vsock or QEMU 10 could change. A
@@ -34,7 +34,7 @@ const LAB_E2E = [
   'test/e2e/vm/hostile.test.ts',
 ];
 
-/** The e2e tests that run beside the lab. */
+/** The e2e tests are several suites, so that they can be spread over the cores. */
 const NETWORK = ['test/e2e/network/'];
 const CLI = ['test/e2e/cli/', 'test/e2e/image/'];
 const STORAGE = ['fault-walk', 'diff', 'disk-quota', 'template-memory', 'templates'].map(
@@ -54,11 +54,11 @@ function vitest(projects: readonly string[], extra: readonly string[] = []): str
   ];
 }
 
-/** Some of the e2e tests, with less of the processor than the lab has. */
-function besideLab(name: string, files: readonly string[], timeoutMs: number): Suite {
+/** Some of the e2e tests. The lab takes longest and goes before them where they run beside it. */
+function e2e(name: string, files: readonly string[], timeoutMs: number): Suite {
   return {
     ...{ name, argv: ['nice', ...vitest(['e2e'], files)], timeoutMs },
-    ...{ needsBuild: true, needsImage: true, coverage: false, besideLab: true },
+    ...{ needsBuild: true, needsImage: true, coverage: false },
   };
 }
 
@@ -73,40 +73,14 @@ function allSuites(resultsDir: string): Suite[] {
   const lab = join(resultsDir, 'lab');
   return [
     {
-      name: 'style',
-      argv: vitest(['style']),
-      timeoutMs: 8 * MINUTE,
-      needsBuild: false,
-      needsImage: false,
-      coverage: false,
-    },
-    {
       name: 'unit',
       argv: vitest(['unit'], covered('unit')),
       timeoutMs: 8 * MINUTE,
       needsBuild: false,
       needsImage: false,
       coverage: true,
+      alone: true,
     },
-    {
-      name: 'integration',
-      argv: vitest(['integration'], covered('integration')),
-      timeoutMs: 20 * MINUTE,
-      needsBuild: true,
-      needsImage: false,
-      coverage: true,
-    },
-    {
-      name: 'e2e',
-      argv: vitest(['e2e'], ['--exclude', `{${[...NETWORK, ...CLI, ...STORAGE].join()}}**`]),
-      timeoutMs: 40 * MINUTE,
-      needsBuild: true,
-      needsImage: true,
-      coverage: false,
-    },
-    besideLab('network', NETWORK, 25 * MINUTE),
-    besideLab('cli', CLI, 10 * MINUTE),
-    besideLab('storage', STORAGE, 20 * MINUTE),
     {
       name: LAB,
       argv: [
@@ -128,6 +102,26 @@ function allSuites(resultsDir: string): Suite[] {
       needsImage: true,
       coverage: false,
     },
+    {
+      name: 'style',
+      argv: ['nice', ...vitest(['style'])],
+      timeoutMs: 8 * MINUTE,
+      needsBuild: false,
+      needsImage: false,
+      coverage: false,
+    },
+    {
+      name: 'integration',
+      argv: ['nice', ...vitest(['integration'], covered('integration'))],
+      timeoutMs: 30 * MINUTE,
+      needsBuild: true,
+      needsImage: false,
+      coverage: true,
+    },
+    e2e('e2e', ['--exclude', `{${[...NETWORK, ...CLI, ...STORAGE].join()}}**`], 50 * MINUTE),
+    e2e('network', NETWORK, 35 * MINUTE),
+    e2e('storage', STORAGE, 20 * MINUTE),
+    e2e('cli', CLI, 10 * MINUTE),
   ];
 }
 

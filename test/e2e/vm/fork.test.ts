@@ -29,7 +29,9 @@ let vm: Vm;
 const out = async (from: Vm, command: string): Promise<string> =>
   (await from.commands.run(command)).stdout.trim();
 const asRoot = (on: Vm, command: string) => on.commands.run(command, { user: 'root' });
-const count = async (from: Vm): Promise<number> => Number(await out(from, 'cat /tmp/count'));
+/** The shell empties the file before it writes to it. */
+const READ_COUNT = 'i=; until [ "$i" ]; do read i < /tmp/count; done; echo $i';
+const count = async (from: Vm): Promise<number> => Number(await out(from, READ_COUNT));
 const checkpoints = () => readdir(checkpointsDir(state.paths)).catch(() => []);
 const ids = async () => (await Vm.list(state)).map(({ id }) => id);
 const fork = (of: Vm, o: Parameters<Vm['fork']>[0] = {}) => of.fork({ timeoutMs: BOOT_MS, ...o });

@@ -43,7 +43,9 @@ const cli = (...args: string[]) =>
   });
 const out = async (command: string, from = vm): Promise<string> =>
   (await from.commands.run(command)).stdout.trim();
-const count = async (from = vm) => Number(await out('cat /dev/shm/count', from));
+/** The shell empties the file before it writes to it. */
+const READ_COUNT = 'n=; until [ "$n" ]; do read n < /dev/shm/count; done; echo $n';
+const count = async (from = vm) => Number(await out(READ_COUNT, from));
 const goesOn = async (from = vm) => {
   const before = await count(from);
   await expect.poll(() => count(from), { timeout: CLOCK_MS }).toBeGreaterThan(before);
