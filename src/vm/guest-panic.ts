@@ -30,11 +30,11 @@ export class PanicDetector {
  * are the cause. Undefined where there was none.
  */
 export function extractPanic(consoleText: string): string | undefined {
-  const end = consoleText.lastIndexOf(END_MARK);
   const last = consoleText.lastIndexOf(MARK);
   // Where the last mark is that of the end, the panic began before it; if that much is known.
-  const isEnd = end !== -1 && last === end + END_MARK.length - MARK.length;
-  const begin = isEnd ? consoleText.lastIndexOf(MARK, end) : last;
+  const begin = isWholePanic(consoleText)
+    ? consoleText.lastIndexOf(MARK, last - MARK.length)
+    : last;
   const start = begin === -1 ? last : begin;
   if (start === -1) return undefined;
   const panic = printable(consoleText.slice(start, start + MAX_PANIC_CHARS)).trimEnd();
@@ -45,6 +45,12 @@ export function extractPanic(consoleText: string): string | undefined {
   const cause =
     words === undefined ? '' : `${printable(words.slice(words.indexOf(INIT_MARK))).trim()}\n`;
   return `${cause}${panic}`;
+}
+
+/** Whether the kernel has said of its last panic all that it has to say. */
+export function isWholePanic(consoleText: string): boolean {
+  const end = consoleText.lastIndexOf(END_MARK);
+  return end !== -1 && consoleText.lastIndexOf(MARK) === end + END_MARK.length - MARK.length;
 }
 
 /** The first line, for an error's message. */

@@ -8,7 +8,13 @@ import { events } from '../events.ts';
 import { allowManyListeners } from './abort.ts';
 import type { BoundedLog } from './bounded-log.ts';
 import { reachedQuota, type DiskBounds } from './disk-quota.ts';
-import { extractPanic, PanicDetector, panicSummary, printable } from './guest-panic.ts';
+import {
+  extractPanic,
+  isWholePanic,
+  PanicDetector,
+  panicSummary,
+  printable,
+} from './guest-panic.ts';
 import type { ProcessExit, QemuProcess } from './launcher.ts';
 
 /** Why a life of QEMU ended. */
@@ -24,8 +30,10 @@ export interface VmEnd {
   readonly error: VmDiedError;
 }
 
-/** A kernel prints its panic line by line: this long after the first, the text is taken. */
-const PANIC_TEXT_MS = 150;
+/** A kernel prints its panic line by line, and may never come to the end of it: so long is waited for it ... */
+const PANIC_TEXT_MS = 5_000;
+/** ... and so long for another line. A line takes some 100 ms where KVM's processor is itself emulated. */
+const PANIC_QUIET_MS = 500;
 /** Text that errors carry of console and stderr. */
 const ERROR_TAIL_BYTES = 8 * 1024;
 
@@ -105,11 +113,17 @@ export class VmWatch {
   /** QEMU or the console says that the guest's kernel panicked. */
   async raisePanic(): Promise<void> {
     if (this.#panic !== undefined || this.#over.signal.aborted) return;
-    await Promise.race([
-      delay(PANIC_TEXT_MS, undefined, { ref: false }),
-      this.#target.process.exited,
-    ]);
-    const { consoleText } = await this.#tails();
+    const deadline = performance.now() + PANIC_TEXT_MS;
+    let { consoleText } = await this.#tails();
+    while (!isWholePanic(consoleText) && performance.now() < deadline) {
+      const before = consoleText;
+      await Promise.race([
+        delay(PANIC_QUIET_MS, undefined, { ref: false }),
+        this.#target.process.exited,
+      ]);
+      ({ consoleText } = await this.#tails());
+      if (consoleText === before) break;
+    }
     this.#raisePanicWith(
       extractPanic(consoleText) ?? 'Kernel panic (no text on the console)',
       consoleText,

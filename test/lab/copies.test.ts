@@ -8,6 +8,7 @@ import { VmPool } from '../../src/pool/index.ts';
 import { createTemplate } from '../../src/vm/template/create.ts';
 import { TemplateStore } from '../../src/vm/template/store.ts';
 import { Vm } from '../../src/vm/vm.ts';
+import { clockOffMs } from '../e2e/vm/guest-time.ts';
 import { BOOT_MS, useTestState } from '../e2e/vm/state.ts';
 import { SCALE } from '../scale.ts';
 
@@ -22,8 +23,6 @@ const state = useTestState();
 const vmOptions = () => ({ paths: state.paths, timeoutMs: BOOT_MS });
 const out = async (vm: Vm, command: string): Promise<string> =>
   (await vm.commands.run(command, { timeoutMs: CALL_MS })).stdout.trim();
-const clockOffMs = async (vm: Vm): Promise<number> =>
-  Math.abs(Number(await out(vm, 'date +%s%3N')) - Date.now());
 
 beforeAll(() => createTemplate(TEMPLATE, { ...vmOptions(), memoryMib: 512 }));
 afterAll(() => new TemplateStore(state.paths).remove(TEMPLATE));

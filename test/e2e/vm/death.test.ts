@@ -47,6 +47,7 @@ describe('a guest', () => {
   beforeAll(async () => {
     vm = await state.create();
   });
+  afterAll(() => vm.close()); // left there by a case that fails, it would fail all that come later
   const root = (script: string) => vm.commands.run(script, { user: 'root' });
 
   it('whose disk is full says so to the command, and lives on', async () => {
@@ -117,6 +118,7 @@ describe('another guest', () => {
   beforeAll(async () => {
     vm = await state.create({ machine: 'microvm', vcpus: 2, cid: hasVsock ? 4_711 : undefined });
   });
+  afterAll(() => vm.close());
 
   it('runs on the machine that was asked for', async () => {
     const facts = await vm.commands.run('nproc; ls -d /sys/bus/pci/devices/* 2>/dev/null | wc -l');
@@ -148,6 +150,7 @@ describe('QEMU', () => {
   beforeAll(async () => {
     vm = await state.create({ vcpus: 2 });
   });
+  afterAll(() => vm.close());
 
   it('with several emulated processors works', async () => {
     expect((await vm.commands.run('nproc')).stdout).toBe('2\n');

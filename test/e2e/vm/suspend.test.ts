@@ -18,6 +18,7 @@ import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { SCALE } from '../../scale.ts';
 import { mountObstacle, mountSmall, type SmallFilesystem } from './mounts.ts';
+import { clockOffMs } from './guest-time.ts';
 import { BOOT_MS, failureOf, qemuPid, useTestState } from './state.ts';
 
 /** How far a clock may be off that was set right: the way there, on a busy machine. */
@@ -51,7 +52,6 @@ const goesOn = async (from = vm) => {
   await expect.poll(() => count(from), { timeout: CLOCK_MS }).toBeGreaterThan(before);
   return before;
 };
-const guestOffMs = async () => Math.abs(Number(await out('date +%s%3N')) - Date.now());
 const filesOf = (one = vm) => vmPaths(paths, one.id);
 const savedOf = async (one = vm) =>
   (await readdir(filesOf(one).dir)).filter((name) => name.startsWith('saved-'));
@@ -134,7 +134,7 @@ describe('a VM', () => {
     await Vm.gc({ paths });
     expect((await cli('resume', 'sus')).stdout).toBe('sus');
     expect((await vm.info()).state).toBe('running');
-    expect(await guestOffMs()).toBeLessThan(CLOCK_MS);
+    expect(await clockOffMs(vm)).toBeLessThan(CLOCK_MS);
     expect(await goesOn()).toBeGreaterThan(10);
     expect(await out('cat /var/tmp/kept /dev/shm/kept; hostname')).toBe('page cache\ntmpfs\nsus');
     const listed = await vm.commands.list();
