@@ -52,7 +52,7 @@ export function parsePool(cidr: string): AddressPool {
     range !== undefined &&
     range.length >= POOL_PREFIX.min &&
     range.length <= POOL_PREFIX.max &&
-    PRIVATE.some((whole) => contains(whole, range))
+    isWithinPrivate(cidr)
   ) {
     return { cidr, first: range.first, capacity: (range.last - range.first + 1) / 2 };
   }
@@ -61,6 +61,12 @@ export function parsePool(cidr: string): AddressPool {
     value: cidr,
     hint: `Give a private IPv4 network of /${POOL_PREFIX.min} to /${POOL_PREFIX.max} by its first address, e.g. ${DEFAULT_POOL}.`,
   });
+}
+
+/** Whether a network is a part of those that a pool may be a part of. */
+export function isWithinPrivate(cidr: string): boolean {
+  const range = parseCidr(cidr);
+  return range !== undefined && PRIVATE.some((whole) => contains(whole, range));
 }
 
 /**

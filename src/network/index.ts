@@ -41,6 +41,6 @@ export { PacketCapture } from './traffic/packet-capture.ts';
 export { MAX_SNAPLEN } from './traffic/pcap.ts';
 export { readLog } from './traffic/read-log.ts';
 export { parseAllPublished, publishedText } from './publish.ts';
-export { routesInto } from './tap.ts';
+export { routesInto } from './host-routes.ts';
 export { GUEST_SERVER, TapLab } from './tap-lab.ts';
 export type { ConnectionRecord, DnsRecord, TrafficRecord } from './traffic/record.ts';

@@ -15,6 +15,7 @@ import {
   restoreForwarding,
 } from './forwarding.ts';
 import { withHostNetwork } from './host-dir.ts';
+import { routesInto } from './host-routes.ts';
 import {
   hostPools,
   type HostSettings,
@@ -26,7 +27,7 @@ import {
 import { addressesIn } from './ip-command.ts';
 import { lentTaps, makeLentTaps, removeLentTaps, type LendingOptions } from './lent/lent-taps.ts';
 import { startLending } from './lent/start.ts';
-import { existingTaps, isBridged, routesInto } from './tap.ts';
+import { existingTaps, isBridged } from './tap.ts';
 import { parseUla, randomUla } from './ula.ts';
 
 interface CallOptions {
@@ -44,6 +45,14 @@ interface HostPlan {
   /** Other pools that are guarded now. */
   readonly guarded?: Guarded;
 }
+
+/** What to do where somebody has what VMs are to have. */
+const FREE_HINTS = {
+  'network.pool':
+    'Give a private network that nobody has (`ip -4 route show table all` has the host’s): qmp-agent setup network --pool CIDR.',
+  'network.ipv6':
+    'Give a prefix that nobody has, e.g. a part of yours that no network uses; or none, for a random one.',
+} as const;
 
 /** One thing that VMs need of a host. */
 interface Need {
@@ -137,8 +146,8 @@ export interface SetupOptions {
 /**
  * Does what is not done yet. Where any of it fails, what this call did is taken back, and nothing that was there before.
  * @throws ConfigError field `network.pool`, `network.ipv6`; NetworkSetupError VMs have addresses from another pool, or the
- *   pool has no room for so many taps, or the host cannot forward IPv6, or has routes into its prefix; TimeoutError nobody
- *   lends them; HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
+ *   pool has no room for so many taps, or the host cannot forward IPv6, or has routes into
+ *   the pool or its prefix; TimeoutError nobody lends them; HostError ERR_HOST_PERMISSION, ERR_HOST_TOOL; NetworkRulesError
  */
 export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Promise<SetupStep[]> {
   const { taps } = wanted;
@@ -149,7 +158,7 @@ export async function setUpNetwork({ signal, ...wanted }: SetupOptions = {}): Pr
     const inForce = await hostPools(); // what somebody else has written there is his to set right
     const before = await readSettings();
     const settings = settingsWanted(wanted, inForce);
-    const guarded = await checkMoves(settings, inForce, o);
+    const guarded = await checkMoves({ settings, before }, inForce, o);
     const needs = [...needsOf({ settings, before, guarded })];
     if (taps !== undefined) needs.push(lendingOf(taps, await lentNames()));
     return makeAll(needs, begun, o);
@@ -172,7 +181,7 @@ function settingsWanted({ pool, ipv6 }: SetupOptions, inForce: HostSettings): Ho
 
 /** A VM keeps its addresses as long as it runs, and what guards it has to know them. @throws NetworkSetupError */
 async function checkMoves(
-  wanted: HostSettings,
+  { settings: wanted, before }: HostPlan,
   inForce: HostSettings,
   o: CallOptions,
 ): Promise<Guarded> {
@@ -183,7 +192,10 @@ async function checkMoves(
     refuseMove(await routedTaps(o), { field: 'network.pool', from: pool, to: wanted.pool });
   if (ula !== undefined)
     refuseMove(await tapsIn(ula, o), { field: 'network.ipv6', from: ula, to: wanted.ula });
-  if (wanted.ula !== undefined && wanted.ula !== inForce.ula) await checkIsFree(wanted.ula, o);
+  // The default pool is in force everywhere, but shuts nobody out before there is a set-up.
+  if (pool !== undefined || before === undefined) await checkIsFree('network.pool', wanted.pool, o);
+  if (wanted.ula !== undefined && wanted.ula !== inForce.ula)
+    await checkIsFree('network.ipv6', wanted.ula, o);
   const guarded = async (from: string | undefined) =>
     from !== undefined && (await hasFlushGuard(from, o)) ? from : undefined;
   return { pool: await guarded(pool), ula: await guarded(ula) };
@@ -195,15 +207,17 @@ async function tapsIn(ula: string, o: CallOptions): Promise<string[]> {
   return [...new Set([...(await addressesIn(ula, o)), ...down.map(({ tap }) => tap)])];
 }
 
-/** The policies block whoever has an address of the prefix and is no VM: the host's own neighbours, say. @throws NetworkSetupError */
-async function checkIsFree(ula: string, o: CallOptions): Promise<void> {
-  const routes = await routesInto(ula, o);
+/** The policies block whoever has such an address and is no VM: the host's own neighbours, say. @throws NetworkSetupError */
+async function checkIsFree(
+  field: keyof typeof FREE_HINTS,
+  cidr: string,
+  o: CallOptions,
+): Promise<void> {
+  const routes = await routesInto(cidr, o);
   if (routes.length === 0) return;
   throw new NetworkSetupError(
-    `network.ipv6 cannot be ${ula}: the host has routes into it (${routes.join('; ')})`,
-    {
-      hint: 'Give a prefix that nobody has, e.g. a part of yours that no network uses; or none, for a random one.',
-    },
+    `${field} cannot be ${cidr}: the host has routes into it (${routes.join('; ')})`,
+    { hint: FREE_HINTS[field] },
   );
 }
 

@@ -4,7 +4,7 @@ import { BRIDGED_TAP_NAME, TAP_GROUP } from '../../nft/index.ts';
 import { NetworkInterfaceError } from '../errors.ts';
 import { GATEWAY_MAC, TAP_NAME, TAP_PREFIX, type Endpoint } from './endpoint.ts';
 import { TAP_PREFIX6 } from './ula.ts';
-import { ipBatch, ipJson, type IpCallOptions } from './ip-command.ts';
+import { ipBatch, type IpCallOptions } from './ip-command.ts';
 import { forgetMaking, isInMaking, noteMaking } from './making.ts';
 
 /** Whose a tap is: written on it, where anybody can read it (`ip link`), and gone with it. */
@@ -197,18 +197,6 @@ export async function lookAtTap(tap: string): Promise<ExistingTap> {
     isUnfinished: alias === '' && kind !== '' && !isUp && (await isInMaking(tap)),
     isUp,
   };
-}
-
-/** Whether anything of the host has an address in this network, or a route to it. */
-export async function routesInto(cidr: string, o: IpCallOptions = {}): Promise<string[]> {
-  const family = cidr.includes(':') ? '-6' : '-4';
-  const routes = (await ipJson([family, 'route', 'show', 'table', 'all', 'root', cidr], o)) as {
-    dev?: string;
-    dst?: string;
-  }[];
-  return routes
-    .filter(({ dev = '' }) => !isOurTap(dev))
-    .map(({ dst = '', dev = '' }) => `${dst} dev ${dev}`);
 }
 
 /**
