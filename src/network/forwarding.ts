@@ -1,21 +1,29 @@
 /** Whether the host forwards packets between its interfaces; had forward, and put back. */
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import type { IpVersion } from '../../nft/index.ts';
 import { NetworkSetupError } from '../errors.ts';
 import { recall, remember } from './host-dir.ts';
 import { writeSetting } from './host-settings.ts';
 import { ipJson, type IpCallOptions } from './ip-command.ts';
+import { ignoreMissing } from './tap.ts';
 
-/** Documentation/networking/ip-sysctl.rst; and where it is remembered what that was before us. */
-const SETTINGS: Readonly<Record<IpVersion, { name: string; path: string; before: string }>> = {
+/**
+ * Documentation/networking/ip-sysctl.rst; and where it is remembered what that was before us: `0`, and the names of
+ * interfaces that forwarded by themselves. Whoever writes the setting writes those of all interfaces with it.
+ */
+const SETTINGS: Readonly<
+  Record<IpVersion, { name: string; path: string; interfaces: string; before: string }>
+> = {
   4: {
     name: 'net.ipv4.ip_forward',
     path: '/proc/sys/net/ipv4/ip_forward',
+    interfaces: '/proc/sys/net/ipv4/conf',
     before: 'ip-forward-before',
   },
   6: {
     name: 'net.ipv6.conf.all.forwarding',
     path: '/proc/sys/net/ipv6/conf/all/forwarding',
+    interfaces: '/proc/sys/net/ipv6/conf',
     before: 'ipv6-forwarding-before',
   },
 };
@@ -38,21 +46,23 @@ export async function enableForwarding(version: IpVersion, o: IpCallOptions): Pr
   const { path, before } = SETTINGS[version];
   if (await isForwarding(version)) return false;
   if (version === 6) await checkAdvertisements(o);
-  await remember(before, '0');
+  await remember(before, ['0', ...(await forwardingInterfaces(version))].join(' '));
   await writeSetting(path, '1');
   return true;
 }
 
 /** Whether it is on because of us, as far as that is known. */
 export async function isForwardingOurs(version: IpVersion): Promise<boolean> {
-  return (await recall(SETTINGS[version].before)) === '0';
+  return (await recall(SETTINGS[version].before))?.split(' ')[0] === '0';
 }
 
 /** Left on where it was on before us, or where that is not known any more: others may live by it. */
 export async function restoreForwarding(version: IpVersion): Promise<boolean> {
   const { path, before } = SETTINGS[version];
-  if (!(await isForwardingOurs(version))) return false;
+  const [was, ...names] = (await recall(before))?.split(' ') ?? [];
+  if (was !== '0') return false;
   await writeSetting(path, '0');
+  for (const name of names) await writeFile(ofInterface(version, name), '1').catch(ignoreMissing); // it is gone
   await remember(before, undefined);
   return true;
 }
@@ -93,6 +103,19 @@ async function checkAdvertisements(o: IpCallOptions): Promise<void> {
 async function acceptRa(name: string): Promise<string> {
   const path = `/proc/sys/net/ipv6/conf/${name}/accept_ra`;
   return (await readFile(path, 'utf8').catch(() => '')).trim();
+}
+
+/** Interfaces that forward, and `default` where new ones do. */
+async function forwardingInterfaces(version: IpVersion): Promise<string[]> {
+  const names = await readdir(SETTINGS[version].interfaces);
+  const values = await Promise.all(
+    names.map((name) => readFile(ofInterface(version, name), 'utf8').catch(() => '')),
+  );
+  return names.filter((name, index) => name !== 'all' && values[index]?.trim() === '1');
+}
+
+function ofInterface(version: IpVersion, name: string): string {
+  return `${SETTINGS[version].interfaces}/${name}/forwarding`;
 }
 
 async function settingOf(version: IpVersion): Promise<string> {

@@ -10,8 +10,8 @@ import { withLock } from '../with-lock.ts';
 
 /** Gone with the next boot, as interfaces and rules are. */
 export const HOST_DIR = '/run/qmp-agent-network';
-/** Most that a file here holds. */
-const MAX_TEXT = 4096;
+/** Most that a file here holds: the names of 4,000 interfaces. */
+const MAX_TEXT = 65_536;
 
 /**
  * Runs `work` while no other process makes or takes away a tap.

@@ -84,3 +84,35 @@ describe('the pool', () => {
     await ip('route del unreachable 10.0.0.0/8');
   });
 });
+
+describe('forwarding', () => {
+  it.each(['ipv4', 'ipv6'])(
+    'of each interface is after an undo what it was before: %s',
+    async (family) => {
+      const names = ['all', 'default', `${family}x0`, `${family}x0.5`, `${family}x1`, 'lo'];
+      const state = async () =>
+        (
+          await host.run(
+            'cat',
+            ...names.map((name) => `/proc/sys/net/${family}/conf/${name}/forwarding`),
+          )
+        ).split('\n');
+      for (const name of [`${family}x0`, `${family}x0.5`, `${family}x1`])
+        await host.run('ip', 'tuntap', 'add', 'dev', name, 'mode', 'tap');
+      for (const name of [`${family}x0/5`, `${family}x1`])
+        await host.run('sysctl', '-q', '-w', `net.${family}.conf.${name}.forwarding=1`);
+      const before = await state();
+      expect(before).toEqual(['0', '0', '0', '1', '1', '0', '']);
+      await setUp('{ ipv6: true }');
+      expect(await state()).toEqual(['1', '1', '1', '1', '1', '1', '']);
+      await setUp('{ ipv6: true }');
+      await host.run('ip', 'link', 'delete', `${family}x1`); // it is another then
+      await host.run('ip', 'tuntap', 'add', 'dev', `${family}x2`, 'mode', 'tap');
+      names.splice(4, 1, `${family}x2`);
+      await host.module('await network.undoNetworkSetup();');
+      expect(await state()).toEqual(['0', '0', '0', '1', '0', '0', '']);
+      for (const name of [`${family}x0`, `${family}x0.5`, `${family}x2`])
+        await host.run('ip', 'link', 'delete', name);
+    },
+  );
+});
