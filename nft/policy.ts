@@ -36,6 +36,8 @@ export interface EgressRule {
   /** Empty: all ports. Always empty for ICMP. */
   readonly ports: readonly PortRange[];
   readonly destination: EgressDestination;
+  /** Who has asked for it, for those who explain denials; the kernel is not told. Default: the user. */
+  readonly origin?: 'host-network' | undefined;
 }
 
 /** A port of the guest that may be connected to from outside, where the host redirects to it (DNAT). */

@@ -78,8 +78,6 @@ const CIDR_HINT =
   'Give an address, or a network by its first address, e.g. 10.1.2.3, 10.1.0.0/16, 2001:db8::/32, [2001:db8::1]:443.';
 const PORT = /^(\d{1,5})(?:-(\d{1,5}))?(?:\/(tcp|udp))?$/;
 const RESERVED = [...RESERVED_RANGES, ...RESERVED_RANGES6];
-/** How the rules begin that keep the host's own networks shut. */
-export const HOST_NETWORK = "the host's own network";
 
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
@@ -128,7 +126,12 @@ export function makePolicy(
     ),
     allowDomains: names.flatMap((name) => name.drafts),
     hostNetworks: isPublic
-      ? hostNetworks.flatMap((cidr) => denyAll(`${HOST_NETWORK} ${cidr}`, cidr))
+      ? hostNetworks.flatMap((cidr) =>
+          denyAll(`the host's own network ${cidr}`, cidr).map((rule) => ({
+            ...rule,
+            origin: 'host-network' as const,
+          })),
+        )
       : [],
     public: isPublic ? open('public addresses', { kind: 'public' }) : [],
   };

@@ -1,6 +1,7 @@
 /** What becomes of a VM's packets and questions, as lines of JSON that people and programs read. */
 import {
   DENIAL_CAUSES,
+  type EgressRule,
   firstMeeting,
   readLogPrefix,
   readMark,
@@ -9,7 +10,6 @@ import {
 } from '../../../nft/index.ts';
 import { placeText } from '../ipv6-text.ts';
 import type { NetworkEntry } from '../entry.ts';
-import { HOST_NETWORK } from '../policy.ts';
 import type { IpPacket, LoggedPacket } from './nflog.ts';
 
 /** A line of a VM's network log. */
@@ -69,7 +69,7 @@ export function recordOf(
   const { packet } = logged;
   const meaning = readMark(logged.mark);
   const ruleId = meaning?.kind === 'rule' ? meaning.ruleId : undefined;
-  const rule = entry.network.policy.rules.find(({ id }) => id === ruleId)?.title;
+  const rule = entry.network.policy.rules.find(({ id }) => id === ruleId);
   const name = packet === undefined ? undefined : nameOf(packet.to);
   const base = {
     time: new Date(logged.timeMs).toISOString(),
@@ -79,7 +79,7 @@ export function recordOf(
     to: packet?.to,
     toPort: packet?.toPort,
     name,
-    rule,
+    rule: rule?.title,
   };
   if (said.verdict === 'allow') return { kind: 'connection', ...base };
   return {
@@ -101,7 +101,7 @@ function remedyOf(
   cause: string,
   o: Partial<Pick<IpPacket, 'protocol' | 'to' | 'toPort'>> & {
     name: string | undefined;
-    rule: string | undefined;
+    rule: EgressRule | undefined;
     isPublic: boolean;
   },
 ): string | undefined {
@@ -120,7 +120,7 @@ function remedyOf(
     case 'ipv6':
       return isRoutable6(to) ? '--ipv6' : undefined;
     case 'rule':
-      return rule?.startsWith(HOST_NETWORK) === true
+      return rule?.origin === 'host-network'
         ? byAddress
         : 'leave out the --deny-cidr that denies it';
     case 'isolated':

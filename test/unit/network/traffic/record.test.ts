@@ -12,8 +12,11 @@ function denied(
   egress: EgressOptions = {},
   name?: string,
   hostNetworks?: readonly string[],
+  title?: string,
 ) {
-  const policy = makePolicy(egress, undefined, hostNetworks);
+  const made = makePolicy(egress, undefined, hostNetworks);
+  const titled = made.rules.rules.map((rule) => ({ ...rule, title: title ?? rule.title }));
+  const policy = { ...made, rules: { ...made.rules, rules: titled } };
   const network = {
     ...{ tap: 'qmpa1', mac: '02:00:00:00:00:01', generation: 1, policy: policy.rules },
     ...{ guestAddress: '10.210.0.3', gatewayAddress: '10.210.0.2' },
@@ -55,6 +58,14 @@ describe('what would allow a denied address of IPv6', () => {
     expect(denied('rule', {}, {}, undefined, ['2606:4700::/64'])).toMatchObject({
       ...{ rule: "the host's own network 2606:4700::/64", remedy: `--allow-cidr [${V6}]:443` },
     });
+  });
+
+  it('is told by what the denying rule is, whatever it is called', () => {
+    const titled = (egress: EgressOptions, hostNetworks: readonly string[], title: string) =>
+      denied('rule', {}, egress, undefined, hostNetworks, title)?.remedy;
+    const cidr = '2606:4700::/64';
+    expect(titled({}, [cidr], 'a neighbour')).toBe(`--allow-cidr [${V6}]:443`);
+    expect(titled({ denyCidrs: [cidr] }, [], "the host's own network")).toContain('--deny-cidr');
   });
 
   it('is its name, where the VM has asked for it', () => {
