@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { NetworkSetupError, TimeoutError } from '../../errors.ts';
 import { askLine } from '../ask-line.ts';
+import { LENT_DIR } from '../lent/lent-taps.ts';
 
 /** Node starts in half a second; on an emulated machine in many times that. */
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -23,16 +24,23 @@ const MAX_REPLY_CHARS = 4_096;
  * Starts the service and starts it anew when it fails, until it ends by itself as nobody needs it, or has
  * failed five times within a minute each: whoever needs it then starts a new one. (It is needed by entries, and by
  * users to whom it lends taps.) There is one per directory
- * ($1). A shell takes 1 MB; its own end leaves the service running.
+ * ($1). A shell takes 1 MB; its own end leaves the service running. Of lent taps nothing is left with the last of them
+ * ($2): who has waited for a lock that is taken away is told by its name, and tries anew; what serves without a shell has its lock still.
  */
 const SUPERVISOR = `
-dir=$1; shift; umask 077
-exec >"$dir/service.log" 2>&1 9>>"$dir/supervisor.lock"
-flock -n 9 || exit 0
+dir=$1; clean=$2; shift 2; umask 077
+exec 9>>"$dir/supervisor.lock"
+flock -n 9 && [ "$dir/supervisor.lock" -ef /proc/self/fd/9 ] || exit 0
+exec >"$dir/service.log" 2>&1
+end() {
+  [ "$clean" = yes ] && flock -n "$dir/service.lock" rm -f "$dir/service.lock" "$dir/service.log" &&
+    rm -f "$dir/supervisor.lock"
+  exit 0
+}
 failures=0
 while [ $failures -lt 5 ]; do
   began=$(date +%s)
-  "$@" 9>&- && exit 0
+  "$@" 9>&- && end
   code=$?
   [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
   sleep 1
@@ -131,7 +139,8 @@ async function lastWords(dir: string): Promise<string> {
 /** Its own session, no terminal, none of our descriptors. */
 function startService(dir: string): void {
   const node = [process.execPath, ...loader(), mainPath(), dir];
-  const child = spawn('/bin/sh', ['-c', SUPERVISOR, 'qmp-agent-network', dir, ...node], {
+  const clean = dir === LENT_DIR ? 'yes' : 'no';
+  const child = spawn('/bin/sh', ['-c', SUPERVISOR, 'qmp-agent-network', dir, clean, ...node], {
     cwd: '/',
     detached: true,
     stdio: 'ignore',

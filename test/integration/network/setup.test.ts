@@ -1,5 +1,6 @@
 /** What the set-up finds on a host, and how it leaves it: on one of the tests' own, with the real ip and kernel. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { SCALE } from '../../scale.ts';
 import { TestHost } from './test-host.ts';
 
 const TAP = `{ vmId: 'aaaaaaaaaa01', state: 'abcdef012345', mac: '02:00:00:00:00:01', policy: nft.DEFAULT_POLICY }`;
@@ -115,4 +116,17 @@ describe('forwarding', () => {
         await host.run('ip', 'link', 'delete', name);
     },
   );
+});
+
+it('what lent taps is gone with them, and lends anew where it is asked to', async () => {
+  const left = () => host.run('ls', '-A', '/run/qmp-agent-taps');
+  const lend = () => setUp('{ taps: { count: 1, uid: 65534 } }');
+  const undo = () => host.module('await network.undoNetworkSetup();');
+  const gone = { timeout: 30_000 * SCALE, interval: 50 };
+  for (const round of [1, 2]) {
+    expect(await lend()).toMatchObject([expect.any(Array)]);
+    expect([round, await left()]).toEqual([round, expect.stringContaining('service.log')]);
+    await undo();
+    await vi.waitFor(async () => expect(await left()).toBe(''), gone);
+  }
 });
