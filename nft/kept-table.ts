@@ -33,7 +33,8 @@ export function keptTableText(name: string): string {
 export class KeptTable implements AsyncDisposable {
   readonly #command: readonly string[];
   #child: ChildProcess | undefined;
-  #holding: Promise<void> | undefined;
+  /** Ends with what was asked for last: one thing after the other, in the order in which it was asked for. Never rejects. */
+  #last: Promise<void> = Promise.resolve();
 
   /** @param o.command how to call nft; default `['nft']` */
   constructor(o: { command?: readonly string[] } = {}) {
@@ -44,27 +45,29 @@ export class KeptTable implements AsyncDisposable {
    * Resolves when the table is there; at once where it is. One whose child has died is made anew.
    * @throws HostError no nft, no permission; NetworkRulesError nft or the kernel cannot; TimeoutError (30 s)
    */
-  async hold(): Promise<void> {
-    while (this.#holding !== undefined) await this.#holding.catch(() => undefined);
-    if (this.#child !== undefined) return;
-    this.#holding = this.#begin();
-    try {
-      await this.#holding;
-    } finally {
-      this.#holding = undefined;
-    }
+  hold(): Promise<void> {
+    return this.#next(async () => {
+      if (this.#child === undefined) await this.#begin();
+    });
   }
 
   /** It is gone when this resolves. No error where it is not there. */
-  async release(): Promise<void> {
-    await this.#holding?.catch(() => undefined);
-    const child = this.#child;
-    this.#child = undefined;
-    if (child !== undefined) await end(child);
+  release(): Promise<void> {
+    return this.#next(async () => {
+      const child = this.#child;
+      this.#child = undefined;
+      if (child !== undefined) await end(child);
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.release();
+  }
+
+  #next(step: () => Promise<void>): Promise<void> {
+    const done = this.#last.then(step);
+    this.#last = done.catch(() => undefined);
+    return done;
   }
 
   async #begin(): Promise<void> {
