@@ -8,11 +8,19 @@ const MAX_OUTPUT_BYTES = 64 * 2 ** 20;
 
 /** What every call may be given. */
 export interface IpCallOptions {
-  /** Name of a network namespace to do it in. Default: our own. */
+  /** A file that is the network namespace to do it in. Default: our own. */
   readonly namespace?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Default 10 000. */
   readonly timeoutMs?: number | undefined;
+}
+
+/** How a program is run in a network namespace, which is a file. Pure. */
+export function inNamespace(
+  path: string,
+  argv: readonly string[],
+): [file: string, ...args: string[]] {
+  return ['nsenter', `--net=${path}`, '--', ...argv];
 }
 
 /**
@@ -44,8 +52,9 @@ export async function addressesIn(cidr: string, o: IpCallOptions = {}): Promise<
 async function run(args: readonly string[], input: string, o: IpCallOptions): Promise<string> {
   o.signal?.throwIfAborted();
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const where = o.namespace === undefined ? [] : ['-netns', o.namespace];
-  const result = await execa('ip', [...where, ...args], {
+  const argv = ['ip', ...args] as const;
+  const [file, ...rest] = o.namespace === undefined ? argv : inNamespace(o.namespace, argv);
+  const result = await execa(file, rest, {
     input,
     reject: false,
     timeout: timeoutMs,

@@ -118,11 +118,11 @@ async function joinUp(
   const { tap, guestAddress, gatewayAddress } = vm ?? plain;
   await host.ip(
     [
-      `link add ${tap} type veth peer name eth0 netns ${guest.name}`,
+      `link add ${tap} type veth peer name eth0 netns ${guest.path}`,
       `link set dev ${tap} group ${TAP_GROUP} address ${GATEWAY_MAC}`,
       `address add ${gatewayAddress}/${TAP_PREFIX} dev ${tap}`,
       `link set dev ${tap} up`,
-      `link add up0 type veth peer name eth0 netns ${upstream.name}`,
+      `link add up0 type veth peer name eth0 netns ${upstream.path}`,
       `address add ${HOST}/24 dev up0`,
       'link set dev up0 up',
     ],

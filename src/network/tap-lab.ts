@@ -60,12 +60,12 @@ export class TapLab implements AsyncDisposable {
     const namespace = await NetworkNamespace.make({ signal });
     try {
       // An interface that changes its namespace goes down and loses its addresses (dev_change_net_namespace, net/core/dev.c).
-      const move = `link set dev ${network.tap} netns ${namespace.name}`;
+      const move = `link set dev ${network.tap} netns ${namespace.path}`;
       await withHostNetwork(signal, () => ipBatch([move], { signal }));
       // Its name and addresses are free for others as of now.
       await leaveNetwork(runtimeDir, vmId);
       await raiseTap({ ...network, v6: undefined }, network.mac, {
-        namespace: namespace.name,
+        namespace: namespace.path,
         signal,
       });
       return new TapLab(namespace, network);
@@ -90,7 +90,7 @@ export class TapLab implements AsyncDisposable {
   }
 
   async #setRules(rules: boolean, o: { signal: AbortSignal | undefined }): Promise<void> {
-    const call = { ...o, namespace: this.#namespace.name };
+    const call = { ...o, namespace: this.#namespace.path };
     const pool = `${this.#network.guestAddress}/32`;
     if (rules) {
       await raiseFlushGuard(pool, call);

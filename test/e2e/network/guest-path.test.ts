@@ -22,15 +22,13 @@ const PLAUSIBLE = {
 };
 
 let world: World;
-let others: readonly string[];
 beforeAll(async () => {
   world = await World.create();
   await world.agent('setup', 'network');
   await world.agent('template', 'create', TEMPLATE, '--network', 'nat-filtered', '-m', '256M');
-  others = await namespaces(); // their list is the machine's, not the world's
 });
 afterEach(async () => {
-  const nothing = { taps: [], rules: [], services: [], namespaces: [], qemus: [], vms: '' };
+  const nothing = { taps: [], rules: [], services: [], qemus: [], vms: '' };
   await vi.waitFor(async () => expect(await traces()).toEqual(nothing), {
     timeout: 20_000 * SCALE, // the service, too, ends when nobody needs it
     interval: 200,
@@ -38,15 +36,10 @@ afterEach(async () => {
 });
 afterAll(() => world[Symbol.asyncDispose]());
 
-async function namespaces(): Promise<string[]> {
-  return (await world.run('ip', 'netns')).match(/^qmp-agent-bench-\S+/gm) ?? [];
-}
-
-/** What there is of VMs and of benchmarks. */
+/** What there is of VMs. */
 async function traces(): Promise<unknown> {
   return {
     ...(await world.traces()),
-    namespaces: (await namespaces()).filter((name) => !others.includes(name)),
     qemus: (await processesOf(world.box)).filter((line) => line.includes('qemu-system')),
     vms: await world.agent('list', '--all', '--quiet'),
   };
@@ -65,7 +58,8 @@ const measuring = (body: string) =>
     const measure = (more) => measureGuest('${TEMPLATE}', { runs: 2, signal: over.signal, vm, ...more });
     const taps = () => readdirSync('/sys/class/net').filter((name) => name.startsWith('qmpa'));
     ${body}
-    clearTimeout(late);`);
+    clearTimeout(late);
+    if (ownNamespaces().length > 0) throw new Error('a namespace is left');`);
 
 it('bytes and connections go both ways, with the filter and without', async () => {
   const [series, taps] = (await measuring(`

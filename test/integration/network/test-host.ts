@@ -68,28 +68,38 @@ export class TestHost implements AsyncDisposable {
    * @returns what it gave to `say`, in order
    */
   async module(body: string, as: readonly string[] = []): Promise<unknown[]> {
-    const imports = `
-      import * as api from '${ROOT}/src/network/index.ts';
-      import * as attach from '${ROOT}/src/network/attach.ts';
-      import { DEFAULT_POOL } from '${ROOT}/src/network/endpoint.ts';
-      import { isSetUp } from '${ROOT}/src/network/setup.ts';
-      const network = { ...api, ...attach, DEFAULT_POOL, isSetUp };
-      import * as nft from '${ROOT}/nft/index.ts';
-      const said = [];
-      const say = (value) => void said.push(value);
-      const failure = (e) => ({ code: e.code, message: e.message, hint: e.hint });`;
-    const text = `${imports}\n${body}\nprocess.stdout.write(JSON.stringify(said));`;
-    const tsx = join(ROOT, 'node_modules/tsx/dist/loader.mjs');
-    return JSON.parse(
-      await this.run(
-        ...as,
-        ...[process.execPath, '--import', tsx, '--input-type=module', '--eval', text],
-      ),
-    ) as unknown[];
+    const text = `${body}\nprocess.stdout.write(JSON.stringify(said));`;
+    return JSON.parse(await this.run(...as, ...moduleArgv(text))) as unknown[];
+  }
+
+  /** How the text of a module is run in it, as {@link module} does; what it writes is its own affair. */
+  moduleCommand(body: string): [file: string, args: string[]] {
+    return this.command(moduleArgv(body));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const gone = once(this.#keeper, 'exit');
     if (this.#keeper.kill('SIGKILL')) await gone;
   }
+}
+
+/** With the network and the rules imported, and `ownNamespaces`: those that it keeps, which may be no other's. */
+function moduleArgv(body: string): string[] {
+  const imports = `
+    import * as hostFiles from 'node:fs';
+    const linkOf = (path) => { try { return hostFiles.readlinkSync(path); } catch { return ''; } };
+    const ownNamespaces = () =>
+      hostFiles.readdirSync('/proc/self/fd').map((fd) => linkOf('/proc/self/fd/' + fd)).filter((to) => to.startsWith('net:'));
+    import * as api from '${ROOT}/src/network/index.ts';
+    import * as attach from '${ROOT}/src/network/attach.ts';
+    import { DEFAULT_POOL } from '${ROOT}/src/network/endpoint.ts';
+    import { isSetUp } from '${ROOT}/src/network/setup.ts';
+    const network = { ...api, ...attach, DEFAULT_POOL, isSetUp };
+    import * as nft from '${ROOT}/nft/index.ts';
+    const said = [];
+    const say = (value) => void said.push(value);
+    const failure = (e) => ({ code: e.code, message: e.message, hint: e.hint });`;
+  const tsx = join(ROOT, 'node_modules/tsx/dist/loader.mjs');
+  const flags = ['--import', tsx, '--input-type=module', '--eval'];
+  return [process.execPath, ...flags, `${imports}\n${body}`];
 }
