@@ -304,6 +304,15 @@ describe("errors about somebody else's connection", () => {
   const error = (destination: string, quoted: Buffer) =>
     f.ipv4({ source: GUEST, destination, protocol: 1 }, f.fragmentationNeeded(quoted));
 
+  /** A packet of the remote end, on a new connection of the VM's own from this port. */
+  const answerToOwn = async (port: number): Promise<Buffer> => {
+    await connect('mine', 443, SITE, [GUEST, port]);
+    await net.logs();
+    await net.arrived();
+    const reply = { source: SITE, destination: GUEST };
+    return f.ipv4({ ...reply, protocol: 6 }, f.tcp(reply, 443, port, f.ACK));
+  };
+
   test("another VM's", async () => {
     // Of the same generation, and so with the same mark: it is the address that tells them apart.
     await net.change(1, DEFAULT_POLICY, generation());
@@ -334,11 +343,7 @@ describe("errors about somebody else's connection", () => {
   });
 
   test("a redirect, about the VM's own", async () => {
-    await connect('mine', 443, SITE, [GUEST, 50_004]);
-    await net.logs();
-    await net.arrived();
-    const reply = { source: SITE, destination: GUEST };
-    const quoted = f.ipv4({ ...reply, protocol: 6 }, f.tcp(reply, 443, 50_004, f.ACK));
+    const quoted = await answerToOwn(50_004);
     const redirect = f.icmp(
       5,
       1,
@@ -350,11 +355,7 @@ describe("errors about somebody else's connection", () => {
   });
 
   test("the VM's own gets through", async () => {
-    await connect('mine', 443, SITE, [GUEST, 50_003]);
-    await net.logs();
-    await net.arrived();
-    const reply = { source: SITE, destination: GUEST };
-    const quoted = f.ipv4({ ...reply, protocol: 6 }, f.tcp(reply, 443, 50_003, f.ACK));
+    const quoted = await answerToOwn(50_003);
     await send(error(SITE, quoted));
     // The protocol is the tenth byte of the IP header.
     const isIcmp = (hex: string) => hex.slice(46, 48) === '01';

@@ -1,9 +1,12 @@
 /** A VM for tests by value. */
 import {
+  addVm,
   DEFAULT_POLICY,
   type EgressRule,
   type NetworkPolicy,
   type NftTransaction,
+  remainsOf,
+  removeVm,
   type VmNetwork,
 } from '../../../nft/index.ts';
 
@@ -36,6 +39,26 @@ export const rule = (id: number, o: Partial<EgressRule> = {}): EgressRule => ({
   destination: { kind: 'public' },
   ...o,
 });
+
+/** One for a name, whose addresses are in sets. */
+export const namedRule = (id: number): EgressRule =>
+  rule(id, { destination: { kind: 'dynamic', of: 'example.org' } });
+
+/** Those {@link lines} that begin so. */
+export const linesOf = (transaction: NftTransaction, beginning: string): string[] =>
+  lines(transaction).filter((line) => line.startsWith(beginning));
+
+/** What `removeVm` leaves of what `addVm` adds. Rules go with their chains. */
+export function leftOf(vm: VmNetwork): string[] {
+  const removed = new Set(lines(removeVm(remainsOf(vm))));
+  return lines(addVm(vm)).filter((line) => {
+    const [, kind, family, name] = line.split(' ') as [string, string, string, string];
+    if (kind === 'rule') return false;
+    const undone =
+      kind === 'element' ? line.replace(/^add/, 'delete') : `delete ${kind} ${family} ${name}`;
+    return !removed.has(undone);
+  });
+}
 
 /** One line for each command; JSON says little to a reader. */
 export function lines(transaction: NftTransaction): string[] {
