@@ -44,6 +44,8 @@ let counted: number;
 
 const out = async (command: string): Promise<string> =>
   (await vm.commands.run(command)).stdout.trim();
+const outAsRoot = async (command: string): Promise<string> =>
+  (await vm.commands.run(command, { user: 'root' })).stdout.trim();
 const ask = async () => {
   const [count = '', word = ''] = (await out(ASK)).split(' ');
   return { count: Number(count), word };
@@ -103,6 +105,40 @@ describe('a snapshot', () => {
         durationMs: expect.any(Number),
       }),
     );
+  });
+
+  it('is of a guest that has rehearsed its restore, where it is emulated; nothing of that is to be seen', async () => {
+    const asked: string[] = [];
+    events.enableTraces(['agent']);
+    const unfollow = events.subscribe((event) => {
+      if (event.type === 'trace.agent' && event.direction === 'out') asked.push(event.line);
+    });
+    // Not of the kernel's threads, which come and go, nor of whoever looks.
+    const look = async () => ({
+      commands: await vm.commands.list(),
+      processesAndFiles: await outAsRoot(
+        `ps --ppid 2 -p 2 -N -o pid=,args= | grep -ve --ppid -e /proc/self/fd/; ` +
+          `find /tmp /run /var/tmp; find /etc /root /home /var -newer /var/tmp/before`,
+      ),
+    });
+    await out('touch /var/tmp/before');
+    const before = await look();
+    const stepsFrom = asked.length;
+    await vm.snapshots.create('rehearsed');
+    unfollow();
+    const steps = asked.slice(stepsFrom).map((line) => /^\w+ \S+/.exec(line)?.[0]);
+    const rehearsal = ['POST /entropy', 'POST /clock', 'POST /execs'];
+    const isEmulated = (await vm.info()).accel === 'tcg';
+    const upToTheSave = steps.slice(0, steps.indexOf('POST /sync') + 1);
+    expect(upToTheSave).toEqual(
+      isEmulated ? expect.arrayContaining([...rehearsal, 'POST /sync']) : ['POST /sync'],
+    );
+    expect(await look()).toEqual(before);
+    expect(await clockOffMs(vm)).toBeLessThan(CLOCK_MS);
+    await restore('rehearsed');
+    expect(await look()).toEqual(before);
+    expect((await ask()).word).toBe(secret);
+    await vm.snapshots.delete('rehearsed');
   });
 
   it('brings files, processes and their memory back, and nothing later', async () => {
