@@ -24,10 +24,11 @@ const MAX_REPLY_CHARS = 4_096;
  * Starts the service and starts it anew when it fails, until it ends by itself as nobody needs it, or has
  * failed five times within a minute each: whoever needs it then starts a new one. (It is needed by entries, and by
  * users to whom it lends taps.) There is one per directory
- * ($1). A shell takes 1 MB; its own end leaves the service running. Of lent taps nothing is left with the last of them
+ * ($1). One that ends in order and is needed (code {@link NEEDED}) comes again however often: that is no failure.
+ * A shell takes 1 MB; its own end leaves the service running. Of lent taps nothing is left with the last of them
  * ($2): who has waited for a lock that is taken away is told by its name, and tries anew; what serves without a shell has its lock still.
  */
-const SUPERVISOR = `
+export const SUPERVISOR = `
 dir=$1; clean=$2; shift 2; umask 077
 exec 9>>"$dir/supervisor.lock"
 flock -n 9 && [ "$dir/supervisor.lock" -ef /proc/self/fd/9 ] || exit 0
@@ -42,9 +43,10 @@ while [ $failures -lt 5 ]; do
   began=$(date +%s)
   "$@" 9>&- && end
   code=$?
+  [ $code -eq ${NEEDED} ] && sleep 1 && continue
   [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
   sleep 1
-  [ $code -eq ${NEEDED} ] || ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
+  ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
 done`;
 
 /** @returns path of the socket on which the service listens */
