@@ -6,7 +6,7 @@ import { SCALE } from '../../scale.ts';
 import { useTestState } from './state.ts';
 
 /** The agent has a process ready for the next command long before this; a plain start of Python takes less. */
-const READY_MS = 2_000 * SCALE;
+const READY_MS = 4_000 * SCALE;
 /** A process this old when its command was asked for had waited for it. */
 const WAITED_S = (READY_MS / 1000) * 0.75;
 
@@ -38,6 +38,7 @@ const state = useTestState();
 let vm: Vm;
 beforeAll(async () => {
   vm = await state.create();
+  await vm.commands.run(['python3', '-c', 'import json']); // its first start takes seconds
 });
 
 const look = async (o: { cwd: string; stdin?: string; user?: string }): Promise<Look> => {
