@@ -37,19 +37,7 @@ const CHOSEN = [
   'unread: output flood',
   'stdin: a window without bounds, and nobody who reads',
 ];
-/** Where each takes ten times as long: those in which the wire between host and guest plays a part. */
-const OF_THE_WIRE = [
-  'connect: silent preamble',
-  'connect: malformed HTTP/2',
-  'call: silent reply',
-  'call: data beyond the window',
-  'exec: frame of 4 GiB',
-  'unread: output flood',
-  'stdin: a window without bounds, and nobody who reads',
-];
-const attacks = (SCALE > 1 ? OF_THE_WIRE : CHOSEN).map((name) =>
-  ATTACKS.find((attack) => attack.name === name)!,
-);
+const attacks = CHOSEN.map((name) => ATTACKS.find((attack) => attack.name === name)!);
 
 const state = useTestState();
 let honest: Vm;
