@@ -37,8 +37,9 @@ describe('a clone on KVM and vhost-vsock', () => {
   afterAll(() => vm.remove({ force: true }));
 
   it('has children, and goes on with its connection unbroken', async () => {
-    const waiting = vm.commands.run('read line; echo "$line"', { stdin: true, background: true });
-    const handle = await waiting;
+    const handle = await vm.commands.run('read line; echo "$line"', {
+      ...{ stdin: true, background: true, timeoutMs: 0 },
+    });
     const [child] = await vm.fork({ timeoutMs: BOOT_MS });
     if (child === undefined) throw new Error('no child');
     try {

@@ -7,7 +7,7 @@ import type { Vm } from '../../../src/vm/vm.ts';
  */
 export async function clockOffMs(vm: Vm): Promise<number> {
   const before = Date.now();
-  const { stdout } = await vm.commands.run('date +%s%3N');
+  const { stdout } = await vm.commands.run('date +%s%3N', { timeoutMs: 0 });
   const guest = Number(stdout);
   return Math.max(before - guest, guest - Date.now(), 0);
 }
