@@ -18,7 +18,7 @@ import { summaryText, totals } from './summary.ts';
 import { checkSurvivors, RUN_MARKER, takeStock } from './survivors.ts';
 
 const RESULTS = 'test-results';
-const DEFAULT_DEADLINE_S = 80 * 60;
+const DEFAULT_DEADLINE_S = 85 * 60;
 const IMAGE_BUILD_MS = 15 * 60_000;
 
 const runId = randomBytes(6).toString('hex');
