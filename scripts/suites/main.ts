@@ -134,7 +134,7 @@ async function runAll(suites: readonly Suite[]): Promise<Outcome[]> {
   };
   for (const suite of suites.filter((some) => some.alone)) await one(suite);
   const rest = suites.filter((some) => !some.alone);
-  // Only the whole run is worth lines that have to be told apart.
+  // Without the lab, which takes longest: one after the other, with lines that need no label.
   const lanes = rest.some(({ name }) => name === LAB) && rest.length > 1 ? 2 : 1;
   const inTurn = async (): Promise<void> => {
     for (let suite = rest.shift(); suite !== undefined; suite = rest.shift())

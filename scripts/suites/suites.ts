@@ -54,9 +54,9 @@ function vitest(projects: readonly string[], extra: readonly string[] = []): str
 }
 
 /** Some of the e2e tests. The lab takes longest and goes before them where they run beside it. */
-function e2e(name: string, files: readonly string[], timeoutMs: number): Suite {
+function e2e(name: string, which: readonly string[], timeoutMs: number): Suite {
   return {
-    ...{ name, argv: ['nice', ...vitest(['e2e'], files)], timeoutMs },
+    ...{ name, argv: ['nice', ...vitest(['e2e'], which)], timeoutMs },
     ...{ needsBuild: true, needsImage: true, coverage: false },
   };
 }

@@ -12,6 +12,7 @@ import { checkpointsDir, vmPaths } from '../../../src/vm/vm-paths.ts';
 import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { SCALE } from '../../scale.ts';
+import { readCount } from './guest-count.ts';
 import { clockOffMs } from './guest-time.ts';
 import { BOOT_MS, failureOf, useTestState } from './state.ts';
 
@@ -30,9 +31,7 @@ let vm: Vm;
 const out = async (from: Vm, command: string): Promise<string> =>
   (await from.commands.run(command)).stdout.trim();
 const asRoot = (on: Vm, command: string) => on.commands.run(command, { user: 'root' });
-/** The shell empties the file before it writes to it. */
-const READ_COUNT = 'i=; until [ "$i" ]; do read i < /tmp/count; done; echo $i';
-const count = async (from: Vm): Promise<number> => Number(await out(from, READ_COUNT));
+const count = async (from: Vm): Promise<number> => Number(await out(from, readCount('/tmp/count')));
 const checkpoints = () => readdir(checkpointsDir(state.paths)).catch(() => []);
 const ids = async () => (await Vm.list(state)).map(({ id }) => id);
 const fork = (of: Vm, o: Parameters<Vm['fork']>[0] = {}) => of.fork({ timeoutMs: BOOT_MS, ...o });

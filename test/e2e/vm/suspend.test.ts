@@ -18,6 +18,7 @@ import { Vm } from '../../../src/vm/vm.ts';
 import { qmpAgent } from '../../integration/cli/command.ts';
 import { SCALE } from '../../scale.ts';
 import { mountObstacle, mountSmall, type SmallFilesystem } from './mounts.ts';
+import { readCount } from './guest-count.ts';
 import { clockOffMs } from './guest-time.ts';
 import { BOOT_MS, failureOf, qemuPid, useTestState } from './state.ts';
 
@@ -44,9 +45,7 @@ const cli = (...args: string[]) =>
   });
 const out = async (command: string, from = vm): Promise<string> =>
   (await from.commands.run(command)).stdout.trim();
-/** The shell empties the file before it writes to it. */
-const READ_COUNT = 'n=; until [ "$n" ]; do read n < /dev/shm/count; done; echo $n';
-const count = async (from = vm) => Number(await out(READ_COUNT, from));
+const count = async (from = vm) => Number(await out(readCount('/dev/shm/count'), from));
 const goesOn = async (from = vm) => {
   const before = await count(from);
   await expect.poll(() => count(from), { timeout: CLOCK_MS }).toBeGreaterThan(before);
