@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { runCommand } from './command.ts';
 import { reportCoverage } from './coverage.ts';
 import type { Outcome, RunEnd } from './records.ts';
-import { describeEnd, outcomeOf, parseRecords, seconds, withTail } from './records.ts';
+import { describeEnd, outcomeOf, parseRecords, seconds, tooFlaky, withTail } from './records.ts';
 import { chooseSuites, LAB, type Suite } from './suites.ts';
 import { summaryText, totals } from './summary.ts';
 import { checkSurvivors, RUN_MARKER, takeStock } from './survivors.ts';
@@ -77,6 +77,7 @@ function notRun(suite: string, why: string): Outcome {
     suite,
     passed: 0,
     failures: [{ name: `suite ${suite}`, message: `not run: ${why}` }],
+    flaky: [],
     skips: [],
     durationMs: 0,
   };
@@ -93,6 +94,7 @@ async function buildImage(): Promise<Outcome> {
     suite: 'image',
     passed: ok ? 1 : 0,
     failures: ok ? [] : [{ name: 'image build base', message: withTail(describeEnd(end), end) }],
+    flaky: [],
     skips: [],
     durationMs: end.durationMs,
   };
@@ -152,12 +154,13 @@ try {
   const suites = chooseSuites(process.argv.slice(2), RESULTS);
   outcomes.push(...(await runAll(suites)));
   await reportCoverage(suites, (argv, timeoutMs) => run('coverage', argv, timeoutMs));
-  outcomes.push(checkSurvivors(before, { runId, temporaryDir }));
+  outcomes.push(checkSurvivors(before, { runId, temporaryDir }), ...tooFlaky(outcomes));
 } catch (error) {
   outcomes.push({
     suite: 'run',
     passed: 0,
     failures: [{ name: 'scripts/test', message: String(error) }],
+    flaky: [],
     skips: [],
     durationMs: 0,
   });

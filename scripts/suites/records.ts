@@ -14,6 +14,7 @@ export interface TestRecord {
   state: 'passed' | 'failed' | 'skipped';
   /** Why it was skipped, where the test said so. */
   reason?: string;
+  /** Of a test that passed: at its second try, and these were the first one's. */
   errors?: string[];
   durationMs?: number;
 }
@@ -51,6 +52,8 @@ export interface Outcome {
   suite: string;
   passed: number;
   failures: Failure[];
+  /** Passed, and counted as such, after a failure. */
+  flaky: Failure[];
   skips: Skip[];
   durationMs: number;
 }
@@ -88,6 +91,7 @@ export function outcomeOf(suite: string, records: readonly RunRecord[], end: Run
     suite,
     passed: 0,
     failures: [],
+    flaky: [],
     skips: [],
     durationMs: end.durationMs,
   };
@@ -102,6 +106,8 @@ export function outcomeOf(suite: string, records: readonly RunRecord[], end: Run
       outcome.failures.push({ name, message: record.errors.join('\n') });
     } else if (record.state === 'passed') {
       outcome.passed += 1;
+      if (record.errors !== undefined)
+        outcome.flaky.push({ name, message: record.errors.join('\n') });
     } else if (record.state === 'skipped') {
       outcome.skips.push({ name, reason: record.reason ?? 'no reason given' });
     } else {
@@ -120,6 +126,21 @@ export function outcomeOf(suite: string, records: readonly RunRecord[], end: Run
     });
   }
   return outcome;
+}
+
+/**
+ * Tests that may pass at a second try only, in a whole run: more of them are no accident of a busy machine,
+ * and the run has failed.
+ */
+const MAX_FLAKY = 3;
+
+/** Of a run with too many flaky tests, an outcome that says so. */
+export function tooFlaky(outcomes: readonly Outcome[]): Outcome[] {
+  const count = outcomes.reduce((total, { flaky }) => total + flaky.length, 0);
+  if (count <= MAX_FLAKY) return [];
+  const message = `${count} tests passed at their second try only; ${MAX_FLAKY} may`;
+  const failures = [{ name: 'flaky tests', message }];
+  return [{ suite: 'flaky', passed: 0, failures, flaky: [], skips: [], durationMs: 0 }];
 }
 
 /** Names how a process ended: its deadline, a signal, or an exit code. */

@@ -16,7 +16,7 @@ export default class RecordReporter implements Reporter {
   onTestCaseResult(test: TestCase): void {
     const result = test.result();
     if (result.state === 'pending') return;
-    const durationMs = test.diagnostic()?.duration;
+    const { duration: durationMs, retryCount = 0 } = test.diagnostic() ?? {};
     const record: RunRecord = {
       type: 'test',
       project: test.project.name,
@@ -26,7 +26,9 @@ export default class RecordReporter implements Reporter {
       ...(durationMs === undefined ? {} : { durationMs: Math.round(durationMs) }),
     };
     if (result.state === 'skipped' && result.note !== undefined) record.reason = result.note;
-    if (result.state === 'failed') record.errors = result.errors.map(textOf);
+    // Of one that passed at its second try, what was wrong with the first.
+    if (result.state === 'failed' || retryCount > 0)
+      record.errors = (result.errors ?? []).map(textOf);
     this.#append(record);
   }
 

@@ -1,4 +1,4 @@
-/** The end of a `scripts/test` run: what failed, what was skipped and why, and one closing line. */
+/** The end of a `scripts/test` run: what failed, at the first try or for good, what was skipped and why, and one closing line. */
 import type { Outcome } from './records.ts';
 import { seconds } from './records.ts';
 
@@ -30,6 +30,13 @@ export function summaryText(outcomes: readonly Outcome[]): string {
   }
   for (const { suite, skips } of outcomes) {
     for (const skip of skips) lines.push(`SKIPPED [${suite}] ${skip.name}: ${skip.reason}`);
+  }
+  for (const { suite, flaky } of outcomes) {
+    for (const first of flaky)
+      lines.push(
+        `FLAKY [${suite}] ${first.name}: passed at its second try`,
+        ...indent(first.message),
+      );
   }
   for (const { suite, failures } of outcomes) {
     for (const failure of failures) {

@@ -68,6 +68,7 @@ export function checkSurvivors(
     suite: 'survivors',
     passed: found.length === 0 ? 1 : 0,
     failures: found.map((name) => ({ name, message: 'left behind by the tests' })),
+    flaky: [],
     skips: [],
     durationMs: Date.now() - startedAt,
   };

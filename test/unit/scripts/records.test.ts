@@ -1,5 +1,10 @@
 import { describe, expect, test } from 'vitest';
-import { outcomeOf, parseRecords, type RunRecord } from '../../../scripts/suites/records.ts';
+import {
+  outcomeOf,
+  parseRecords,
+  tooFlaky,
+  type RunRecord,
+} from '../../../scripts/suites/records.ts';
 import { summaryText, totals } from '../../../scripts/suites/summary.ts';
 
 const passed: RunRecord = {
@@ -59,6 +64,18 @@ describe('outcomeOf', () => {
       { name: 'b.test.ts > loading', message: 'SyntaxError' },
     ]);
   });
+});
+
+test('what passed at its second try is named with what was wrong at first; a few of those fail a run', () => {
+  const second: RunRecord = { ...passed, errors: ['TimeoutError: late'] };
+  const outcome = outcomeOf('e2e', [passed, second, second, second, end], ok);
+  expect(outcome).toMatchObject({ passed: 4, failures: [] });
+  const lines = summaryText([outcome]).split('\n');
+  expect(lines).toContain('FLAKY [e2e] a.test.ts > works: passed at its second try');
+  expect(lines).toContain('    TimeoutError: late');
+  expect(tooFlaky([outcome])).toEqual([]);
+  const another = outcomeOf('lab', [second, end], ok);
+  expect(totals(tooFlaky([outcome, another])).failed).toBe(1);
 });
 
 test('parseRecords drops half a last line', () => {
