@@ -2,7 +2,7 @@
  * Locks between processes: `flock(2)` on a file. The kernel frees them when their holder dies, so
  * no lock is ever stale.
  */
-import { stat, type FileHandle } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TimeoutError } from '../errors.ts';
 import { tryLock } from '../with-lock.ts';
@@ -58,16 +58,7 @@ export class FileLock implements AsyncDisposable {
       const { syscall, code } = error as NodeJS.ErrnoException;
       throw syscall === 'open' && code !== 'ENOENT' ? stateFault(error, path) : error;
     });
-    if (handle === undefined) return undefined;
-    try {
-      if (await isStillThere(path, handle)) return new FileLock(path, handle);
-    } catch (error) {
-      await handle.close().catch(() => undefined);
-      throw error;
-    }
-    // Its directory was removed while we waited; what we locked is nobody's any more.
-    await handle.close();
-    return FileLock.tryAcquire(path);
+    return handle === undefined ? undefined : new FileLock(path, handle);
   }
 
   /** Gives it back. Idempotent. */
@@ -80,9 +71,4 @@ export class FileLock implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release();
   }
-}
-
-async function isStillThere(path: string, handle: FileHandle): Promise<boolean> {
-  const [mine, now] = await Promise.all([handle.stat(), stat(path).catch(() => undefined)]);
-  return now?.ino === mine.ino && now.dev === mine.dev;
 }
