@@ -19,7 +19,7 @@ import { cpus } from 'node:os';
 import { setFlagsFromString, startupSnapshot } from 'node:v8';
 import { PortStream } from './port-stream.ts';
 import { WIRE_BREAK } from './preamble.ts';
-import { serveSession, type ServeHttp2 } from './session.ts';
+import { SessionServer, type ServeHttp2 } from './session.ts';
 import { SocketDuplex } from './socket-duplex.ts';
 
 function main(): void {
@@ -37,15 +37,16 @@ function main(): void {
   const at = process.argv.indexOf('--listen-unix');
   const path = at < 0 ? undefined : process.argv[at + 1];
   let http2: Promise<ServeHttp2> | undefined;
-  const serve = (connection: SocketDuplex) =>
-    serveSession(connection, () => (http2 ??= loadServer(path === undefined)));
-  const serveSocket: Serve = (socket) => serve(new SocketDuplex(socket));
+  const load = () => (http2 ??= loadServer(path === undefined));
+  const sockets = new SessionServer(load, () => new SocketDuplex());
+  const serveSocket: Serve = (socket) => sockets.serve(socket);
   if (path !== undefined) {
     serveUnix(path, serveSocket);
     return;
   }
   const ports = virtioPorts();
-  const servePort: Serve = (socket) => serve(new PortStream(socket));
+  const wires = new SessionServer(load, () => new PortStream());
+  const servePort: Serve = (socket) => wires.serve(socket);
   // The host is not told when an agent dies on such a wire, so the next one tells it. The first one has nothing to
   // tell, and 20 KiB are some 40 ms of a clone under emulation.
   const isSuccessor = process.argv.includes('--successor');

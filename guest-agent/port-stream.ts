@@ -33,6 +33,7 @@ export class PortStream extends SocketDuplex {
   }
 
   override _writev(chunks: { chunk: unknown }[], done: Done): void {
+    if (this.hold(() => this._writev(chunks, done))) return;
     const bytes = Buffer.concat(chunks.map(({ chunk }) => chunk as Buffer));
     this.onSent?.(bytes);
     this.socket.write(bytes, done);

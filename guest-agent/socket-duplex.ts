@@ -14,12 +14,21 @@ export class SocketDuplex extends Duplex {
   onReceived: ((chunk: Buffer) => void) | undefined;
   /** Told of every chunk that is sent. */
   onSent: ((chunk: Buffer) => void) | undefined;
-  protected readonly socket: Socket;
+  #socket: Socket | undefined;
+  /** What is to be written first, as soon as there is where. */
+  #held: (() => void) | undefined;
+  /** Somebody has begun to read. */
+  #isWanted = false;
 
-  /** @param socket a connected one; taken over */
-  constructor(socket: Socket) {
+  /** @param socket see {@link attach}; without one, what is written waits for it */
+  constructor(socket?: Socket) {
     super({ allowHalfOpen: false });
-    this.socket = socket;
+    if (socket !== undefined) this.attach(socket);
+  }
+
+  /** Once. @param socket a connected one; taken over */
+  attach(socket: Socket): void {
+    this.#socket = socket;
     socket.on('data', (chunk: Buffer) => {
       const bytes = this.readOn(chunk);
       this.onReceived?.(bytes);
@@ -29,6 +38,21 @@ export class SocketDuplex extends Duplex {
     socket.once('end', () => this.push(null));
     socket.once('error', (error) => this.destroy(error));
     socket.once('close', () => this.destroy());
+    if (this.#isWanted) socket.resume();
+    this.#held?.();
+    this.#held = undefined;
+  }
+
+  protected get socket(): Socket {
+    if (this.#socket === undefined) throw new Error('there is no socket yet');
+    return this.#socket;
+  }
+
+  /** Whether it is too early to write: then `write` is called later. */
+  protected hold(write: () => void): boolean {
+    if (this.#socket !== undefined) return false;
+    this.#held = write;
+    return true;
   }
 
   /** What came, and what else can be read at once. */
@@ -37,15 +61,18 @@ export class SocketDuplex extends Duplex {
   }
 
   override _read(): void {
-    this.socket.resume();
+    this.#isWanted = true;
+    this.#socket?.resume();
   }
 
-  override _write(chunk: Buffer, _encoding: string, done: Done): void {
+  override _write(chunk: Buffer, encoding: string, done: Done): void {
+    if (this.hold(() => this._write(chunk, encoding, done))) return;
     this.onSent?.(chunk);
     this.socket.write(chunk, done);
   }
 
   override _writev(chunks: { chunk: unknown }[], done: Done): void {
+    if (this.hold(() => this._writev(chunks, done))) return;
     this.socket.cork();
     chunks.forEach(({ chunk }, index) => {
       this.onSent?.(chunk as Buffer);
@@ -55,11 +82,12 @@ export class SocketDuplex extends Duplex {
   }
 
   override _final(done: Done): void {
-    this.socket.end(done);
+    if (this.#socket === undefined) done();
+    else this.#socket.end(done);
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.socket.destroy();
+    this.#socket?.destroy();
     done(error);
   }
 }

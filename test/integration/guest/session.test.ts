@@ -6,6 +6,7 @@ import { events, type SystemEvent } from '../../../src/events.ts';
 import type { GuestError } from '../../../src/errors.ts';
 import type { GuestExec, GuestOutput, GuestSession } from '../../../src/guest/index.ts';
 import { LocalAgent, resultOf } from './local-agent.ts';
+import { greet } from './raw-client.ts';
 import { SCALE } from '../../scale.ts';
 
 let agent: LocalAgent;
@@ -45,6 +46,19 @@ describe('the agent', () => {
     expect(await session.ping()).toBeGreaterThan(0);
     const pings = await Promise.allSettled(Array.from({ length: 4 }, () => session.ping()));
     expect(pings.map(({ status }) => status)).toEqual(Array(4).fill('fulfilled'));
+  });
+
+  it('has a session for each who comes: one after the other, at once, and after some who left early', async () => {
+    for (let turn = 0; turn < 3; turn += 1) {
+      await using one = await agent.connect();
+      expect(await one.ping()).toBeGreaterThan(0);
+      const mute = await greet(agent);
+      mute.destroy(); // before there was any HTTP/2
+      await using other = await agent.connect();
+      const [first, second] = await Promise.all([one.exec(sh('echo 1')), other.exec(sh('echo 2'))]);
+      expect(await resultOf(first)).toMatchObject({ stdout: '1\n' });
+      expect(await resultOf(second)).toMatchObject({ stdout: '2\n' });
+    }
   });
 
   it('tells how the guest is', async () => {
