@@ -30,9 +30,9 @@ const ALSO_INWARD: readonly DenialCause[] = ['isolated', 'rule'];
 /** Of the chain of one cause. */
 export function causeRules(cause: DenialCause, rates: LogRates): Statement[][] {
   if (cause === 'inward') return inwardRules(rates);
-  if (cause === 'stray') return [logDenied(cause, IIF, rates), [DROP]];
+  if (cause === 'stray') return [...logDenied(cause, IIF, rates), [DROP]];
   const inward = ALSO_INWARD.includes(cause) ? [[is(OIF, '@taps'), goto('deny_inward')]] : [];
-  return [...inward, logDenied(cause, IIF, rates), [goto('deny')]];
+  return [...inward, ...logDenied(cause, IIF, rates), [goto('deny')]];
 }
 
 /** To a VM. Whoever has a connection that was cut is told; strangers are not. */
@@ -46,7 +46,7 @@ function inwardRules(rates: LogRates): Statement[][] {
       hasAny(field('tcp', 'flags'), 'rst'),
       ACCEPT,
     ],
-    logDenied('inward', OIF, rates),
+    ...logDenied('inward', OIF, rates),
     [countDenied(OIF)],
     [hasAny(STATE, 'established'), is(L4, 'tcp'), over('rejectq', OIF, REJECTS_PER_SECOND), DROP],
     [hasAny(STATE, 'established'), is(L4, 'tcp'), { reject: { type: 'tcp reset' } }],

@@ -47,9 +47,10 @@ import {
   countDenied,
   flushChain,
   type LogRates,
-  logTo,
+  logRules,
   over,
   ruleIn,
+  within,
 } from './parts.ts';
 import { DEFAULT_LIMITS, RESERVED_RANGES, RESERVED_RANGES6 } from './policy.ts';
 
@@ -68,7 +69,7 @@ export function filterChains(rates: LogRates): NftCommand[] {
     ...familyChains(V6),
     new: newRules(),
     admitted: [[jump('log_allow')], [goto('pass')]],
-    log_allow: [logAllow(rates)],
+    log_allow: logAllow(rates),
     pass: [[is(IIF, '@taps'), goto('up')], [goto('down')]],
     up: countedRules('up'),
     down: countedRules('down'),
@@ -150,7 +151,9 @@ export function filterSets(): NftCommand[] {
   return [
     { add: { table: { family: 'inet', name: TABLE } } },
     addSet({ ...inet('taps'), type: 'ifname' }),
-    ...['silent', 'excepted', 'owndns'].map((name) => addSet({ ...inet(name), type: 'ifname' })),
+    ...['lent', 'silent', 'excepted', 'owndns'].map((name) =>
+      addSet({ ...inet(name), type: 'ifname' }),
+    ),
     addSet({ ...inet('dnsok'), type: ['ifname', V4.addressType] }),
     addSet({ ...inet('gateway6'), type: ['ifname', V6.addressType] }),
     ...familySets(V4, RESERVED_RANGES),
@@ -300,19 +303,14 @@ function replyRules(family: IpFamily): Statement[][] {
   ];
 }
 
-function logAllow({ allowedPerSecond: rate, allowedBurst: burst }: LogRates): Statement[] {
-  return [
-    put(MARK, CT_MARK),
-    {
-      set: {
-        op: 'update',
-        elem: IIF,
-        set: '@allowq',
-        stmt: [{ limit: { rate, per: 'second', burst } }],
-      },
-    },
-    logTo(ALLOW_PREFIX),
-  ];
+/** Lent taps have no published ports: whatever is begun with one comes from it. */
+function logAllow({ allowedPerSecond, allowedBurst }: LogRates): Statement[][] {
+  return logRules({
+    prefix: ALLOW_PREFIX,
+    key: IIF,
+    budget: within('allowq', IIF, allowedPerSecond, allowedBurst),
+    before: [put(MARK, CT_MARK)],
+  });
 }
 
 /** What is let through: bounded where the VM has a bound, and counted. */

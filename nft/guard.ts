@@ -56,7 +56,7 @@ export function guardSets(): NftCommand[] {
     { add: { table: { family: 'netdev', name: TABLE } } },
     addSet({ ...netdev('id4'), type: ['ifname', 'ether_addr', 'ipv4_addr'] }),
     addSet({ ...netdev('id6'), type: ['ifname', 'ether_addr', 'ipv6_addr'] }),
-    addSet({ ...netdev('v6'), type: 'ifname' }),
+    ...['v6', 'lent'].map((name) => addSet({ ...netdev(name), type: 'ifname' })),
     addSet({ ...netdev('arpok'), type: ['ifname', 'ether_addr', 'ipv4_addr', 'ipv4_addr'] }),
     addSet({ ...netdev('logq'), type: 'ifname', ...perPacket }),
     addSet({ ...netdev('arpq'), type: 'ifname', ...perPacket }),
@@ -165,7 +165,7 @@ function arpRateRules(): Statement[][] {
 function denyChain(cause: DenialCause, rates: LogRates): NftCommand[] {
   const rule = ruleIn('netdev');
   return [
-    rule(`deny_${cause}`, ...logDenied(cause, IIF, rates)),
+    ...logDenied(cause, IIF, rates).map((statements) => rule(`deny_${cause}`, ...statements)),
     rule(`deny_${cause}`, countDenied(IIF), DROP),
   ];
 }

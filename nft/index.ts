@@ -38,7 +38,7 @@ export {
   readLogPrefix,
   readMark,
 } from './marks.ts';
-export { LOG_GROUP, TABLE, TAP_GROUP } from './names.ts';
+export { LENT_LOG_GROUP, LOG_GROUP, TABLE, TAP_GROUP } from './names.ts';
 export { numberRules, type PortDraft, type RuleDraft } from './number-rules.ts';
 export type { LogRates } from './parts.ts';
 export {

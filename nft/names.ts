@@ -7,15 +7,19 @@ export const TABLE = 'qmp_agent';
 
 /**
  * Interface group of all taps; they join it before they go up. What comes from the group and is in no
- * VM's rules is dropped. Also the number of the nflog group that all logs go to.
+ * VM's rules is dropped.
  */
 export const TAP_GROUP = 20813;
 
-/** nflog group of all logs, allowed and denied. */
+/**
+ * nflog group of all logs, allowed and denied; and that of VMs on lent taps. The kernel gives a group to one reader, and
+ * those have a service, and so a reader, of their own.
+ */
 export const LOG_GROUP = 20813;
+export const LENT_LOG_GROUP = 20814;
 
 /** Version of the shared chains and sets. Tables of another version cannot be added to. */
-export const SCHEMA_VERSION = 4;
+export const SCHEMA_VERSION = 5;
 
 /** An empty chain that says which version the tables are of. */
 export const SCHEMA_CHAIN_PREFIX = 'schema_';

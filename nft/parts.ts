@@ -5,6 +5,8 @@ import {
   concat,
   type Expression,
   type Family,
+  is,
+  isNot,
   MARK,
   type Named,
   type NftCommand,
@@ -13,7 +15,7 @@ import {
   type Statement,
 } from './json.ts';
 import { causeMark, type DenialCause, denyPrefix } from './marks.ts';
-import { LOG_GROUP, TABLE } from './names.ts';
+import { LENT_LOG_GROUP, LOG_GROUP, TABLE } from './names.ts';
 
 /** Bytes of a packet that go into a log: all headers, and no more of what was said than that. */
 const LOG_SNAPLEN = 96;
@@ -57,35 +59,57 @@ export function cidrElements(cidrs: readonly string[], version: IpVersion = 4): 
   );
 }
 
-/** A log statement; the reader takes each packet as it comes. */
-export function logTo(prefix: string): Statement {
-  return { log: { prefix, group: LOG_GROUP, snaplen: LOG_SNAPLEN, 'queue-threshold': 1 } };
+/** How a packet is logged. */
+export interface LogOptions {
+  readonly prefix: string;
+  /** The interface of the VM. */
+  readonly key: Expression;
+  /** Each VM's own: it matches as long as the VM has not logged enough. */
+  readonly budget: Statement;
+  /** Default: nothing. */
+  readonly before?: readonly Statement[];
+  readonly after?: readonly Statement[];
+}
+
+/**
+ * Two rules that log a packet, as a statement has one group: of a lent tap to the one, of any other tap to the other. Whoever
+ * reads a group takes each packet as it comes.
+ */
+export function logRules({
+  prefix,
+  key,
+  budget,
+  before = [],
+  after = [],
+}: LogOptions): Statement[][] {
+  const logTo = (group: number): Statement => ({
+    log: { prefix, group, snaplen: LOG_SNAPLEN, 'queue-threshold': 1 },
+  });
+  return [
+    [...before, is(key, '@lent'), budget, logTo(LENT_LOG_GROUP), ...after],
+    [isNot(key, '@lent'), budget, logTo(LOG_GROUP), ...after],
+  ];
 }
 
 /**
  * Marks the packet with its cause, for the counter behind, and logs it unless its VM has logged enough.
  * @param key the interface of the VM
  */
-export function logDenied(cause: DenialCause, key: Expression, rates: LogRates): Statement[] {
-  // With the cause `rule` the mark is the rule's already.
-  const mark = cause === 'rule' ? [] : [put(MARK, causeMark(cause))];
-  return [...mark, ...logBudget(denyPrefix(cause), key, rates)];
+export function logDenied(cause: DenialCause, key: Expression, rates: LogRates): Statement[][] {
+  return logRules({
+    prefix: denyPrefix(cause),
+    key,
+    budget: within('logq', key, rates.deniedPerSecond, rates.deniedBurst),
+    // With the cause `rule` the mark is the rule's already.
+    before: cause === 'rule' ? [] : [put(MARK, causeMark(cause))],
+    after: [{ set: { op: 'update', elem: key, set: '@logged', stmt: [{ counter: null }] } }],
+  });
 }
 
-function logBudget(prefix: string, key: Expression, rates: LogRates): Statement[] {
-  const { deniedPerSecond: rate, deniedBurst: burst } = rates;
-  return [
-    {
-      set: {
-        op: 'update',
-        elem: key,
-        set: '@logq',
-        stmt: [{ limit: { rate, per: 'second', burst } }],
-      },
-    },
-    logTo(prefix),
-    { set: { op: 'update', elem: key, set: '@logged', stmt: [{ counter: null }] } },
-  ];
+/** At most so many times a second, counted for each interface. */
+export function within(set: string, elem: Expression, rate: number, burst: number): Statement {
+  const limit = { rate, per: 'second', burst } as const;
+  return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
 }
 
 /** More often than so many times a second, counted for each interface. */

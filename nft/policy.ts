@@ -103,6 +103,8 @@ export interface VmNetwork {
    */
   readonly generation: number;
   readonly policy: NetworkPolicy;
+  /** Its tap is lent: what it does is logged to a group of its own. Default: it is not. */
+  readonly isLent?: true | undefined;
 }
 
 /**

@@ -186,14 +186,23 @@ function note(counters: MutableCounters, set: string, mark: number, count: Count
 
 /** Sets and maps whose keys begin with the tap's name; budgets that time out by themselves are not among them. */
 const KEYED_BY_TAP = new Set([
-  ...['taps', 'silent', 'excepted', 'owndns', 'self', 'dnsok', 'live', 'sent', 'received'].map(
-    (name) => `inet ${name}`,
-  ),
+  ...[
+    'taps',
+    'lent',
+    'silent',
+    'excepted',
+    'owndns',
+    'self',
+    'dnsok',
+    'live',
+    'sent',
+    'received',
+  ].map((name) => `inet ${name}`),
   ...['self6', 'gateway6'].map((name) => `inet ${name}`),
   ...['denied', 'logged', 'conns', 'dnsconns', 'inward', 'ownlimits', 'policies'].map(
     (name) => `inet ${name}`,
   ),
-  ...['id4', 'id6', 'v6', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
+  ...['id4', 'id6', 'v6', 'lent', 'arpok', 'denied', 'logged'].map((name) => `netdev ${name}`),
 ]);
 
 /** What there is of each VM in an answer that lists both tables. */

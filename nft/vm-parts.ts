@@ -62,7 +62,9 @@ export function deviceChain(tap: string): NftCommand[] {
 }
 
 /** Elements that say who the VM is. They live as long as the VM. */
-export function identity({ tap, mac, guestAddress, gatewayAddress, v6 }: VmNetwork): Elements[] {
+export function identity(vm: VmNetwork): Elements[] {
+  const { tap, mac, guestAddress, gatewayAddress, v6, isLent } = vm;
+  const ifLent = isLent === true ? [tap] : [];
   return [
     { set: netdev('id4'), elem: [{ concat: [tap, mac, guestAddress] }] },
     { set: netdev('id6'), elem: v6 === undefined ? [] : [{ concat: [tap, mac, v6.guestAddress] }] },
@@ -70,6 +72,8 @@ export function identity({ tap, mac, guestAddress, gatewayAddress, v6 }: VmNetwo
     { set: netdev('arpok'), elem: [{ concat: [tap, mac, guestAddress, gatewayAddress] }] },
     { set: inet('self'), elem: [{ concat: [tap, guestAddress] }] },
     { set: inet('self6'), elem: v6 === undefined ? [] : [{ concat: [tap, v6.guestAddress] }] },
+    { set: netdev('lent'), elem: ifLent },
+    { set: inet('lent'), elem: ifLent },
     { set: inet('taps'), elem: [tap] },
     { set: inet('sent'), elem: [tap] },
     { set: inet('received'), elem: [tap] },

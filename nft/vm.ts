@@ -98,7 +98,7 @@ export function changePolicy(before: VmNetwork, after: VmNetwork): NftTransactio
 }
 
 function checkSameVm(before: VmNetwork, after: VmNetwork): void {
-  for (const field of ['tap', 'mac', 'guestAddress', 'gatewayAddress'] as const) {
+  for (const field of ['tap', 'mac', 'guestAddress', 'gatewayAddress', 'isLent'] as const) {
     if (before[field] === after[field]) continue;
     fail(field, after[field], `was ${before[field]} before`, 'remove the VM and add it anew');
   }

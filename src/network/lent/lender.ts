@@ -180,6 +180,7 @@ export class TapLender implements AsyncDisposable {
       ...{
         generation: await withHostNetwork(undefined, () => nextGeneration(name)),
         policy: makePolicy({}).rules,
+        isLent: true,
       },
     };
     const entry = entryOf(id, network);

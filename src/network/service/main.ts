@@ -1,4 +1,5 @@
 /** Entry point of the network service; see service.ts. Started by start.ts. That of lent taps lends them, too. */
+import { LENT_LOG_GROUP } from '../../../nft/index.ts';
 import { readEntries } from '../entry.ts';
 import { TapLender } from '../lent/lender.ts';
 import { LENT_DIR } from '../lent/lent-taps.ts';
@@ -17,7 +18,8 @@ function cannotStart(error: unknown): never {
 
 let lender: TapLender | undefined;
 const isNeeded = (): boolean => lender?.isNeeded === true;
-const service = await NetworkService.start({ dir, say, isNeeded }).catch(cannotStart);
+const logGroup = dir === LENT_DIR ? LENT_LOG_GROUP : undefined;
+const service = await NetworkService.start({ dir, say, isNeeded, logGroup }).catch(cannotStart);
 if (service !== undefined) {
   if (dir === LENT_DIR) {
     const serve = (id: string): Promise<string> => service.refresh(id);

@@ -7,7 +7,13 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { allowAddress, KeptTable, NftClient, type VmNetwork } from '../../../nft/index.ts';
+import {
+  allowAddress,
+  KeptTable,
+  LOG_GROUP,
+  NftClient,
+  type VmNetwork,
+} from '../../../nft/index.ts';
 import { readEntries, readEntry, type NetworkEntry } from '../entry.ts';
 import {
   Resolver,
@@ -36,6 +42,8 @@ export interface ServiceOptions {
   readonly dir: string;
   /** For what goes wrong. */
   readonly say: (text: string) => void;
+  /** nflog group of its VMs, which nobody else reads. Default: that of all but lent taps. */
+  readonly logGroup?: number | undefined;
   /** Whether it is to go on where there is no VM. Default: it is not. */
   readonly isNeeded?: (() => boolean) | undefined;
 }
@@ -211,6 +219,7 @@ export class NetworkService implements AsyncDisposable {
   async #captureWhileNeeded(): Promise<void> {
     if (this.#served.size > 0) {
       this.#capture ??= new LogCapture({
+        group: this.#o.logGroup ?? LOG_GROUP,
         onPacket: (packet) => this.#logs.addPacket(packet),
         say: this.#o.say,
       }).start();

@@ -3,7 +3,6 @@
  * the kernel gives the group to the first.
  */
 import { once } from 'node:events';
-import { LOG_GROUP } from '../../../nft/index.ts';
 import { MAX_LOGGED_BYTES, parseNflog, type LoggedPacket } from './nflog.ts';
 import { PcapReader } from './pcap.ts';
 import { startTcpdump, type Tcpdump } from './tcpdump.ts';
@@ -12,18 +11,25 @@ import { startTcpdump, type Tcpdump } from './tcpdump.ts';
 const RESTART_MS = 2_000;
 const MAX_STDERR_CHARS = 2_000;
 
+/** What is read, and who is told. */
+export interface LogCaptureOptions {
+  /** nflog group. */
+  readonly group: number;
+  readonly onPacket: (packet: LoggedPacket) => void;
+  /** For what goes wrong. */
+  readonly say: (text: string) => void;
+}
+
 /** Runs for as long as it is not disposed of, whatever becomes of tcpdump. */
 export class LogCapture implements AsyncDisposable {
-  readonly #onPacket: (packet: LoggedPacket) => void;
-  readonly #say: (text: string) => void;
+  readonly #o: LogCaptureOptions;
   #child: Tcpdump | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #said = '';
 
-  constructor(o: { onPacket: (packet: LoggedPacket) => void; say: (text: string) => void }) {
-    this.#onPacket = o.onPacket;
-    this.#say = o.say;
+  constructor(o: LogCaptureOptions) {
+    this.#o = o;
   }
 
   /** Begins. */
@@ -31,13 +37,13 @@ export class LogCapture implements AsyncDisposable {
     const reader = new PcapReader(MAX_LOGGED_BYTES);
     let stderr = '';
     // One that outlived us would keep the group from who comes after us.
-    const child = startTcpdump({ device: `nflog:${LOG_GROUP}` });
+    const child = startTcpdump({ device: `nflog:${this.#o.group}` });
     this.#child = child;
     child.stdout.on('data', (chunk: Buffer) => {
       try {
         for (const { data, timeMs } of reader.push(chunk)) {
           const packet = parseNflog(data, timeMs);
-          if (packet) this.#onPacket(packet);
+          if (packet) this.#o.onPacket(packet);
         }
       } catch (error) {
         stderr += String(error);
@@ -59,7 +65,7 @@ export class LogCapture implements AsyncDisposable {
   #ended(why: string): void {
     if (this.#isOver) return;
     const text = `the log of traffic stands still: tcpdump ended: ${why.trim().split('\n').at(-1) ?? ''}`;
-    if (text !== this.#said) this.#say(text);
+    if (text !== this.#said) this.#o.say(text);
     this.#said = text;
     this.#timer = setTimeout(() => this.start(), RESTART_MS);
   }

@@ -129,6 +129,7 @@ it('new connections and denials by IPv6 are on record, with addresses, ports, na
       addresses: ['${WEB}'], durationMs: 1, lost: 0 });
     const seen = new Set();
     const capture = new LogCapture({
+      group: nft.LOG_GROUP,
       say: (text) => process.stderr.write(text + '\\n'),
       onPacket: (packet) => { seen.add(packet.inDevice); logs.addPacket(packet); },
     }).start();

@@ -1,69 +1,31 @@
 /** Taps that root makes for a user who may not make any, with a real user, the real ip and nft; no VM is needed. */
-import { access, mkdtemp, rm } from 'node:fs/promises';
-import { chmodSync, chownSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { SCALE } from '../../scale.ts';
-import { TestHost } from './test-host.ts';
+import { LendingHost } from './lending-host.ts';
+import type { TestHost } from './test-host.ts';
 
 /** `nobody`, and another who has no name. */
 const [USER, OTHER] = [65_534, 65_533];
 /** The service looks at its taps every two seconds. */
 const LOOK = { timeout: 15_000 * SCALE, interval: 200 };
 
+let lending: LendingHost;
 let host: TestHost;
 let dir: string;
 beforeAll(async () => {
-  host = await TestHost.start();
-  dir = await mkdtemp(join(tmpdir(), 'qa-lent-'));
-  chmodSync(dir, 0o711);
-  for (const uid of [USER, OTHER]) {
-    const own = join(dir, String(uid));
-    await host.run('mkdir', own);
-    chownSync(own, uid, uid);
-  }
-  // Where udev does not see to it, the device is root's alone: here it is a user's, too.
-  await host.run('mknod', join(dir, 'tun'), 'c', '10', '200');
-  await host.run('chmod', '666', join(dir, 'tun'));
-  await host.run('mount', '--bind', join(dir, 'tun'), '/dev/net/tun');
+  lending = await LendingHost.start([USER, OTHER]);
+  ({ host, dir } = lending);
 });
 afterAll(async () => {
   await host.module(`await network.undoNetworkSetup();`);
   await vi.waitFor(async () => expect(await services()).toBe(''), LOOK);
-  await host[Symbol.asyncDispose]();
-  await rm(dir, { recursive: true, force: true });
+  await lending[Symbol.asyncDispose]();
 });
 
-/** The service's own processes, without the shell that watches over them. */
-const services = () =>
-  host.run(
-    'sh',
-    '-c',
-    `for p in $(pgrep -x node); do
-      tr '\\0' ' ' </proc/$p/cmdline | grep -q 'network/service/main.ts /run/qmp-agent-taps' || continue
-      [ "$(readlink /proc/$p/ns/net)" = "$(readlink /proc/self/ns/net)" ] && echo $p
-    done; true`,
-  );
-
-/** Options of a VM of a user's. */
-const OPTIONS = (uid: number) => `
-  const options = (n, more = {}) => ({ vmId: 'aaaaaaaaaa0' + n, mac: '02:00:00:00:00:0' + n, egress: {}, publish: [],
-    runtimeDir: '${dir}/${uid}', logPath: '${dir}/${uid}/' + n + '.jsonl', ...more });
-  const join = async (o) => {
-    const { network: vm, whole } = await network.joinNetwork(o);
-    await whole;
-    await network.awaitNames(o);
-    return vm;
-  };
-  const refused = (o) => join(o).catch((e) => say(failure(e)));`;
-
-/** As a user without any rights, who cannot write to the suite's own directory of temporary files. */
-const as = (uid: number, body: string) =>
-  host.module(`${OPTIONS(uid)}${body}`, [
-    ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--'],
-    ...['env', `TMPDIR=${join(dir, String(uid))}`],
-  ]);
+const services = () => lending.services();
+const as = (uid: number, body: string) => lending.as(uid, body);
 const ruleset = () => host.run('nft', 'list', 'ruleset');
 /** The number that was given last to a VM with each of these taps. */
 const counts = async (...taps: string[]) =>

@@ -194,7 +194,7 @@ describe('the base', () => {
 
   test('of another version is not touched', async () => {
     const net = await network({ vms: 0 });
-    net.nft('rename chain inet qmp_agent schema_4 schema_99');
+    net.nft('rename chain inet qmp_agent schema_5 schema_99');
     await expect(net.client.ensureBase()).rejects.toMatchObject({
       code: 'ERR_NETWORK_RULES',
       reason: 'schema',

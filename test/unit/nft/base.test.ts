@@ -1,5 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { baseTable, type NftTransaction, removeBase } from '../../../nft/index.ts';
+import {
+  baseTable,
+  LENT_LOG_GROUP,
+  LOG_GROUP,
+  type NftTransaction,
+  removeBase,
+} from '../../../nft/index.ts';
 import { GUARD_MARK, MARK_BASE, MARK_MASK } from '../../../nft/marks.ts';
 import { addVm } from '../../../nft/vm.ts';
 import { VM } from './sample.ts';
@@ -35,7 +41,7 @@ describe('the base', () => {
     const unnamed = objects(base, 'chain')
       .filter((chain) => !('hook' in chain) && !text.includes(`"target":"${chain.name}"`))
       .map(({ name }) => name);
-    expect(unnamed).toEqual(['schema_4', 'deny_isolated', 'deny_rule']);
+    expect(unnamed).toEqual(['schema_5', 'deny_isolated', 'deny_rule']);
   });
 
   test('leaves the sets of a table that is there alone', () => {
@@ -91,6 +97,25 @@ describe('the base', () => {
     );
     expect(early).toHaveLength(1);
     expect(JSON.stringify(early[0])).toContain('"target":"deny_related"');
+  });
+
+  test('logs each packet to one group: what is of a lent tap to its own', () => {
+    const logging = objects(base, 'rule').flatMap((o) => {
+      const { chain } = o as { chain?: string };
+      const text = JSON.stringify(o.expr);
+      const [, prefix, group] = /"prefix":"([^"]+)","group":(\d+)/.exec(text) ?? [];
+      if (group === undefined) return [];
+      const [, op, key] =
+        /"op":"(..)","left":\{"meta":\{"key":"(.ifname)"\}\},"right":"@lent"/.exec(text) ?? [];
+      return [{ place: `${o.family} ${chain} ${prefix} ${key}`, how: `${op} ${group}` }];
+    });
+    const places = new Set(logging.map(({ place }) => place));
+    expect(places.size).toBeGreaterThan(25);
+    for (const one of places) {
+      expect(one).toContain('ifname');
+      const ways = logging.flatMap(({ place, how }) => (place === one ? [how] : []));
+      expect(ways).toEqual([`== ${LENT_LOG_GROUP}`, `!= ${LOG_GROUP}`]);
+    }
   });
 
   test('takes rates of logs', () => {

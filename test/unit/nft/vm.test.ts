@@ -106,6 +106,17 @@ describe('addVm', () => {
     expect(line).not.toContain('daddr');
   });
 
+  test('on a lent tap: in the set by which both tables choose where to log, and nothing else', () => {
+    const lent = { ...VM, isLent: true } as const;
+    const plain = lines(addVm(VM));
+    expect(lines(addVm(lent)).filter((line) => !plain.includes(line))).toEqual([
+      'add element netdev lent ["tap1"]',
+      'add element inet lent ["tap1"]',
+    ]);
+    expect(leftOf(lent)).toEqual([]);
+    expect(() => changePolicy(VM, lent)).toThrow(/^isLent: /);
+  });
+
   test('isolated: no way out, no resolver, no translation of addresses', () => {
     const all = lines(addVm({ ...VM, policy: ISOLATED_POLICY }));
     expect(all).toContain('add rule out_tap1 [{"goto":{"target":"deny_isolated"}}]');
