@@ -76,17 +76,30 @@ export async function renewLoan({ id }: Loan, o: CallOptions): Promise<VmNetwork
   return taken(await ask({ do: 'renew', id }, o), o.vmId).network;
 }
 
-/** What was recorded is kept in the VM's own log. No error: a tap that nobody has open is taken back anyway. */
+/**
+ * What was recorded is kept in the VM's own log. No error: a tap that nobody has open is taken back anyway, and a log that
+ * nobody has copied goes by itself in time.
+ */
 export async function giveBack(
   { id, logPath }: Loan,
   vmId: string,
   ownLogPath: string,
 ): Promise<void> {
-  for (const path of [rotatedLogPath(logPath), logPath]) {
-    const text = await readFile(path, 'utf8').catch(() => '');
-    if (text !== '') await appendToLog(ownLogPath, text).catch(() => undefined);
+  const say = (what: 'give' | 'forget'): Promise<unknown> =>
+    ask({ do: what, id }, { vmId, timeoutMs: GIVE_MS }).catch(() => undefined);
+  await say('give');
+  try {
+    let isAny = false;
+    for (const path of [rotatedLogPath(logPath), logPath]) {
+      const text = await readFile(path, 'utf8').catch(() => '');
+      if (text === '') continue;
+      await appendToLog(ownLogPath, text);
+      isAny = true;
+    }
+    if (isAny) await say('forget');
+  } catch {
+    // It could not be written down. The VM goes all the same.
   }
-  await ask({ do: 'give', id }, { vmId, timeoutMs: GIVE_MS }).catch(() => undefined);
 }
 
 /** @throws NetworkSetupError a loan's policy cannot be changed */
@@ -126,14 +139,15 @@ function taken(reply: LoanReply, vmId: string): { loan: Loan; network: VmNetwork
 
 /**
  * Asks until there is a reply: nothing is lost with a lender that dies over it, as a loan that nobody has heard of is
- * taken back, and one that is renewed twice is renewed. What is given back is said once.
+ * taken back, and one that is renewed twice is renewed. `give` and `forget` are said once.
  */
 async function ask(request: LoanRequest, o: CallOptions): Promise<LoanReply> {
   let giveUpAt: number | undefined;
   for (;;) {
     const reply = await askOnce(request, o);
     if (reply !== undefined) return reply;
-    giveUpAt ??= performance.now() + (request.do === 'give' ? 0 : RESTART_MS);
+    giveUpAt ??=
+      performance.now() + (request.do === 'give' || request.do === 'forget' ? 0 : RESTART_MS);
     if (performance.now() >= giveUpAt) {
       throw new NetworkSetupError('root’s network service does not lend taps', {
         hint: 'Have root run once more: qmp-agent setup network --taps N --user NAME.',

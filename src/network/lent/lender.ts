@@ -20,6 +20,7 @@ import { ipBatch } from '../ip-command.ts';
 import { makePolicy } from '../policy.ts';
 import { interfaces, lookAtTap, raiseTap } from '../tap.ts';
 import { hearCaller } from './caller.ts';
+import { loanLogPath, noteEnd, removeEnded, sweepLogs, userOfEnded } from './ended-logs.ts';
 import { FairQueue } from './fair-queue.ts';
 import {
   isOpened,
@@ -42,12 +43,13 @@ const OPEN_MS = 120_000;
 const MAX_CALLERS = 64;
 /** Between two requests of one user. */
 const PACE_MS = 50;
-const LOG = /^([0-9a-f]+)\.log(?:\.1)?$/;
 
 /** How one is to be. */
 export interface LenderOptions {
   /** Has the service see to a loan's names. @returns `ok`, or why it cannot */
   readonly serve: (id: string) => Promise<string>;
+  /** Resolves when all is in the logs that has been logged so far. */
+  readonly settle: () => Promise<void>;
   /** For what goes wrong. */
   readonly say: (text: string) => void;
 }
@@ -65,6 +67,8 @@ export class TapLender implements AsyncDisposable {
   readonly #say = (error: unknown): void =>
     this.#o.say(`taps: ${error instanceof Error ? error.message : String(error)}`);
   #looks = 0;
+  /** Who has taps, as of the last look. */
+  #users: ReadonlySet<number> = new Set();
   #hasTaps = true;
   #isOver = false;
 
@@ -114,6 +118,7 @@ export class TapLender implements AsyncDisposable {
     const taps = await lentTaps();
     this.#hasTaps = taps.length > 0;
     const users = new Set(taps.map(({ uid }) => uid));
+    this.#users = users;
     for (const uid of users)
       if (!this.#servers.has(uid)) await this.#listenTo(uid).catch(this.#say);
     for (const uid of this.#servers.keys()) if (!users.has(uid)) await this.#ignoreUser(uid);
@@ -128,7 +133,7 @@ export class TapLender implements AsyncDisposable {
       if (isLeft) await shut(endpoint.tap).catch(this.#say);
     }
     if (++this.#looks % LOOKS_A_MEND === 0) await this.#mend(left);
-    await removeLogsBut(left.map(({ vmId }) => vmId));
+    await this.#sweepLogs();
   }
 
   /** Where somebody has flushed the rules, VMs reach nothing until they are there again. */
@@ -161,12 +166,15 @@ export class TapLender implements AsyncDisposable {
   async #answer(uid: number, request: LoanRequest): Promise<LoanReply> {
     if (request.do === 'take') return this.#lend(uid);
     const entry = await readEntry(LENT_DIR, request.id);
+    const isEnded = entry === undefined && (await userOfEnded(LENT_DIR, request.id)) === uid;
+    if (isEnded && request.do === 'forget') await removeEnded(LENT_DIR, request.id);
+    if (isEnded && request.do !== 'renew') return { given: true };
     if (entry === undefined || (await userOf(entry.network.tap)) !== uid) {
       return { refused: 'there is no such loan', hint: 'Start the VM again.' };
     }
     if (request.do === 'renew') return this.#renew(entry);
     // What is open is in use, whatever is said; the look that finds it shut takes it back.
-    if (!(await isOpened(entry.network.tap))) await this.#takeBack(entry);
+    if (request.do === 'give' && !(await isOpened(entry.network.tap))) await this.#takeBack(entry);
     return { given: true };
   }
 
@@ -225,13 +233,22 @@ export class TapLender implements AsyncDisposable {
     return replyOf(after);
   }
 
-  /** Its entry goes last, so that whoever dies here is followed by one who goes on. */
+  /** Its entry goes last, so that whoever dies here is followed by one who goes on. Its log stays for its user to copy. */
   async #takeBack({ vmId, network: { tap } }: NetworkEntry): Promise<void> {
+    const uid = await userOf(tap);
     await shut(tap);
+    await this.#o.settle();
+    if (uid !== undefined) await noteEnd(LENT_DIR, vmId, uid).catch(this.#say);
     await removeEntry(LENT_DIR, vmId);
     this.#waiting.delete(vmId);
     this.#opened.delete(vmId);
     await this.#o.serve('');
+    await this.#sweepLogs();
+  }
+
+  async #sweepLogs(): Promise<void> {
+    const lent = (await readEntries(LENT_DIR)).map(({ vmId }) => vmId);
+    await sweepLogs(LENT_DIR, { lent, users: this.#users });
   }
 
   async #listenTo(uid: number): Promise<void> {
@@ -257,7 +274,8 @@ export class TapLender implements AsyncDisposable {
   #hear(uid: number, socket: Socket): void {
     const answer = (request: LoanRequest): Promise<LoanReply> =>
       this.#queue.runFor(uid, async () => {
-        if (socket.destroyed && request.do !== 'give') throw new Error('who asked has gone'); // no work for nobody
+        if (socket.destroyed && (request.do === 'take' || request.do === 'renew'))
+          throw new Error('who asked has gone'); // no work for nobody
         return this.#answer(uid, request);
       });
     hearCaller(socket, {
@@ -287,22 +305,14 @@ async function shut(tap: string): Promise<void> {
   });
 }
 
-async function removeLogsBut(ids: readonly string[]): Promise<void> {
-  for (const name of await readdir(LENT_DIR)) {
-    const id = LOG.exec(name)?.[1];
-    if (id !== undefined && !ids.includes(id)) await rm(join(LENT_DIR, name), { force: true });
-  }
-}
-
 function entryOf(id: string, network: VmNetwork): NetworkEntry {
-  const logPath = join(LENT_DIR, `${id}.log`);
   return {
     vmId: id,
     network,
     policy: makePolicy({}),
     egress: {},
     published: [],
-    logPath,
+    logPath: loanLogPath(LENT_DIR, id),
     isLogOpen: true,
   };
 }

@@ -11,11 +11,14 @@ export interface Loan {
   readonly logPath: string;
 }
 
-/** `take`: some tap. `renew`: none of the connections lives on. `give`: it is needed no more. */
+/**
+ * `take`: some tap. `renew`: none of the connections lives on. `give`: it is needed no more, and its log, which is whole when
+ * that is answered, is kept until `forget`: it has been copied.
+ */
 export type LoanRequest =
-  { readonly do: 'take' } | { readonly do: 'renew' | 'give'; readonly id: string };
+  { readonly do: 'take' } | { readonly do: 'renew' | 'give' | 'forget'; readonly id: string };
 
-/** To `give` there is nothing to be said. */
+/** To `give` and `forget` there is nothing to be said. */
 export type LoanReply =
   | { readonly loan: Loan; readonly network: VmNetwork }
   | { readonly given: true }
@@ -38,7 +41,7 @@ export function lenderSocket(uid: number): string {
 export function parseRequest(line: string): LoanRequest | undefined {
   const { do: what, id } = (parsed(line) ?? {}) as { do?: unknown; id?: unknown };
   if (what === 'take') return { do: what };
-  const isKnown = what === 'renew' || what === 'give';
+  const isKnown = what === 'renew' || what === 'give' || what === 'forget';
   return isKnown && typeof id === 'string' && LOAN_ID.test(id) ? { do: what, id } : undefined;
 }
 

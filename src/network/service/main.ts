@@ -23,7 +23,8 @@ const service = await NetworkService.start({ dir, say, isNeeded, logGroup }).cat
 if (service !== undefined) {
   if (dir === LENT_DIR) {
     const serve = (id: string): Promise<string> => service.refresh(id);
-    lender = await TapLender.start({ serve, say }).catch(cannotStart);
+    const settle = (): Promise<void> => service.settle();
+    lender = await TapLender.start({ serve, settle, say }).catch(cannotStart);
   }
   const ended = new Promise<void>((resolve) => {
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve());

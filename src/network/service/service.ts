@@ -138,6 +138,12 @@ export class NetworkService implements AsyncDisposable {
     if (transaction.length > 0) await this.#nft.applyTimed(transaction, { signal });
   }
 
+  /** Resolves when all that the kernel has logged so far is in the VMs' logs. */
+  async settle(): Promise<void> {
+    await this.#capture?.drain();
+    await this.#logs.settle();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isEnding = true;
     clearTimeout(this.#timer);

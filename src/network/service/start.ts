@@ -25,17 +25,18 @@ const MAX_REPLY_CHARS = 4_096;
  * failed five times within a minute each: whoever needs it then starts a new one. (It is needed by entries, and by
  * users to whom it lends taps.) There is one per directory
  * ($1). One that ends in order and is needed (code {@link NEEDED}) comes again however often: that is no failure.
- * A shell takes 1 MB; its own end leaves the service running. Of lent taps nothing is left with the last of them
- * ($2): who has waited for a lock that is taken away is told by its name, and tries anew; what serves without a shell has its lock still.
+ * A shell takes 1 MB; its own end leaves the service running. Of lent taps nothing is left with the last of them,
+ * the directory neither ($2): who has waited for a lock that is taken away is told by its name, and tries anew; what serves without a shell has its lock still.
  */
 export const SUPERVISOR = `
 dir=$1; clean=$2; shift 2; umask 077
+mkdir -p "$dir"
 exec 9>>"$dir/supervisor.lock"
 flock -n 9 && [ "$dir/supervisor.lock" -ef /proc/self/fd/9 ] || exit 0
 exec >"$dir/service.log" 2>&1
 end() {
   [ "$clean" = yes ] && flock -n "$dir/service.lock" rm -f "$dir/service.lock" "$dir/service.log" &&
-    rm -f "$dir/supervisor.lock"
+    rm -f "$dir/supervisor.lock" && rmdir "$dir"
   exit 0
 }
 failures=0
@@ -46,7 +47,7 @@ while [ $failures -lt 5 ]; do
   [ $code -eq ${NEEDED} ] && sleep 1 && continue
   [ $(($(date +%s) - began)) -lt 60 ] && failures=$((failures + 1)) || failures=1
   sleep 1
-  ls "$dir" | grep -qE '\\.json$|^uid-' || exit 0
+  ls "$dir" | grep -qE '\\.(json|ended)$|^uid-' || exit 0
 done`;
 
 /** @returns path of the socket on which the service listens */

@@ -3,13 +3,19 @@
  * the kernel gives the group to the first.
  */
 import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import { MAX_LOGGED_BYTES, parseNflog, type LoggedPacket } from './nflog.ts';
+import { waitingBytes } from './nflog-queue.ts';
 import { PcapReader } from './pcap.ts';
 import { startTcpdump, type Tcpdump } from './tcpdump.ts';
 
 /** From its end to the next start. */
 const RESTART_MS = 2_000;
 const MAX_STDERR_CHARS = 2_000;
+/** {@link LogCapture.drain}: for tcpdump to take what there is, at most; then for it to pass on what it has taken. */
+const DRAIN_MS = 2_000;
+const PASS_ON_MS = 20;
+const POLL_MS = 10;
 
 /** What is read, and who is told. */
 export interface LogCaptureOptions {
@@ -68,6 +74,17 @@ export class LogCapture implements AsyncDisposable {
     if (text !== this.#said) this.#o.say(text);
     this.#said = text;
     this.#timer = setTimeout(() => this.start(), RESTART_MS);
+  }
+
+  /**
+   * Resolves when what the kernel has logged so far has been told. At the latest after two seconds: others may log faster than
+   * tcpdump reads.
+   */
+  async drain(): Promise<void> {
+    const deadline = performance.now() + DRAIN_MS;
+    while ((await waitingBytes(this.#o.group)) > 0 && performance.now() < deadline)
+      await delay(POLL_MS);
+    await delay(PASS_ON_MS);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

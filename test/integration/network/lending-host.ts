@@ -58,11 +58,21 @@ export class LendingHost implements AsyncDisposable {
 
   /** The own processes of the service that lends, one a line, without the shell that watches over them. */
   services(): Promise<string> {
+    return this.#processes('node', 'network/service/main.ts /run/qmp-agent-taps');
+  }
+
+  /** That which reads the log for it. */
+  async reader(): Promise<string> {
+    return (await this.#processes('tcpdump', 'nflog:20814')).trim();
+  }
+
+  /** Those of this host. */
+  #processes(name: string, words: string): Promise<string> {
     return this.host.run(
       'sh',
       '-c',
-      `for p in $(pgrep -x node); do
-        tr '\\0' ' ' </proc/$p/cmdline | grep -q 'network/service/main.ts /run/qmp-agent-taps' || continue
+      `for p in $(pgrep -x ${name}); do
+        tr '\\0' ' ' </proc/$p/cmdline | grep -q '${words}' || continue
         [ "$(readlink /proc/$p/ns/net)" = "$(readlink /proc/self/ns/net)" ] && echo $p
       done; true`,
     );

@@ -1,16 +1,19 @@
 /** Records of VMs on lent taps, with real taps, rules, services and tcpdump; what QEMU would send is sent by a script. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import type { VmNetwork } from '../../../nft/index.ts';
+import { LENT_DIR } from '../../../src/network/lent/lent-taps.ts';
 import type { ConnectionRecord } from '../../../src/network/traffic/record.ts';
 import { SCALE } from '../../scale.ts';
 import { LendingHost } from './lending-host.ts';
 import type { TestHost } from './test-host.ts';
 
-const [ROOT, USER] = [0, 65_534];
+/** Root, `nobody`, and another who has no name. */
+const [ROOT, USER, OTHER] = [0, 65_534, 65_533];
 /** The service looks at its taps every two seconds. */
 const LOOK = { timeout: 15_000 * SCALE, interval: 200 };
 const SENDER = join(import.meta.dirname, 'tap-sender.py');
@@ -40,17 +43,23 @@ up.send(bytes.fromhex('020000000101' '020000000102' '0800') + head + struct.pack
 let lending: LendingHost;
 let host: TestHost;
 beforeAll(async () => {
-  lending = await LendingHost.start([ROOT, USER]);
+  lending = await LendingHost.start([ROOT, USER, OTHER]);
   ({ host } = lending);
   await host.run('sh', '-ec', UPSTREAM);
-  await host.module(`await network.setUpNetwork({ taps: { count: 2, uid: ${USER} } });`);
+  await host.module(`
+    for (const uid of [${USER}, ${OTHER}]) await network.setUpNetwork({ taps: { count: 1, uid } });`);
 });
 afterAll(async () => {
   await leaveAll();
   await host.module(`await network.undoNetworkSetup();`);
   await vi.waitFor(async () => expect(await lending.services()).toBe(''), LOOK);
+  await vi.waitFor(async () => expect(await lentFiles()).toEqual([]), LOOK);
   await lending[Symbol.asyncDispose]();
 });
+
+/** What is in the directory of the service that lends. */
+const lentFiles = async () =>
+  (await host.run('ls', LENT_DIR)).split('\n').filter((name) => name !== '');
 
 /** One VM, as a script that has its tap open. */
 class Guest implements AsyncDisposable {
@@ -107,7 +116,7 @@ const guests: { guest: Guest; uid: number; path: string }[] = [];
 const leaveAll = async () => {
   for (const { guest, uid } of guests.splice(0)) {
     await guest[Symbol.asyncDispose]();
-    await lending.as(uid, leave1);
+    await lending.as(uid, leave(1));
   }
 };
 const recordsIn = async (path: string) =>
@@ -115,12 +124,14 @@ const recordsIn = async (path: string) =>
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line) as ConnectionRecord);
-const join1 = `await join(options(1)); say(await network.readEntryOf(options(1).runtimeDir, options(1).vmId));`;
-const leave1 = `await network.leaveNetwork(options(1).runtimeDir, options(1).vmId);`;
+const joined = (n: number) =>
+  `await join(options(${n})); say(await network.readEntryOf(options(${n}).runtimeDir, options(${n}).vmId));`;
+const leave = (n: number) =>
+  `await network.leaveNetwork(options(${n}).runtimeDir, options(${n}).vmId);`;
 
 it('root’s VMs and those of a user on lent taps have their records at the same time, each its own', async () => {
   for (const uid of [ROOT, USER]) {
-    const [entry] = (await lending.as(uid, join1)) as [
+    const [entry] = (await lending.as(uid, joined(1))) as [
       { network: VmNetwork; logPath: string; loan?: { logPath: string } },
     ];
     const guest = await Guest.start(uid, entry.network);
@@ -141,8 +152,116 @@ it('root’s VMs and those of a user on lent taps have their records at the same
     }
   }
   const said = await readFile(join(lending.dir, '0/network/service.log'), 'utf8');
-  expect(said + (await host.run('cat', '/run/qmp-agent-taps/service.log'))).not.toContain(
-    'tcpdump',
-  );
+  expect(said + (await host.run('cat', `${LENT_DIR}/service.log`))).not.toContain('tcpdump');
   await leaveAll();
+});
+
+/** Something of a guest is on record: from now on all is. */
+async function recorded(path: string, guest: Guest): Promise<void> {
+  await vi.waitFor(async () => {
+    await guest.send();
+    expect((await recordsIn(path)).map(({ kind }) => kind)).toContain('connection');
+  }, LOOK);
+}
+
+/** What the lender says to a user. */
+const asked = (uid: number, request: object) =>
+  lending.as(
+    uid,
+    `
+    const { askLine } = await import('${join(import.meta.dirname, '../../../src/network/ask-line.ts')}');
+    const o = { timeoutMs: 30_000, signal: undefined, maxChars: 65_536 };
+    say(JSON.parse((await askLine('${LENT_DIR}/uid-${uid}.sock', ${JSON.stringify(JSON.stringify(request))}, o)).text));`,
+  );
+
+it('what is on record of a VM that has ended by itself is there until its user has copied it, and nobody else has it go', async () => {
+  const [entry] = (await lending.as(USER, joined(2))) as [
+    { network: VmNetwork; logPath: string; loan: { id: string; logPath: string } },
+  ];
+  const { id, logPath } = entry.loan;
+  {
+    await using guest = await Guest.start(USER, entry.network);
+    await recorded(logPath, guest);
+    await delay(3_000 * SCALE); // a look of the service, which sees it open
+  }
+  await vi.waitFor(async () => expect(await lentFiles()).not.toContain(`${id}.json`), LOOK);
+  const files = [`${id}.ended`, `${id}.log`];
+  expect(await lentFiles()).toEqual(expect.arrayContaining(files));
+  for (const what of ['give', 'forget', 'renew'])
+    expect(await asked(OTHER, { do: what, id })).toMatchObject([
+      { refused: 'there is no such loan' },
+    ]);
+  await host.run('kill', '-9', (await lending.services()).trim());
+  await vi.waitFor(async () => expect(await lending.services()).not.toBe(''), LOOK);
+  const before = (await recordsIn(logPath)).length;
+  // Its tap is free; of the next loan it has nothing.
+  await lending.as(USER, `${joined(3)}${leave(3)}`);
+  expect(await lentFiles()).toEqual(expect.arrayContaining(files));
+  await lending.as(USER, leave(2));
+  expect(await recordsIn(entry.logPath)).toHaveLength(before);
+  expect((await lentFiles()).filter((name) => name.startsWith(id))).toEqual([]);
+  expect(await asked(USER, { do: 'give', id })).toMatchObject([
+    { refused: 'there is no such loan' },
+  ]);
+});
+
+it('what a VM does up to its end is in its own log, also where tcpdump has no time just then', async () => {
+  const COUNT = 200; // fewer than a VM may begin at once, and than the kernel keeps for tcpdump
+  const [ready, stopped] = ['ready', 'stopped'].map((name) =>
+    join(lending.dir, String(USER), name),
+  );
+  const ended = lending.as(
+    USER,
+    `
+    const { spawn } = await import('node:child_process');
+    const { once } = await import('node:events');
+    const { existsSync, readFileSync, writeFileSync } = await import('node:fs');
+    const { createInterface } = await import('node:readline');
+    const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
+    const vm = await join(options(4));
+    const { loan } = await network.readEntryOf(options(4).runtimeDir, options(4).vmId);
+    const sender = spawn('python3', ['${SENDER}', vm.tap], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const lines = createInterface({ input: sender.stdout })[Symbol.asyncIterator]();
+    const send = async (address, count) => {
+      sender.stdin.write([vm.mac, vm.guestAddress, address, '443\\n'].join(' ').repeat(count));
+      for (let n = 0; n < count; n += 1) await lines.next();
+    };
+    await lines.next();
+    const isRecorded = () => existsSync(loan.logPath) && readFileSync(loan.logPath, 'utf8').includes('${STRANGER}');
+    for (; !isRecorded(); await pause()) await send('${STRANGER}', 1);
+    for (writeFileSync('${ready}', ''); !existsSync('${stopped}'); ) await pause();
+    await send('${WEB}', ${COUNT});
+    sender.kill('SIGKILL');
+    await once(sender, 'exit');
+    await network.leaveNetwork(options(4).runtimeDir, options(4).vmId);`,
+  );
+  await vi.waitFor(() => access(ready!), LOOK);
+  const tcpdump = await lending.reader();
+  await host.run('sh', '-c', `kill -STOP ${tcpdump} && touch ${stopped}`);
+  const isUp = async () => (Number(await host.run('cat', '/sys/class/net/qmpa1/flags')) & 1) === 1;
+  await vi.waitFor(async () => expect(await isUp()).toBe(false), { ...LOOK, interval: 20 });
+  await delay(400); // by now its rules are gone, too
+  await host.run('kill', '-CONT', tcpdump);
+  await ended;
+  const records = await recordsIn(join(lending.dir, String(USER), '4.jsonl'));
+  expect(records.filter(({ to }) => to === WEB)).toHaveLength(COUNT);
+});
+
+it('of logs that nobody fetches the latest are kept, of each user as many', async () => {
+  const ids = Array.from({ length: 70 }, (_, n) => (n + 256).toString(16));
+  const script = ids.map(
+    (id, n) =>
+      `echo x >${id}.log; echo -n ${USER} >${id}.ended; touch -d '-${n + 1} min' ${id}.ended`,
+  );
+  script.push(`echo x >ff.log; echo -n ${OTHER} >ff.ended; touch -d '-90 min' ff.ended`);
+  script.push(`echo x >ee.log; echo -n 12345 >ee.ended`);
+  await host.run('sh', '-ec', `cd ${LENT_DIR}\n${script.join('\n')}`);
+  const kept = [...ids.slice(0, 64), 'ff'].flatMap((id) => [`${id}.ended`, `${id}.log`]).sort();
+  await vi.waitFor(
+    async () =>
+      expect(
+        (await lentFiles()).filter((name) => /^[0-9a-f]+\.(ended|log)$/.test(name)).sort(),
+      ).toEqual(kept),
+    LOOK,
+  );
 });

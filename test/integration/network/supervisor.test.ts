@@ -1,6 +1,6 @@
 /** What becomes of the network service when it ends: which ends count as failures. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -17,7 +17,7 @@ beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'supervisor-'));
   await writeFile(join(dir, 'vm.json'), '{}');
 });
-afterEach(() => rm(dir, { recursive: true }));
+afterEach(() => rm(dir, { recursive: true, force: true }));
 
 /** @returns how often it was started */
 async function supervise(code: number): Promise<number> {
@@ -25,6 +25,15 @@ async function supervise(code: number): Promise<number> {
   await promisify(execFile)('/bin/sh', ['-c', SUPERVISOR, 'supervisor', dir, 'no', ...service]);
   return (await readFile(join(dir, 'runs'), 'utf8')).length;
 }
+
+it('where nothing is to be left, nothing is, the directory neither; it begins where there is none', async () => {
+  await rm(dir, { recursive: true });
+  const service = ['/bin/sh', '-c', 'ls "$1" >"$1.seen"', 'service', dir];
+  await promisify(execFile)('/bin/sh', ['-c', SUPERVISOR, 'supervisor', dir, 'yes', ...service]);
+  expect(await readFile(`${dir}.seen`, 'utf8')).toBe('service.log\nsupervisor.lock\n');
+  await expect(stat(dir)).rejects.toMatchObject({ code: 'ENOENT' });
+  await rm(`${dir}.seen`);
+});
 
 it(
   'starts one anew that ends in order and is needed, however often',

@@ -2,7 +2,7 @@
 Holds a tap as QEMU does. A line on stdin, `MAC SOURCE DESTINATION PORT TEXT`, has it send a datagram by UDP, IPv4 or IPv6;
 without TEXT, the first segment of another TCP connection.
 """
-import fcntl, os, random, socket, struct, sys
+import fcntl, itertools, os, random, socket, struct, sys
 
 TUNSETIFF = 0x400454CA
 IFF_TAP_NO_PI = 0x1002
@@ -10,6 +10,7 @@ GATEWAY = bytes.fromhex("02716d706101")
 TCP = 6
 UDP = 17
 SYN = 0x5002
+own_ports = itertools.count(random.randrange(1024, 50_000))
 
 
 def checksum(data):
@@ -25,7 +26,7 @@ def frame(mac, source, destination, port, text):
     ends = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     if text is None:
         protocol, sum_at, length = TCP, 16, 20
-        datagram = struct.pack("!HHIIHHHH", random.randrange(1024, 65536), port, 1, 0, SYN, 1024, 0, 0)
+        datagram = struct.pack("!HHIIHHHH", next(own_ports), port, 1, 0, SYN, 1024, 0, 0)
     else:
         protocol, sum_at, length = UDP, 6, 8 + len(text)
         datagram = struct.pack("!HHHH", 4242, port, length, 0) + text

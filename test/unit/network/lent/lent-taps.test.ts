@@ -29,6 +29,7 @@ it('what is no request is none, whatever it is', () => {
   expect(parseRequest('{"do":"take","more":1}')).toEqual({ do: 'take' });
   expect(parseRequest(JSON.stringify({ do: 'renew', id }))).toEqual({ do: 'renew', id });
   expect(parseRequest(JSON.stringify({ do: 'give', id }))).toEqual({ do: 'give', id });
+  expect(parseRequest(JSON.stringify({ do: 'forget', id }))).toEqual({ do: 'forget', id });
   const wrong = [
     '',
     'take',
