@@ -39,7 +39,7 @@ beforeAll(async () => {
   await world.run('mount', '--bind', tun, '/dev/net/tun');
 });
 afterAll(async () => {
-  await agent('remove', '--force', 'one', 'two').catch(() => undefined);
+  await agent('remove', '--force', 'one', 'two', 'three').catch(() => undefined);
   expect(await processesOf(box)).toEqual([]);
   expect(await world.agent('setup', 'network', '--undo')).toContain('undone: taps for users');
   const traces = await world.traces();
@@ -124,4 +124,21 @@ it('a VM that is resumed has another tap, where another VM has its own by now', 
   await expect(agent('create', '--network', 'nat-filtered')).rejects.toThrow('are taken');
   await expect(world.agent('setup', 'network', '--undo')).rejects.toThrow('qmpa1, qmpa2');
   expect(await agent('net', 'log', 'one')).toContain(LAN); // of before it was suspended
+});
+
+it('what a VM that ends by itself did stays on record, whose tap is another’s by then, and when it starts anew', async () => {
+  expect(await fetched('two', `http://${METADATA}/`)).toEqual(['000']);
+  const { pid } = (JSON.parse(await agent('inspect', 'two')) as { pid: number }[])[0]!;
+  process.kill(pid, 'SIGKILL');
+  const isUp = async () => (await world.run('ip', 'link', 'show', 'qmpa1')).includes(',UP');
+  await vi.waitFor(async () => expect(await isUp()).toBe(false), { timeout: 20_000 * SCALE });
+  await agent('create', '--name', 'three', '-m', '256M');
+  expect((await info('three')).tap).toBe('qmpa1');
+  const denied = async () =>
+    (await agent('net', 'log', 'two')).split('\n').filter((line) => line.includes(METADATA));
+  const [line] = await denied();
+  expect(line).toContain('denied');
+  await agent('remove', '--force', 'three');
+  await agent('start', 'two');
+  expect(await denied()).toEqual([line]);
 });
