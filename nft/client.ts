@@ -3,10 +3,19 @@ import { NetworkRulesError } from '../src/errors.ts';
 import { baseTable, removeBase } from './base.ts';
 import { guardedTaps } from './bridge-guard.ts';
 import type { Family, Named, NftTransaction } from './json.ts';
-import { inet, netdev, SCHEMA_CHAIN_PREFIX, SCHEMA_VERSION, setOfRule, TABLE } from './names.ts';
+import {
+  HOST_NETWORKS,
+  inet,
+  netdev,
+  SCHEMA_CHAIN_PREFIX,
+  SCHEMA_VERSION,
+  setOfRule,
+  TABLE,
+} from './names.ts';
 import type { LogRates } from './parts.ts';
 import {
   chainNames,
+  cidrsOf,
   countersByTap,
   findRemains,
   foreignDrops,
@@ -139,6 +148,11 @@ export class NftClient {
   async taps(o: NftCallOptions = {}): Promise<string[]> {
     const elements = listed(await this.#list({ map: inet('policies') }, o));
     return elements.get('inet policies')?.map(({ key }) => keyText(key, 0)) ?? [];
+  }
+
+  /** What `setHostNetworks` named last; undefined where the table is not there. */
+  async hostNetworks(o: NftCallOptions = {}): Promise<string[] | undefined> {
+    return cidrsOf(await this.#list({ set: inet(HOST_NETWORKS) }, o));
   }
 
   /** Taps of VMs on bridges that have a guard. */

@@ -31,6 +31,7 @@ import { icmpType, type IpFamily, originalDestination, senderOf, V4, V6 } from '
 import { outputRules, toGatewayRules, toHost6Rules, toHostRules } from './host-rules.ts';
 import { ALLOW_PREFIX, causeMark, GUARD_MARK, MARK_BASE } from './marks.ts';
 import {
+  HOST_NETWORKS,
   inet,
   SCHEMA_CHAIN_PREFIX,
   SCHEMA_VERSION,
@@ -65,6 +66,8 @@ const rule = ruleIn('inet');
 export function filterChains(rates: LogRates): NftCommand[] {
   const chains: Record<string, Statement[][]> = {
     forward: forwardRules(),
+    near: nearRules(),
+    asked: askedRules(),
     ...familyChains(V4),
     ...familyChains(V6),
     new: newRules(),
@@ -158,6 +161,8 @@ export function filterSets(): NftCommand[] {
     addSet({ ...inet('gateway6'), type: ['ifname', V6.addressType] }),
     ...familySets(V4, RESERVED_RANGES),
     ...familySets(V6, RESERVED_RANGES6),
+    addSet({ ...inet(HOST_NETWORKS), type: V6.addressType, flags: ['interval'] }),
+    addSet({ ...inet('public6'), type: ['ifname', 'mark'] }),
     addSet({ ...inet('live'), type: ['ifname', 'mark'], ...counted }),
     addSet({ ...inet('sent'), type: 'ifname', ...counted }),
     addSet({ ...inet('received'), type: 'ifname', ...counted }),
@@ -194,6 +199,7 @@ function forwardRules(): Statement[][] {
   const outward = is(concat(IIF, CT_MARK), '@live');
   const inward = is(concat(OIF, CT_MARK), '@live');
   return [
+    [is(NFPROTO, 'ipv6'), is(originalDestination(V6), `@${HOST_NETWORKS}`), jump('near')],
     // Connections that were let in and still are allowed: nearly all packets end here. "new" is UDP that
     // nobody answers; it has its mark from its first packet.
     [outward, hasAny(STATE, 'new', 'established'), isNot(meta('oifgroup'), TAP_GROUP), goto('up')],
@@ -210,6 +216,18 @@ function forwardRules(): Statement[][] {
       hasAny(ct('status'), 'dnat'),
       goto('down'),
     ],
+    [goto('asked')],
+  ];
+}
+
+/** Into a network of the host's own, under a rule for public addresses: it was none when the connection was let in. */
+function nearRules(): Statement[][] {
+  return [IIF, OIF].map((device) => [is(concat(device, CT_MARK), '@public6'), goto('asked')]);
+}
+
+/** What the policy has to be asked about, or nobody. */
+function askedRules(): Statement[][] {
+  return [
     [is(IIF, '@taps'), goto('from_vm')],
     [is(OIF, '@taps'), goto('to_vm')],
     [fromGroup(), goto('deny_stray')],

@@ -26,6 +26,7 @@ export {
 } from './bridge-guard.ts';
 export { checkPolicy, checkVm, MAX_LIMIT, MAX_PORTS, MAX_RULES, MAX_TITLE_BYTES } from './check.ts';
 export { type CounterGroup, NftClient } from './client.ts';
+export { setHostNetworks } from './host-networks.ts';
 export type { NftTransaction } from './json.ts';
 export { KeptTable, keptTableText } from './kept-table.ts';
 export {

@@ -19,10 +19,13 @@ export const LOG_GROUP = 20813;
 export const LENT_LOG_GROUP = 20814;
 
 /** Version of the shared chains and sets. Tables of another version cannot be added to. */
-export const SCHEMA_VERSION = 5;
+export const SCHEMA_VERSION = 6;
 
 /** An empty chain that says which version the tables are of. */
 export const SCHEMA_CHAIN_PREFIX = 'schema_';
+
+/** The set of the host's own networks (IPv6), see `setHostNetworks`. */
+export const HOST_NETWORKS = 'hostnets6';
 
 /** Names of what belongs to one VM. A tap's name has at most 15 characters (IFNAMSIZ). */
 export const chainOfDevice = (tap: string): string => `in_${tap}`;

@@ -18,7 +18,7 @@ import {
   STATE,
 } from './json.ts';
 import { GENERATION_MASK, ruleMark } from './marks.ts';
-import { chainOfPolicy, setOfRule, TABLE } from './names.ts';
+import { chainOfPolicy, HOST_NETWORKS, setOfRule, TABLE } from './names.ts';
 import { cidrElements, ruleIn } from './parts.ts';
 import type { EgressRule, NetworkPolicy, VmNetwork } from './policy.ts';
 
@@ -72,8 +72,12 @@ const MAX_SPELT_OUT = 8;
 
 function egressRules(vm: VmNetwork, rule: EgressRule): NftCommand[] {
   const mark = ruleMark(vm.generation, rule.id);
+  const isOfHost = rule.destination.kind === 'host-networks';
   const end: Statement[] =
-    rule.action === 'allow' ? [put(CT_MARK, mark), RETURN] : [put(MARK, mark), goto('deny_rule')];
+    rule.action === 'allow'
+      ? [put(CT_MARK, mark), RETURN]
+      : // An open connection must not keep the mark of what allowed it: that rule stands.
+        [...(isOfHost ? [put(CT_MARK, mark)] : []), put(MARK, mark), goto('deny_rule')];
   const chain = chainOfPolicy(vm.tap);
   const made = (...expr: Statement[]): NftCommand => ({
     add: { rule: { family: 'inet', table: TABLE, chain, expr, comment: rule.title } },
@@ -138,6 +142,8 @@ function destinationOf(family: IpFamily, vm: VmNetwork, rule: EgressRule): Desti
       const addresses = cidrElements(destination.cidrs, family.version);
       return addresses.length === 0 ? [] : [{ ...all, addresses }];
     }
+    case 'host-networks':
+      return family.version === 4 ? [] : [{ ...all, match: [is(address, `@${HOST_NETWORKS}`)] }];
     case 'dynamic':
       return [{ ...all, match: [is(address, `@${setOfRule(vm.tap, rule.id, family.version)}`)] }];
   }

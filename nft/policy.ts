@@ -16,6 +16,11 @@ export type EgressDestination =
    */
   | { readonly kind: 'addresses'; readonly cidrs: readonly string[] }
   /**
+   * The host's own networks of IPv6, as `setHostNetworks` named them last. A rule that denies them comes before those for
+   * `public`: connections that one of these has let in are asked about again, and cut, when a network becomes the host's.
+   */
+  | { readonly kind: 'host-networks' }
+  /**
    * What `allowAddress` put there last: the addresses of names, as long as the resolver's answer lives. `of` says
    * which names: a rule of others is another rule, and inherits no address.
    */
@@ -36,8 +41,6 @@ export interface EgressRule {
   /** Empty: all ports. Always empty for ICMP. */
   readonly ports: readonly PortRange[];
   readonly destination: EgressDestination;
-  /** Who has asked for it, for those who explain denials; the kernel is not told. Default: the user. */
-  readonly origin?: 'host-network' | undefined;
 }
 
 /** A port of the guest that may be connected to from outside, where the host redirects to it (DNAT). */

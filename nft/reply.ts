@@ -73,6 +73,16 @@ export function foreignDrops(reply: NftReply): string[] {
     .map(({ family, table, name }) => [family, table, name].map(text).join(' '));
 }
 
+/** Elements of the one set of an answer, where they are addresses and networks; undefined where there is none. */
+export function cidrsOf(reply: NftReply): string[] | undefined {
+  const [set] = objects(reply, 'set');
+  if (set === undefined) return undefined;
+  const elem = (set['elem'] ?? []) as (string | { prefix: { addr: string; len: number } })[];
+  return elem.map((one) =>
+    typeof one === 'string' ? one : `${one.prefix.addr}/${one.prefix.len}`,
+  );
+}
+
 /** Elements of all sets and maps of an answer. */
 export function listed(reply: NftReply): Listed {
   const all = new Map<string, readonly Element[]>();
@@ -198,7 +208,7 @@ const KEYED_BY_TAP = new Set([
     'sent',
     'received',
   ].map((name) => `inet ${name}`),
-  ...['self6', 'gateway6'].map((name) => `inet ${name}`),
+  ...['self6', 'gateway6', 'public6'].map((name) => `inet ${name}`),
   ...['denied', 'logged', 'conns', 'dnsconns', 'inward', 'ownlimits', 'policies'].map(
     (name) => `inet ${name}`,
   ),

@@ -97,6 +97,7 @@ export function policyElements(vm: VmNetwork): Elements[] {
     { set: inet('owndns'), elem: ownDns ? [tap] : [] },
     { set: inet('ownlimits'), elem: hasOwnLimits(vm) ? [[tap, goto(chainOfNew(tap))]] : [] },
     { set: inet('live'), elem: liveMarks(vm).map((mark) => ({ concat: [tap, mark] })) },
+    { set: inet('public6'), elem: publicMarks(vm).map((mark) => ({ concat: [tap, mark] })) },
     { set: inet('inward'), elem: policy.published.map((port) => inwardElement(vm, port)) },
   ];
 }
@@ -105,6 +106,14 @@ export function policyElements(vm: VmNetwork): Elements[] {
 export function liveMarks({ generation, policy }: VmNetwork): number[] {
   const ids = [...policy.rules.filter(({ action }) => action === 'allow'), ...policy.published];
   return ids.map(({ id }) => ruleMark(generation, id));
+}
+
+/** Those of them that a VM with IPv6 has by a rule for public addresses. */
+function publicMarks({ v6, generation, policy: { rules } }: VmNetwork): number[] {
+  if (v6 === undefined) return [];
+  return rules
+    .filter(({ action, destination }) => action === 'allow' && destination.kind === 'public')
+    .map(({ id }) => ruleMark(generation, id));
 }
 
 function inwardElement({ tap, generation }: VmNetwork, port: PublishedPort): Expression {

@@ -9,7 +9,9 @@ import {
   NftClient,
   removeBridgeGuard,
   removeVm,
+  setHostNetworks,
   type NetworkPolicy,
+  type NftTransaction,
   type VmNetwork,
 } from '../../nft/index.ts';
 import { HostError, NetworkRulesError, NetworkSetupError } from '../errors.ts';
@@ -17,6 +19,7 @@ import { step } from '../steps.ts';
 import { DEFAULT_POOL, endpointAt, firstFree, parsePool, type Endpoint } from './endpoint.ts';
 import { raiseFlushGuard } from './flush-guard.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
+import { hostNetworks } from './host-networks.ts';
 import { isForwarding } from './forwarding.ts';
 import { hostPools } from './host-settings.ts';
 import { forgetMaking, tapsInMaking } from './making.ts';
@@ -241,7 +244,7 @@ export async function rebuildRules(
     if (ula !== undefined) await raiseFlushGuard(ula, o);
   }
   const left = (await nft.remains()).filter(({ tap }) => tap === network.tap);
-  await nft.applyTimed([...left.flatMap(removeVm), ...addVm(network)], o);
+  await nft.applyTimed([...left.flatMap(removeVm), ...(await rulesOf(network, o))], o);
 }
 
 /** Rules of taps that are not there: whose ever they were, they let nothing through any more. */
@@ -266,12 +269,24 @@ async function sweepRules(): Promise<void> {
 
 /** The fast way, which fails where anything is there of an earlier VM, or the tables are not; then the slow one. */
 export async function addRules(network: VmNetwork, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    await new NftClient().apply(addVm(network), { signal });
-  } catch (error) {
-    if (!(error instanceof NetworkRulesError)) throw error;
-    await rebuildRules(network, { signal });
-  }
+  const add = async () => {
+    try {
+      await new NftClient().apply(await rulesOf(network, { signal }), { signal });
+    } catch (error) {
+      if (!(error instanceof NetworkRulesError)) throw error;
+      await rebuildRules(network, { signal });
+    }
+  };
+  await (network.v6 === undefined ? add() : withHostNetwork(signal, add));
+}
+
+/** One with IPv6 has its rules know the host's networks from the first packet on; under the host's lock, as those who follow them. */
+async function rulesOf(
+  network: VmNetwork,
+  o: { signal?: AbortSignal | undefined },
+): Promise<NftTransaction> {
+  if (network.v6 === undefined) return addVm(network);
+  return [...setHostNetworks(await hostNetworks(o)), ...addVm(network)];
 }
 
 /** Takes away whatever rules there are of a tap. */

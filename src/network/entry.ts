@@ -24,8 +24,6 @@ export interface NetworkEntry {
   readonly policy: VmPolicy;
   /** What the policy was made from. */
   readonly egress: EgressOptions;
-  /** Networks of the host's own when it started, which public addresses are not. Default none. */
-  readonly hostNetworks?: readonly string[] | undefined;
   /** The policy was being changed: the kernel may have the old one or the new one. */
   readonly isChanging?: true | undefined;
   /** Ports of the host that lead to it. */

@@ -23,7 +23,6 @@ import {
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { borrowTap, giveBack, refuseChange, renewLoan } from './lent/borrow.ts';
-import { hostNetworks } from './host-networks.ts';
 import { checkFamilies, makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
 import { mayMakeTaps } from './rights.ts';
@@ -53,8 +52,7 @@ export interface JoinOptions {
  */
 export async function joinNetwork(o: JoinOptions): Promise<Place> {
   const { runtimeDir, vmId, egress, logPath } = o;
-  const own = o.ipv6 === true ? await hostNetworks({ signal: o.signal }) : undefined;
-  const policy = makePolicy(egress, undefined, own);
+  const policy = makePolicy(egress, undefined, { hasIpv6: o.ipv6 });
   const published = parseAllPublished(o.publish);
   await leaveNetwork(runtimeDir, vmId);
   if (!(await mayMakeTaps())) return borrow(o, policy);
@@ -62,7 +60,7 @@ export async function joinNetwork(o: JoinOptions): Promise<Place> {
     ...{ vmId, mac: o.mac, policy: policy.rules, ipv6: o.ipv6, signal: o.signal },
     state: stateKey(runtimeDir),
   });
-  const entry = { vmId, network, policy, egress, published, logPath, hostNetworks: own };
+  const entry = { vmId, network, policy, egress, published, logPath };
   const whole = ruled.then(() => writeEntry(networkDir(runtimeDir), entry));
   whole.catch(() => undefined); // who waits for it hears of it
   return { network, whole };
@@ -141,8 +139,9 @@ export async function changeEgress(
   return change(runtimeDir, vmId, (before) => {
     if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
-    checkFamilies(egress, { hasIpv6: before.network.v6 !== undefined });
-    const policy = makePolicy(egress, before.policy, before.hostNetworks);
+    const hasIpv6 = before.network.v6 !== undefined;
+    checkFamilies(egress, { hasIpv6 });
+    const policy = makePolicy(egress, before.policy, { hasIpv6 });
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });
 }

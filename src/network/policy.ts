@@ -81,13 +81,13 @@ const RESERVED = [...RESERVED_RANGES, ...RESERVED_RANGES6];
 
 /**
  * @param before the policy that this one takes the place of: its rules keep their ids
- * @param hostNetworks CIDRs that are no public addresses to whom they are not allowed, see `hostNetworks`
+ * @param vm.hasIpv6 default false: the host's own networks are none of its public addresses
  * @throws ConfigError a field, its value, and what would be right
  */
 export function makePolicy(
   o: EgressOptions,
   before?: VmPolicy,
-  hostNetworks: readonly string[] = [],
+  { hasIpv6 = false }: { readonly hasIpv6?: boolean | undefined } = {},
 ): VmPolicy {
   const ports = (o.allowPorts ?? []).map((text) => parsePort('allowPorts', text, text));
   checkPorts(ports);
@@ -120,19 +120,14 @@ export function makePolicy(
     ),
   }));
   const draftsOf = {
-    denyCidrs: denied.flatMap((cidr) => denyAll(`--deny-cidr ${cidr}`, cidr)),
+    denyCidrs: denied.flatMap((cidr) =>
+      denyAll(`--deny-cidr ${cidr}`, { kind: 'addresses', cidrs: [cidr] }),
+    ),
     allowCidrs: allowed.flatMap(({ text, value, port }) =>
       open(titleOf('--allow-cidr', text), { kind: 'addresses', cidrs: [value] }, port),
     ),
     allowDomains: names.flatMap((name) => name.drafts),
-    hostNetworks: isPublic
-      ? hostNetworks.flatMap((cidr) =>
-          denyAll(`the host's own network ${cidr}`, cidr).map((rule) => ({
-            ...rule,
-            origin: 'host-network' as const,
-          })),
-        )
-      : [],
+    hostNetworks: isPublic && hasIpv6 ? denyHostNetworks() : [],
     public: isPublic ? open('public addresses', { kind: 'public' }) : [],
   };
   checkRoom(draftsOf);
@@ -169,14 +164,19 @@ function namesOf(pattern: string, denied: readonly string[]): string {
   return [pattern, ...new Set(within)].sort().join(' but not ');
 }
 
-function denyAll(title: string, cidr: string): RuleDraft[] {
+function denyAll(title: string, destination: EgressDestination): RuleDraft[] {
   return (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({
     title,
     action: 'deny',
     protocol,
     ports: [],
-    destination: { kind: 'addresses', cidrs: [cidr] },
+    destination,
   }));
+}
+
+/** Which networks these are changes while the VM runs: see host-networks.ts. */
+function denyHostNetworks(): RuleDraft[] {
+  return denyAll("the host's own networks", { kind: 'host-networks' });
 }
 
 /** What a rule is called: the flag that it comes from, its middle left out where it is too long for the kernel. */

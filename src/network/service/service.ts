@@ -26,6 +26,7 @@ import { EventStream } from '../../events.ts';
 import { tryLock } from '../../with-lock.ts';
 import { LogCapture } from '../traffic/log-capture.ts';
 import { TrafficLogs } from '../traffic/logs.ts';
+import { HostChanges } from './host-changes.ts';
 import { PortForwards } from './port-forwards.ts';
 import { serviceSocket } from './start.ts';
 
@@ -58,6 +59,8 @@ export class NetworkService implements AsyncDisposable {
   readonly #logs: TrafficLogs;
   /** While there is a VM with IPv6: what holds where the rules are flushed. */
   readonly #kept = new KeptTable();
+  readonly #changes: HostChanges;
+  #hasIpv6 = false;
   /** Why it is not there, as of the last look. */
   #keepFailure: Error | undefined;
   /** While there is a VM: whoever has none leaves the kernel's log to others. */
@@ -105,6 +108,7 @@ export class NetworkService implements AsyncDisposable {
     this.#resolver = resolver;
     this.#lock = lock;
     this.#logs = new TrafficLogs();
+    this.#changes = new HostChanges(o.say);
     this.#server = createServer((socket) => this.#receive(socket));
     this.idle = new Promise((resolve) => (this.#end = resolve));
   }
@@ -150,6 +154,7 @@ export class NetworkService implements AsyncDisposable {
     this.#server.close();
     await rm(serviceSocket(this.#o.dir), { force: true });
     await this.#syncing;
+    await this.#changes[Symbol.asyncDispose]();
     await this.#forwards[Symbol.asyncDispose]();
     await this.#resolver[Symbol.asyncDispose]();
     await this.#capture?.[Symbol.asyncDispose]();
@@ -173,6 +178,8 @@ export class NetworkService implements AsyncDisposable {
       void this.#sync().then(() => {
         if (this.#served.size > 0 || this.#o.isNeeded?.() === true)
           this.#neededAt = performance.now();
+        if (this.#served.size > 0 || this.#hasIpv6)
+          void this.#changes.look({ hasIpv6: this.#hasIpv6 });
         if (performance.now() - this.#neededAt > IDLE_MS) this.#end();
         else this.#look();
       });
@@ -203,7 +210,8 @@ export class NetworkService implements AsyncDisposable {
     const hasIpv6 = ({ network }: NetworkEntry) => network.v6 !== undefined;
     const entries = [...wanted.values()];
     for (const entry of entries) if (!hasIpv6(entry)) await this.#serve(entry);
-    await this.#keep({ isNeeded: entries.some(hasIpv6) });
+    this.#hasIpv6 = entries.some(hasIpv6);
+    await this.#keep({ isNeeded: this.#hasIpv6 });
     for (const entry of entries) if (hasIpv6(entry)) await this.#serve(entry);
     await this.#captureWhileNeeded();
   }

@@ -120,7 +120,7 @@ function remedyOf(
     case 'ipv6':
       return isRoutable6(to) ? '--ipv6' : undefined;
     case 'rule':
-      return rule?.origin === 'host-network'
+      return rule?.destination.kind === 'host-networks'
         ? byAddress
         : 'leave out the --deny-cidr that denies it';
     case 'isolated':

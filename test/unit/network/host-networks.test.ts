@@ -18,6 +18,7 @@ it('are global networks that are reached without a router, each once', () => {
     { type: 'multicast', dst: 'ff00::/8', dev: 'eth0' },
     { dst: 'fe80::/64', dev: 'eth0' }, // reserved, as the next one
     { dst: 'fd00::/64', dev: 'eth0' },
+    { dst: '2000::/3', dev: 'tun0' }, // leads everywhere
     { dst: '2a00:8::/127', dev: 'qmpa7' }, // a VM's
   ];
   expect(onLink(routes)).toEqual(['2a00:1::/64', '2a00:3::5']);

@@ -41,7 +41,7 @@ describe('the base', () => {
     const unnamed = objects(base, 'chain')
       .filter((chain) => !('hook' in chain) && !text.includes(`"target":"${chain.name}"`))
       .map(({ name }) => name);
-    expect(unnamed).toEqual(['schema_5', 'deny_isolated', 'deny_rule']);
+    expect(unnamed).toEqual(['schema_6', 'deny_isolated', 'deny_rule']);
   });
 
   test('leaves the sets of a table that is there alone', () => {

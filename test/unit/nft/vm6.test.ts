@@ -7,6 +7,7 @@ import {
   type EgressDestination,
   ISOLATED_POLICY,
   type NetworkPolicy,
+  setHostNetworks,
   type VmNetwork,
 } from '../../../nft/index.ts';
 import { leftOf, lines, linesOf, namedRule, rule, VM, VM6, withPolicy } from './sample.ts';
@@ -40,6 +41,7 @@ describe('addVm', () => {
       'add element inet self6 [{"concat":["tap1","fd00::3"]}]',
       'add element inet gateway6 [{"concat":["tap1","fd00::2"]}]',
       'add element inet nat6 ["fd00::3"]',
+      'add element inet public6 [{"concat":["tap1",1895837697]},{"concat":["tap1",1895837698]}]',
     ]);
   });
 
@@ -59,6 +61,40 @@ describe('addVm', () => {
     expect(rules).toHaveLength(2);
     expect(rules[0]).toContain('ip daddr == "@to_tap1_1"');
     expect(rules[1]).toContain('ip6 daddr == "@to6_tap1_1"');
+  });
+});
+
+describe('rules of the host’s own networks', () => {
+  test('are of IPv6 alone, and take an open connection from under the rule that had let it in', () => {
+    const denied = rule(4, { action: 'deny', ports: [], destination: { kind: 'host-networks' } });
+    const [four, six] = both({ rules: [denied] });
+    expect(four).toEqual([]);
+    expect(six).toHaveLength(1);
+    expect(six![0]).toContain('ip6 daddr == "@hostnets6"');
+    const vm = withPolicy({ rules: [denied] }, VM6);
+    expect(linesOf(addVm(vm), 'add rule out_tap1').at(-1)).toContain(
+      '{"mangle":{"key":{"ct":{"key":"mark"}},"value":1895837700}}',
+    );
+  });
+
+  test('know which connections are asked about again: those of rules for public addresses', () => {
+    const vm = withPolicy(
+      { rules: [rule(5), rule(6, { destination: addresses('2a00::1') }), namedRule(7)] },
+      VM6,
+    );
+    const asked = ['add element inet public6 [{"concat":["tap1",1895837701]}]'];
+    expect(linesOf(addVm(vm), 'add element inet public6')).toEqual(asked);
+    expect(leftOf(vm)).toEqual([]);
+    const none = changePolicy(vm, withPolicy({ rules: [] }, VM6));
+    expect(linesOf(none, 'delete element inet public6')).toHaveLength(1);
+  });
+
+  test('are told which those are by one transaction, none within another', () => {
+    expect(lines(setHostNetworks(['2a00:1::/64', '2a00:1::7', '2a00:2::5']))).toEqual([
+      'flush set inet hostnets6',
+      'add element inet hostnets6 [{"prefix":{"addr":"2a00:1::","len":64}},"2a00:2::5"]',
+    ]);
+    expect(lines(setHostNetworks([]))).toEqual(['flush set inet hostnets6']);
   });
 });
 
