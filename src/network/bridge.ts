@@ -10,6 +10,7 @@ import { isThere } from '../host-files.ts';
 import { step } from '../steps.ts';
 import { removeTapsOf, stateKey } from './attach.ts';
 import { firstName } from './endpoint.ts';
+import { hasFrameFilter, raiseFrameFilter } from './frame-filter.ts';
 import { withHostNetwork } from './host-dir.ts';
 import { ipBatch } from './ip-command.ts';
 import { parseLan, type LanOptions } from './lan.ts';
@@ -59,6 +60,7 @@ export async function joinBridge(o: BridgeJoinOptions): Promise<string> {
     });
     step('network.attach', 'rules', vmId);
     await new NftClient().apply(addBridgeGuard({ tap, mac, address }), { signal });
+    await raiseFrameFilter({ tap, mac, address }, { signal });
     step('network.attach', 'up', vmId);
     await ipBatch(portCommands(tap, { owner, mac, bridge }).raise, { signal });
     return tap;
@@ -76,8 +78,8 @@ export async function bridgedTapOf(runtimeDir: string, vmId: string): Promise<st
 }
 
 /**
- * Gives guards again to VMs whose guards somebody has flushed (`nft flush ruleset`). Of whom it is not known who he is, he
- * is shut out.
+ * Gives guards again to VMs whose guards somebody has flushed (`nft flush ruleset`), and what stands in for them. Of whom it
+ * is not known who he is, he is shut out.
  * @param identityOf who a VM of the state directory is on its LAN
  */
 export async function mendBridgeGuards(
@@ -94,12 +96,18 @@ export async function mendBridgeGuards(
   const nft = new NftClient();
   const guarded = new Set(await nft.guardedTaps(o));
   for (const { tap, owner } of raised) {
-    if (guarded.has(tap) || owner === undefined) continue;
+    if (owner === undefined) continue;
+    const isGuarded = guarded.has(tap);
+    const known = await identityOf(owner.vmId);
+    const isWhole =
+      isGuarded && (known === undefined || (await hasFrameFilter({ tap, ...known }, o)));
+    if (isWhole) continue;
     await withHostNetwork(o.signal, async () => {
       if ((await lookAtTap(tap)).owner?.vmId !== owner.vmId) return; // it is gone, or another's
       const identity = await identityOf(owner.vmId);
-      if (identity === undefined) await ipBatch([`link set dev ${tap} down`], o);
-      else await nft.apply(addBridgeGuard({ tap, ...identity }), o);
+      if (identity === undefined) return ipBatch([`link set dev ${tap} down`], o);
+      if (!isGuarded) await nft.apply(addBridgeGuard({ tap, ...identity }), o);
+      await raiseFrameFilter({ tap, ...identity }, o);
     });
   }
 }

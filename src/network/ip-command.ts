@@ -1,4 +1,4 @@
-/** The one place that runs `ip` (iproute2). */
+/** The one place that runs `ip` and `tc` (iproute2). */
 import { execa } from 'execa';
 import { HostError, NetworkInterfaceError, TimeoutError } from '../errors.ts';
 
@@ -28,17 +28,27 @@ export function inNamespace(
  * @throws NetworkInterfaceError; HostError ERR_HOST_TOOL, ERR_HOST_PERMISSION; TimeoutError; the signal's reason
  */
 export async function ipBatch(commands: readonly string[], o: IpCallOptions = {}): Promise<void> {
-  await run(['-batch', '-'], `${commands.join('\n')}\n`, o);
+  await run(['ip', '-batch', '-'], `${commands.join('\n')}\n`, o);
+}
+
+/** The same of tc(8). @throws as {@link ipBatch} */
+export async function tcBatch(commands: readonly string[], o: IpCallOptions = {}): Promise<void> {
+  await run(['tc', '-batch', '-'], `${commands.join('\n')}\n`, o);
+}
+
+/** @returns what `tc …` says. @throws as {@link ipBatch} */
+export async function tcText(args: readonly string[], o: IpCallOptions = {}): Promise<string> {
+  return run(['tc', ...args], '', o);
 }
 
 /** @returns what `ip …` says. @throws as {@link ipBatch} */
 export async function ipText(args: readonly string[], o: IpCallOptions = {}): Promise<string> {
-  return run(args, '', o);
+  return run(['ip', ...args], '', o);
 }
 
 /** @returns what `ip -json …` says. @throws as {@link ipBatch} */
 export async function ipJson(args: readonly string[], o: IpCallOptions = {}): Promise<unknown> {
-  const text = await run(['-json', ...args], '', o);
+  const text = await run(['ip', '-json', ...args], '', o);
   return text.trim() === '' ? [] : (JSON.parse(text) as unknown);
 }
 
@@ -49,10 +59,14 @@ export async function addressesIn(cidr: string, o: IpCallOptions = {}): Promise<
   return found.flatMap(({ ifname }) => ifname ?? []); // of those without it is told nothing, one by one
 }
 
-async function run(args: readonly string[], input: string, o: IpCallOptions): Promise<string> {
+async function run(
+  argv: readonly [program: 'ip' | 'tc', ...args: string[]],
+  input: string,
+  o: IpCallOptions,
+): Promise<string> {
   o.signal?.throwIfAborted();
   const timeoutMs = o.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const argv = ['ip', ...args] as const;
+  const [program] = argv;
   const [file, ...rest] = o.namespace === undefined ? argv : inNamespace(o.namespace, argv);
   const result = await execa(file, rest, {
     input,
@@ -64,14 +78,14 @@ async function run(args: readonly string[], input: string, o: IpCallOptions): Pr
     ...(o.signal === undefined ? {} : { cancelSignal: o.signal }),
   });
   o.signal?.throwIfAborted();
-  if (result.timedOut) throw new TimeoutError('ip', timeoutMs);
+  if (result.timedOut) throw new TimeoutError(program, timeoutMs);
   if (!result.failed) return result.stdout;
   if (result.code === 'ENOENT') {
-    throw new HostError('ERR_HOST_TOOL', 'ip is not installed', {
+    throw new HostError('ERR_HOST_TOOL', `${program} is not installed`, {
       hint: 'Install it: apt-get install iproute2.',
     });
   }
-  const refusal = refused(result.stderr);
+  const refusal = refused(program, result.stderr);
   if (/Operation not permitted|Permission denied/.test(result.stderr)) {
     throw new HostError('ERR_HOST_PERMISSION', 'this process may not change network interfaces', {
       hint: 'Run as root or with CAP_NET_ADMIN; or take --network isolated, or --network user.',
@@ -81,9 +95,9 @@ async function run(args: readonly string[], input: string, o: IpCallOptions): Pr
   throw refusal;
 }
 
-function refused(stderr: string): NetworkInterfaceError {
+function refused(program: string, stderr: string): NetworkInterfaceError {
   const said = stderr.trim().split('\n')[0] || 'it failed and said nothing';
-  return new NetworkInterfaceError(`ip: ${said}`, {
+  return new NetworkInterfaceError(`${program}: ${said}`, {
     stderr,
     hint: 'See `ip link` for what is there, and `qmp-agent doctor` for what this host can do; `qmp-agent gc` takes away what is left of VMs.',
   });

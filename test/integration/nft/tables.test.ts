@@ -14,6 +14,7 @@ import {
   type VmNetwork,
 } from '../../../nft/index.ts';
 import * as f from './frames.ts';
+import { SCHEMA_VERSION } from '../../../nft/names.ts';
 import { SITE6, TestNetwork, whyNot } from './network.ts';
 
 const skip = whyNot();
@@ -194,7 +195,7 @@ describe('the base', () => {
 
   test('of another version is not touched', async () => {
     const net = await network({ vms: 0 });
-    net.nft('rename chain inet qmp_agent schema_5 schema_99');
+    net.nft(`rename chain inet qmp_agent schema_${SCHEMA_VERSION} schema_99`);
     await expect(net.client.ensureBase()).rejects.toMatchObject({
       code: 'ERR_NETWORK_RULES',
       reason: 'schema',
