@@ -89,7 +89,7 @@ export interface NetworkApi {
   /**
    * Its packets from now on, as they pass its tap, in pcap: all that its guest sends, what the rules drop too, and what
    * reaches it. Resolves once none is missed any more. It ends when it is disposed of, with `signal`, at its bounds, and
-   * with the tap (stop, suspend, kill, removal); a pause, a restored snapshot and a changed policy do not end it.
+   * with the tap (stop, suspend, kill, removal), or with `follow` with the VM alone; a pause, a restored snapshot and a changed policy do not end it.
    * tcpdump does it (a process that dies with this one).
    * @throws StateError the VM has no tap, or does not run; ConfigError, also where the file is there already; HostError
    *   ERR_HOST_TOOL, ERR_HOST_PERMISSION (CAP_NET_RAW is needed), ERR_HOST_DISK_FULL; NetworkSetupError; TimeoutError;

@@ -4,11 +4,14 @@ import { ConfigError, StateError } from '../errors.ts';
 import { events, type EventOf } from '../events.ts';
 import {
   checkCapture,
+  FollowedCapture,
+  type NetworkCapture,
   PacketCapture,
   type CaptureConfig,
   type CaptureOptions,
   type CaptureResult,
 } from '../network/index.ts';
+import { isThere } from '../host-files.ts';
 import { hasTap } from '../network/mode.ts';
 import type { WaitOptions } from './api.ts';
 import { wrongState } from './find-vm.ts';
@@ -25,7 +28,7 @@ const WITH_TAP =
 export async function captureVm(
   vm: VmInside,
   { signal, ...options }: CaptureOptions & Pick<WaitOptions, 'signal'>,
-): Promise<PacketCapture> {
+): Promise<NetworkCapture> {
   const section = 'capture';
   const checked = checkCapture(options, section);
   const { id, config } = vm;
@@ -38,9 +41,16 @@ export async function captureVm(
   const place = await placeOf(vm);
   if (place === undefined) throw wrongState(id, ['running', 'paused'], vm.state);
   const on = { vmId: id, tap: place.tap, section, signal };
+  if (checked.follow) return FollowedCapture.start({ ...checked, ...on, look: () => tapOf(vm) });
   const capture = await PacketCapture.start({ ...checked, ...on });
   capture.endWith(live.watch.ended);
   return capture;
+}
+
+/** Undefined: there is no such VM any more. */
+async function tapOf(vm: VmInside): Promise<{ tap?: string | undefined } | undefined> {
+  if (!(await isThere(vm.files.recordPath))) return undefined;
+  return { tap: (await placeOf(vm))?.tap };
 }
 
 function whyNothing({ network }: Pick<VmConfig, 'network'>): string {
@@ -55,7 +65,15 @@ export function pcapOf(
   config: Pick<VmConfig, 'network'>,
 ): CaptureConfig | undefined {
   if (pcap === undefined) return undefined;
-  if (hasTap(config.network)) return checkCapture(pcap, PCAP);
+  const checked = checkCapture(pcap, PCAP);
+  if (checked.follow) {
+    const hint =
+      'It ends with this life of the VM. Capture a VM that runs (`vm.network.capture`) to follow it.';
+    throw new ConfigError('a capture that begins with the VM follows it into no other life', {
+      ...{ field: `${PCAP}.follow`, value: true, hint },
+    });
+  }
+  if (hasTap(config.network)) return checked;
   throw new ConfigError(whyNothing(config), { field: PCAP, value: pcap.file, hint: WITH_TAP });
 }
 

@@ -19,11 +19,13 @@ interface CaptureFlags {
   maxSize?: number;
   snaplen?: number;
   duration?: number;
+  follow?: boolean;
 }
 
 const EPILOG = `
-Ends with Ctrl-C, at its bounds, and with the VM's tap: when it is stopped, suspended, killed or removed. There is all
-that the guest sends, what is denied too, and what reaches it.
+Ends with Ctrl-C, at its bounds, and with the VM's tap: when it is stopped, suspended, killed or removed; with --follow it
+waits then for the VM's next start, until the VM is removed. There is all that the guest sends, what is denied too, and
+what reaches it.
 
 Examples:
   qmp-agent net capture box -o box.pcap
@@ -38,6 +40,10 @@ const WHY: Readonly<Record<CaptureEnd, string>> = {
   failed: 'it failed',
 };
 
+/** Its next start has another tap. */
+const AGAIN =
+  ' (stopped, suspended or removed, or its guest went down; --follow waits for its next start)';
+
 /** Makes `net capture` of a command that has the VM as its argument. */
 export function addNetCapture(command: Command, context: CliContext): void {
   command
@@ -49,15 +55,16 @@ export function addNetCapture(command: Command, context: CliContext): void {
       wholeNumberTo(MAX_SNAPLEN),
     )
     .option('--duration <time>', 'end after this time, e.g. 90s, 5m', readDuration)
+    .option('-f, --follow', 'go on when the VM is started or resumed again, until it is removed')
     .addHelpText('after', EPILOG)
     .action((vm: string, flags: CaptureFlags) => capture(context, vm, flags));
 }
 
 async function capture(context: CliContext, idOrName: string, flags: CaptureFlags): Promise<void> {
-  const { output: file = '-', maxSize: maxBytes, snaplen, duration: durationMs } = flags;
+  const { output: file = '-', maxSize: maxBytes, snaplen, duration: durationMs, follow } = flags;
   const options: CaptureOptions = {
     ...(file === '-' ? { stream: context.stdout } : { file }),
-    ...{ maxBytes, snaplen, durationMs },
+    ...{ maxBytes, snaplen, durationMs, follow },
   };
   if (file === '-' && context.stdout.isTTY) {
     throw new ConfigError('packets are no text for a terminal', {
@@ -71,7 +78,7 @@ async function capture(context: CliContext, idOrName: string, flags: CaptureFlag
     context.note(`qmp-agent: capturing ${idOrName} to ${file === '-' ? 'stdout' : file}`);
     return await running.ended;
   });
-  tell(context, file, result);
+  tell(context, { file, isFollowed: follow === true }, result);
   if (result.error === undefined) return;
   const { code } = result.error as NodeJS.ErrnoException;
   if (code !== 'EPIPE') throw result.error;
@@ -79,11 +86,16 @@ async function capture(context: CliContext, idOrName: string, flags: CaptureFlag
 }
 
 /** Where packets go to stdout the figures do not. */
-function tell(context: CliContext, file: string, { error: _, ...result }: CaptureResult): void {
+function tell(
+  context: CliContext,
+  { file, isFollowed }: { file: string; isFollowed: boolean },
+  { error: _, ...result }: CaptureResult,
+): void {
   const { packets, bytes, dropped, reason } = result;
+  const next = reason === 'vm-ended' && !isFollowed ? AGAIN : '';
   const line = context.json
     ? JSON.stringify(result)
-    : `qmp-agent: ${packets} packets captured (${formatBytes(bytes)}), ${dropped ?? 'nobody knows how many'} dropped: ${WHY[reason]}`;
+    : `qmp-agent: ${packets} packets captured (${formatBytes(bytes)}), ${dropped ?? 'nobody knows how many'} dropped: ${WHY[reason]}${next}`;
   if (context.json && file !== '-') context.print(line);
   else context.stderr.write(`${line}\n`);
 }

@@ -22,6 +22,11 @@ export interface CaptureOptions {
   readonly snaplen?: number | undefined;
   /** ms after which it ends. Default: none. */
   readonly durationMs?: number | undefined;
+  /**
+   * Whether it goes on, into the same file or stream, when the VM is started or resumed again, until the VM is removed.
+   * Default: it ends with the VM's tap.
+   */
+  readonly follow?: boolean | undefined;
 }
 
 /** What there is of a capture. */
@@ -36,7 +41,8 @@ export interface CaptureStats {
  * Why a capture ended.
  * - `closed`: by who began it: disposed of, or its signal aborted
  * - `duration`, `max-bytes`: as it was told
- * - `vm-ended`: the VM's interface is gone: it was stopped, suspended, killed or removed, or its guest went down
+ * - `vm-ended`: the VM's interface is gone: it was stopped, suspended, killed or removed, or its guest went down. Of one that
+ *   follows: the VM is gone
  * - `failed`: see `error`
  */
 export type CaptureEnd = 'closed' | 'duration' | 'max-bytes' | 'vm-ended' | 'failed';
@@ -64,6 +70,7 @@ export interface CaptureConfig {
   readonly maxBytes: number;
   readonly snaplen: number;
   readonly durationMs: number | undefined;
+  readonly follow: boolean;
 }
 
 const OPTIONS: OptionShapes<CaptureOptions> = {
@@ -72,6 +79,7 @@ const OPTIONS: OptionShapes<CaptureOptions> = {
   maxBytes: 'number',
   snaplen: 'number',
   durationMs: 'number',
+  follow: 'flag',
 };
 
 /**
@@ -103,5 +111,6 @@ export function checkCapture(o: CaptureOptions, section: string): CaptureConfig 
     snaplen: whole('snaplen', o.snaplen ?? MAX_SNAPLEN, MIN_SNAPLEN, MAX_SNAPLEN),
     durationMs:
       o.durationMs === undefined ? undefined : whole('durationMs', o.durationMs, 1, MAX_TIMEOUT_MS),
+    follow: o.follow ?? false,
   };
 }

@@ -42,6 +42,10 @@ export interface PacketCaptureOptions extends CaptureConfig {
   readonly section: string;
   /** Ends it, also once it runs. */
   readonly signal?: AbortSignal | undefined;
+  /** It is a part of a whole, which is written to and told of by who gives this. Default: its own, see `target`. */
+  readonly into?: CaptureTarget | undefined;
+  /** Whether it is to write the head of the whole. Default true. */
+  readonly isFirst?: boolean | undefined;
 }
 
 /** See above. */
@@ -70,7 +74,7 @@ export class PacketCapture implements NetworkCapture {
   static async start(o: PacketCaptureOptions): Promise<PacketCapture> {
     o.signal?.throwIfAborted();
     await requireTcpdump();
-    const target = await openTarget(o.target, o.section);
+    const target = o.into ?? (await openTarget(o.target, o.section));
     const { tap: device, snaplen } = o;
     const tcpdump = startTcpdump({ device, snaplen, bufferKib: BUFFER_KIB });
     const capture = new PacketCapture(o, target, tcpdump);
@@ -131,11 +135,12 @@ export class PacketCapture implements NetworkCapture {
 
   /** Only now is what comes of it no error of its start. */
   #begun(): void {
-    const { durationMs, vmId } = this.#o;
+    const { durationMs, vmId, into } = this.#o;
     const timer =
       durationMs === undefined ? undefined : setTimeout(() => this.#end('duration'), durationMs);
     void this.ended.then(({ error, ...result }) => {
       clearTimeout(timer);
+      if (into !== undefined) return;
       events.emit('network.captured', { vmId, ...result, error: error?.message });
     });
   }
@@ -175,8 +180,8 @@ export class PacketCapture implements NetworkCapture {
       if (!(await isOwn(this.#o))) throw tapGone(this.#o.vmId);
       this.#onListening?.(); // whoever is to read it may not do so yet
     }
-    const parts = isFirst ? [head] : [];
-    let bytes = isFirst ? head.length : 0;
+    const parts = isFirst && this.#o.isFirst !== false ? [head] : [];
+    let bytes = parts.length * head.length;
     let count = 0;
     for (const { record } of packets) {
       if (this.#bytes + bytes + record.length > this.#o.maxBytes) {
@@ -211,8 +216,13 @@ export class PacketCapture implements NetworkCapture {
 }
 
 /** A tap says which VM's it is; one that is borrowed, which user's, who alone has VMs there. */
-async function isOwn({ tap, vmId }: PacketCaptureOptions): Promise<boolean> {
+async function isOwn({ tap, vmId }: Pick<PacketCaptureOptions, 'tap' | 'vmId'>): Promise<boolean> {
   return (await lookAtTap(tap)).owner?.vmId === vmId || (await userOf(tap)) === process.getuid?.();
+}
+
+/** Whether there is anything to capture. */
+export async function isOwnAndUp(o: Pick<PacketCaptureOptions, 'tap' | 'vmId'>): Promise<boolean> {
+  return (await lookAtTap(o.tap)).isUp && (await isOwn(o));
 }
 
 function tapGone(vmId: string): StateError {

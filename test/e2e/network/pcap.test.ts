@@ -143,6 +143,8 @@ describe('run --pcap', () => {
 
 describe('net capture', () => {
   const withVm = { code: 0, stderr: expect.stringContaining('the VM has ended') as string };
+  const sayingHow = { code: 0, stderr: expect.stringContaining('--follow waits') as string };
+  let followed: Running;
 
   it('writes to a pipe, and ends well with Ctrl-C', async () => {
     const capture = await Running.capture();
@@ -177,26 +179,36 @@ describe('net capture', () => {
 
   it('goes on over a restored snapshot, and ends when the VM is suspended', async () => {
     const capture = await Running.capture('-o', path('before.pcap'));
+    followed = await Running.capture('-o', path('all.pcap'), '--follow');
     await world.agent('snapshot', 'create', 'box', 's');
     await world.agent('snapshot', 'restore', 'box', 's');
     await world.fetched('box', 'http://web.test/');
     await world.agent('suspend', 'box');
-    expect(await capture.ended).toMatchObject(withVm);
+    expect(await capture.ended).toMatchObject(sayingHow);
     expect([...sentTo(await packetsIn('before.pcap'))]).toContain(`tcp ${WEB}:80`);
   });
 
-  it('is refused then; once the VM is resumed there is another, until it is removed', async () => {
+  it('is refused then; once the VM is resumed there is another, or the same where it follows, until it is removed', async () => {
     const refused = new Running(world.startWith('pipe', 'net', 'capture', 'box'));
     expect(await refused.ended).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('hint: Resume it') as string,
     });
+    const suspendedMs = Date.now();
     await world.agent('resume', 'box');
     const capture = await Running.capture('-o', path('after.pcap'));
     await world.fetched('box', 'http://web.test/');
     await world.agent('remove', '--force', 'box');
     expect(await capture.ended).toMatchObject(withVm);
-    expect([...sentTo(await packetsIn('after.pcap'))]).toContain(`tcp ${WEB}:80`);
+    const after = await packetsIn('after.pcap');
+    expect([...sentTo(after)]).toContain(`tcp ${WEB}:80`);
+    expect(await followed.ended).toMatchObject(withVm);
+    expect(followed.stderr).not.toContain('--follow waits');
+    const all = await packetsIn('all.pcap');
+    expect(all.filter(({ timeMs }) => timeMs < suspendedMs).length).toBeGreaterThan(0);
+    const since = all.filter(({ timeMs }) => timeMs >= suspendedMs);
+    expect(since.length).toBeGreaterThanOrEqual(after.length);
+    expect([...sentTo(since)]).toContain(`tcp ${WEB}:80`);
     expect(await listening()).toEqual([]);
   });
 });

@@ -10,13 +10,17 @@ describe('checkCapture', () => {
       maxBytes: 104_857_600,
       snaplen: 262_144,
       durationMs: undefined,
+      follow: false,
     });
   });
 
   it('takes a stream, and bounds', () => {
     const stream = new PassThrough();
     const bounds = { maxBytes: 24, snaplen: 14, durationMs: 1 };
-    expect(checkCapture({ stream, ...bounds }, 'capture')).toEqual({ target: stream, ...bounds });
+    expect(checkCapture({ stream, ...bounds, follow: true }, 'capture')).toEqual({
+      ...{ target: stream, follow: true },
+      ...bounds,
+    });
   });
 
   it.each<[CaptureOptions, string]>([

@@ -12,6 +12,12 @@ describe('pcapOf', () => {
     expect(pcapOf(pcap, { network })).toMatchObject({ target: 'x.pcap', maxBytes: 1000 });
   });
 
+  it('follows no VM into another life: who made it has one', () => {
+    expect(() => pcapOf({ ...pcap, follow: true }, { network: 'nat-filtered' })).toThrow(
+      expect.objectContaining({ field: 'vm.pcap.follow' }) as Error,
+    );
+  });
+
   it.each([
     ['isolated', 'the network is isolated'],
     ['user', 'never leave QEMU'],

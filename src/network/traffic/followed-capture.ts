@@ -1,0 +1,146 @@
+/**
+ * A capture that goes on with the VM's next tap, into the same file or stream: one head, and the packets of all its lives.
+ * Between two of them there is nothing to be captured, and it waits.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { events } from '../../events.ts';
+import type { CaptureEnd, CaptureResult, CaptureStats, NetworkCapture } from './capture-options.ts';
+import { openTarget, type CaptureTarget } from './capture-target.ts';
+import { isOwnAndUp, PacketCapture, type PacketCaptureOptions } from './packet-capture.ts';
+
+/** A guest boots in many times that, and QEMU starts when the tap is there: its first packets are not missed. */
+const POLL_MS = 50;
+/** Of starts in a row that fail where the tap is there and up: then it is no tap that comes and goes. */
+const MAX_FAILURES = 5;
+
+/** What {@link FollowedCapture.start} is given. */
+export interface FollowOptions extends PacketCaptureOptions {
+  /** Which tap the VM has now, if any; undefined: there is no such VM any more. */
+  readonly look: () => Promise<{ readonly tap?: string | undefined } | undefined>;
+}
+
+/** See above. */
+export class FollowedCapture implements NetworkCapture {
+  readonly ended: Promise<CaptureResult>;
+  readonly #o: FollowOptions;
+  readonly #target: CaptureTarget;
+  readonly #over: AbortController;
+  #now: PacketCapture;
+  #reason: CaptureEnd | undefined;
+  /** Of the lives before this one. */
+  #before: CaptureStats = { packets: 0, bytes: 0 };
+  #dropped: number | undefined = 0;
+  readonly #onAbort = () => this.#end('closed');
+
+  /** As {@link PacketCapture.start}, of the tap that there is now. */
+  static async start(o: FollowOptions): Promise<FollowedCapture> {
+    o.signal?.throwIfAborted();
+    const target = await openTarget(o.target, o.section);
+    const over = new AbortController();
+    try {
+      const signal = AbortSignal.any([over.signal, ...(o.signal === undefined ? [] : [o.signal])]);
+      const first = await PacketCapture.start({ ...o, ...partOf(target, over), signal });
+      return new FollowedCapture(o, { target, over, first });
+    } catch (error) {
+      await target.discard();
+      throw error;
+    }
+  }
+
+  private constructor(
+    o: FollowOptions,
+    begun: { target: CaptureTarget; over: AbortController; first: PacketCapture },
+  ) {
+    this.#o = o;
+    this.#target = begun.target;
+    this.#over = begun.over;
+    this.#now = begun.first;
+    o.signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (o.signal?.aborted === true) this.#onAbort();
+    this.ended = this.#run();
+  }
+
+  get stats(): CaptureStats {
+    const { packets, bytes } = this.#now.stats;
+    return { packets: this.#before.packets + packets, bytes: this.#before.bytes + bytes };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end('closed');
+    await this.ended;
+  }
+
+  /** The first reason counts. */
+  #end(reason: CaptureEnd): void {
+    this.#reason ??= reason;
+    this.#over.abort(new Error('the capture is over'));
+  }
+
+  /** Never rejects. */
+  async #run(): Promise<CaptureResult> {
+    const { durationMs, signal, vmId } = this.#o;
+    const timer =
+      durationMs === undefined ? undefined : setTimeout(() => this.#end('duration'), durationMs);
+    let last = await this.#lives().catch((error: unknown) => ({
+      reason: 'failed' as const,
+      error,
+    }));
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', this.#onAbort);
+    await this.#target.close().catch((error: unknown) => (last = { reason: 'failed', error }));
+    const reason = last.reason === 'closed' ? (this.#reason ?? last.reason) : last.reason;
+    const result = { ...this.stats, reason, dropped: this.#dropped };
+    const error = last.error as Error | undefined;
+    events.emit('network.captured', { vmId, ...result, error: error?.message });
+    return { ...result, error };
+  }
+
+  /** @returns how the last one ended */
+  async #lives(): Promise<{ reason: CaptureEnd; error?: unknown }> {
+    for (;;) {
+      const { reason, dropped, error } = await this.#now.ended;
+      this.#dropped =
+        dropped === undefined || this.#dropped === undefined ? undefined : this.#dropped + dropped;
+      if (reason !== 'vm-ended') return { reason, error };
+      const before = this.stats;
+      const next = await this.#next();
+      if (next === undefined) return { reason: this.#over.signal.aborted ? 'closed' : reason };
+      this.#before = before;
+      this.#now = next;
+    }
+  }
+
+  /** @returns undefined: it is over, or the VM is gone. @throws what `PacketCapture.start` throws, again and again */
+  async #next(): Promise<PacketCapture | undefined> {
+    const { signal } = this.#over;
+    for (let failures = 0; ;) {
+      const found = signal.aborted ? undefined : await this.#o.look();
+      if (found === undefined || signal.aborted) return undefined;
+      const { tap } = found;
+      try {
+        if (tap !== undefined && (await isOwnAndUp({ ...this.#o, tap })))
+          return await PacketCapture.start({ ...this.#o, tap, ...this.#rest() });
+      } catch (error) {
+        failures += 1; // it may have gone again
+        if (failures === MAX_FAILURES) throw error;
+      }
+      await delay(POLL_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  #rest() {
+    const maxBytes = this.#o.maxBytes - this.stats.bytes;
+    return { ...partOf(this.#target, this.#over), maxBytes, isFirst: false };
+  }
+}
+
+/** The target is ours: no part ends it, and none has bounds of its own but on its size. */
+function partOf(target: CaptureTarget, { signal }: AbortController) {
+  const stays = () => Promise.resolve();
+  const into: CaptureTarget = {
+    write: (bytes, over) => target.write(bytes, over),
+    close: stays,
+    discard: stays,
+  };
+  return { into, signal, durationMs: undefined };
+}
