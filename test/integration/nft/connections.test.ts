@@ -7,12 +7,14 @@ import {
   ISOLATED_POLICY,
   type NetworkPolicy,
 } from '../../../nft/index.ts';
+import { makePolicy } from '../../../src/network/policy.ts';
 import * as f from './frames.ts';
 import { type TestNetwork, whyNot } from './network.ts';
 import { causes, rule, useConnections } from './connections.ts';
 
 const skip = whyNot();
 const SITE = '203.0.113.10';
+const OTHER = '203.0.113.11';
 const GUEST = '10.210.0.2';
 const HOST = '198.51.100.1';
 
@@ -30,6 +32,18 @@ describe('a change of the policy', () => {
     expect(await say('ssh')).toBe('ECONNRESET');
     expect(causes(await net.logs({ waitS: 5 }))).toEqual(['cut']);
     expect(await connect('again', 22)).toBe('ECONNREFUSED');
+  });
+
+  test('that denies a part of what a rule allows cuts that part, and leaves the rest under it', async () => {
+    const before = makePolicy({});
+    await reset(before.rules);
+    expect([await connect('one', 443), await connect('other', 443, OTHER)]).toEqual(['ok', 'ok']);
+    expect([await say('one'), await say('other')]).toEqual(['echo', 'echo']);
+    await net.change(0, makePolicy({ denyCidrs: [OTHER] }, before).rules);
+    await net.logs();
+    expect([await say('one'), await say('other')]).toEqual(['echo', 'ECONNRESET']);
+    expect(causes(await net.logs({ waitS: 5 }))).toEqual(['rule']);
+    expect(await say('one')).toBe('echo');
   });
 
   test('leaves connections that another rule allows now, under that rule', async () => {

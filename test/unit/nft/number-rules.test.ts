@@ -39,6 +39,30 @@ describe('ids of rules', () => {
     expect(() => numberRules(wanted, { before: none, lastId: 4095 })).toThrow(/last id/);
   });
 
+  test('are new to what is denied in part by now, so that what is open is asked about again', () => {
+    const deny = (cidr: string, o: Parameters<typeof rule>[1] = {}) =>
+      draft({ action: 'deny', ports: [], destination: { kind: 'addresses', cidrs: [cidr] }, ...o });
+    const web = draft();
+    const lan = draft({ destination: { kind: 'addresses', cidrs: ['10.1.0.0/16', 'fd00::1'] } });
+    const named = draft({ destination: { kind: 'dynamic', of: 'example.org' } });
+    const allowing = [lan, named, web];
+    const numbered = (
+      rules: Parameters<typeof numberRules>[0]['rules'],
+      before: ReturnType<typeof numberRules>,
+    ) => numberRules({ rules, published: [] }, { before, lastId: before.lastId });
+    const ids = ({ rules }: ReturnType<typeof numberRules>) => rules.map(({ id }) => id);
+    const first = numberRules({ rules: allowing, published: [] }, { before: none, lastId: 0 });
+    expect(ids(first)).toEqual([1, 2, 3]);
+    const second = numbered([deny('10.2.0.0/16'), ...allowing], first);
+    expect(ids(second)).toEqual([4, 1, 2, 5]);
+    const third = numbered([deny('10.2.0.0/16'), deny('fd00::/64'), ...allowing], second);
+    expect(ids(third)).toEqual([4, 6, 7, 2, 8]);
+    expect(ids(numbered([deny('fd00::/64'), ...allowing], third))).toEqual([6, 7, 2, 8]);
+    expect(ids(numbered([...allowing, deny('10.3.0.0/16')], third))).toEqual([7, 2, 8, 9]);
+    const ofUdp = deny('10.1.2.3', { protocol: 'udp' });
+    expect(ids(numbered([ofUdp, ...allowing], first))).toEqual([4, 1, 2, 3]);
+  });
+
   test('of two rules that are the same are two', () => {
     const before = { rules: [rule(4)], published: [] };
     const made = numberRules({ rules: [draft(), draft()], published: [] }, { before, lastId: 4 });
