@@ -74,6 +74,10 @@ test('what passed at its second try is named with what was wrong at first; a few
   expect(lines).toContain('FLAKY [e2e] a.test.ts > works: passed at its second try');
   expect(lines).toContain('    TimeoutError: late');
   expect(tooFlaky([outcome])).toEqual([]);
+  const exact = { ...second, file: 'test/integration/nft/a.test.ts' };
+  expect(outcomeOf('integration', [exact, end], ok)).toMatchObject({
+    ...{ passed: 0, flaky: [], failures: [{ message: 'TimeoutError: late' }] },
+  });
   const another = outcomeOf('lab', [second, end], ok);
   expect(totals(tooFlaky([outcome, another])).failed).toBe(1);
 });
