@@ -23,7 +23,7 @@ export {
 export { userIdOf } from './lent/user-id.ts';
 export { type LanOptions, parseLan } from './lan.ts';
 export { effectiveLimits, type LimitOptions, type Limits } from './limits.ts';
-export { checkFamilies, type EgressOptions, makePolicy } from './policy.ts';
+export { checkReach, type EgressOptions, makePolicy } from './policy.ts';
 export { type EgressRequest, listPresets, resolveEgress } from './presets.ts';
 export { PathLab } from './path-lab.ts';
 export { RulesLab } from './rules-lab.ts';

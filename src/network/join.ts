@@ -23,7 +23,7 @@ import {
 } from './entry.ts';
 import { nextGeneration, withHostNetwork } from './host-dir.ts';
 import { borrowTap, giveBack, refuseChange, renewLoan } from './lent/borrow.ts';
-import { checkFamilies, makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
+import { checkReach, makePolicy, type EgressOptions, type VmPolicy } from './policy.ts';
 import { parseAllPublished } from './publish.ts';
 import { mayMakeTaps } from './rights.ts';
 import { existingTaps } from './tap.ts';
@@ -140,7 +140,7 @@ export async function changeEgress(
     if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
     const hasIpv6 = before.network.v6 !== undefined;
-    checkFamilies(egress, { hasIpv6 });
+    checkReach(egress, { hasIpv6 });
     const policy = makePolicy(egress, before.policy, { hasIpv6 });
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });

@@ -196,8 +196,9 @@ function checkRoom(draftsOf: Readonly<Record<string, readonly RuleDraft[]>>): vo
   if (total <= MAX_RULES) return;
   const [name, most] = counts.reduce((one, other) => (other[1] > one[1] ? other : one));
   const field = `network.${name}`;
+  const own = draftsOf['hostNetworks']?.length ? ', the host’s own networks take 3 more' : '';
   throw new ConfigError(
-    `${field} makes ${most} of ${total} rules; a VM has room for ${MAX_RULES} (a network that is denied takes 3)`,
+    `${field} makes ${most} of ${total} rules; a VM has room for ${MAX_RULES} (a network that is denied takes 3${own})`,
     {
       ...{ field, value: most },
       hint: 'Give fewer and larger networks, and *.example.org for all names below one.',
@@ -312,10 +313,12 @@ function isReserved(cidr: string): boolean {
 }
 
 /**
- * Whether a VM without IPv6 is asked to open something of it. What is to stay shut may be of any family: it does.
- * @throws ConfigError field `network.allowCidrs`
+ * Whether such a VM can have it: it makes a policy, and one without IPv6 is not asked to open something of it. What is to
+ * stay shut may be of any family: it does.
+ * @throws ConfigError as of {@link makePolicy}; field `network.allowCidrs`
  */
-export function checkFamilies(o: EgressOptions, { hasIpv6 }: { hasIpv6: boolean }): void {
+export function checkReach(o: EgressOptions, { hasIpv6 }: { hasIpv6: boolean }): void {
+  makePolicy(o, undefined, { hasIpv6 });
   if (hasIpv6) return;
   const isV6 = (text: string) => versionOf(readDestination('allowCidrs', text).value) === 6;
   const text = (o.allowCidrs ?? []).find(isV6);

@@ -12,7 +12,7 @@ import { ConfigError, HostError } from '../errors.ts';
 import type { Image } from '../image/index.ts';
 import {
   checkCapture,
-  checkFamilies,
+  checkReach,
   DEFAULT_NETWORKS,
   type DefaultNetwork,
   defaultNetwork,
@@ -354,7 +354,7 @@ function checkEgress(
 /** Of a VM that is no clone, which may have IPv6 from its template. @throws ConfigError */
 function checkOwnEgress(o: VmCreateOptions): EgressRequest | undefined {
   const egress = checkEgress(o);
-  checkFamilies(egress ?? {}, { hasIpv6: o.ipv6 === true });
+  checkReach(egress ?? {}, { hasIpv6: o.ipv6 === true });
   return egress;
 }
 

@@ -5,10 +5,9 @@ import {
   awaitNames,
   bridgedTapOf,
   changeEgress,
-  checkFamilies,
+  checkReach,
   countersOf,
   effectiveLimits,
-  makePolicy,
   parseLan,
   publishedText,
   readEntryOf,
@@ -121,8 +120,7 @@ export class VmNetworkControl implements NetworkApi {
       check: ({ config }) => void changed(config),
       down: async (record) => {
         after = make(record.config.egress ?? {});
-        makePolicy(after); // else it could never start
-        checkFamilies(after, { hasIpv6: record.config.ipv6 === true });
+        checkReach(after, { hasIpv6: record.config.ipv6 === true }); // else it could never start
         await writeRecord(files, { ...record, config: changed(record.config) });
       },
       alive: async () => {

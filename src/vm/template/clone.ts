@@ -1,7 +1,7 @@
 /** A new VM that goes on from where a template stands. */
 import { TemplateError } from '../../errors.ts';
 import { events } from '../../events.ts';
-import { checkFamilies, resolveEgress } from '../../network/index.ts';
+import { checkReach, resolveEgress } from '../../network/index.ts';
 import { createOverlay } from '../../storage/index.ts';
 import { probeKvm } from '../accel.ts';
 import type { StatePaths, VmCloneOptions } from '../api.ts';
@@ -98,7 +98,7 @@ async function enter(
     ipv6: cloneIpv6(cloned.network, options.ipv6 ?? template.manifest.config.ipv6),
   };
   if (config.network === 'nat-filtered')
-    checkFamilies(config.egress ?? {}, { hasIpv6: config.ipv6 === true });
+    checkReach(config.egress ?? {}, { hasIpv6: config.ipv6 === true });
   await requireFit(template, config.qemuPath);
   const record = firstRecord(id, options.name, config);
   return { dir: template.dir, record, held: await enterVm(paths, record) };

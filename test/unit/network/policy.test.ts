@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { addVm, checkPolicy, DEFAULT_POLICY } from '../../../nft/index.ts';
 import { ConfigError } from '../../../src/errors.ts';
-import { checkFamilies, makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
+import { checkReach, makePolicy, type EgressOptions } from '../../../src/network/policy.ts';
 
 /** That the rules can be built is the proof that the policy is one. */
 const build = (o: EgressOptions) => {
@@ -102,11 +102,9 @@ it('so is one of IPv6, in brackets where it has a port', () => {
 
 it('a VM without IPv6 is not asked to open any, and may have all of it shut', () => {
   const o = { allowCidrs: ['10.1.2.3', '[2001:db8::1]:443'], denyCidrs: ['::/0'] };
-  expect(() => checkFamilies(o, { hasIpv6: true })).not.toThrow();
-  expect(() =>
-    checkFamilies({ ...o, allowCidrs: ['10.1.2.3:80'] }, { hasIpv6: false }),
-  ).not.toThrow();
-  expect(() => checkFamilies(o, { hasIpv6: false })).toThrow(
+  expect(() => checkReach(o, { hasIpv6: true })).not.toThrow();
+  expect(() => checkReach({ ...o, allowCidrs: ['10.1.2.3:80'] }, { hasIpv6: false })).not.toThrow();
+  expect(() => checkReach(o, { hasIpv6: false })).toThrow(
     expect.objectContaining({
       ...{ code: 'ERR_CONFIG', field: 'network.allowCidrs', value: '[2001:db8::1]:443' },
       hint: expect.stringContaining('--ipv6'),
@@ -206,6 +204,18 @@ describe('what the kernel’s rules have no room for is told before a VM starts'
     expect(() => makePolicy(o)).toThrow(
       expect.objectContaining({ code: 'ERR_CONFIG', field, value, hint: expect.any(String) }),
     );
+  });
+
+  it('with IPv6 the host’s own networks take three rules, of which the user is told', () => {
+    const o = { denyCidrs: cidrs(85) };
+    expect(() => checkReach(o, { hasIpv6: false })).not.toThrow();
+    expect(() => checkReach(o, { hasIpv6: true })).toThrow(
+      expect.objectContaining({
+        ...{ code: 'ERR_CONFIG', field: 'network.denyCidrs', value: 255 },
+        message: expect.stringMatching(/255 of 259 rules.*own networks take 3 more/),
+      }),
+    );
+    expect(() => checkReach({ denyCidrs: cidrs(84) }, { hasIpv6: true })).not.toThrow();
   });
 
   it.each([
