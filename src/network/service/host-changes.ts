@@ -8,6 +8,8 @@ import { hostPools } from '../host-settings.ts';
 
 /** Every how manieth look is one at the pool, too, of which nothing follows but words. */
 const POOL_LOOKS = 15;
+/** From one look to the next, as a multiple of what it took: a host may have all routes there are. */
+const REST_FACTOR = 20;
 
 /** See above. */
 export class HostChanges implements AsyncDisposable {
@@ -15,6 +17,7 @@ export class HostChanges implements AsyncDisposable {
   readonly #over = new AbortController();
   #looking: Promise<void> | undefined;
   #looks = 0;
+  #restUntil = 0;
   /** What was said last of each, so that it is said once. */
   readonly #said = new Map<string, string>();
 
@@ -35,8 +38,12 @@ export class HostChanges implements AsyncDisposable {
   }
 
   async #lookAt({ hasIpv6 }: { hasIpv6: boolean }): Promise<void> {
+    const began = performance.now();
+    if (began < this.#restUntil) return;
     if (hasIpv6) await this.#told('networks', () => this.#networks());
     if (this.#looks++ % POOL_LOOKS === 0) await this.#told('pool', () => this.#pool());
+    const ended = performance.now();
+    this.#restUntil = ended + REST_FACTOR * (ended - began);
   }
 
   async #networks(): Promise<string> {
