@@ -3,18 +3,17 @@
  * the kernel gives the group to the first.
  */
 import { once } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises';
 import { MAX_LOGGED_BYTES, parseNflog, type LoggedPacket } from './nflog.ts';
 import { waitingBytes } from './nflog-queue.ts';
 import { PcapReader } from './pcap.ts';
-import { startTcpdump, type Tcpdump } from './tcpdump.ts';
+import { isAtWork, startTcpdump, type Tcpdump } from './tcpdump.ts';
 
 /** From its end to the next start. */
 const RESTART_MS = 2_000;
 const MAX_STDERR_CHARS = 2_000;
-/** {@link LogCapture.drain}: for tcpdump to take what there is, at most; then for it to pass on what it has taken. */
+/** {@link LogCapture.drain}, at most. */
 const DRAIN_MS = 2_000;
-const PASS_ON_MS = 20;
 const POLL_MS = 10;
 
 /** What is read, and who is told. */
@@ -30,6 +29,8 @@ export interface LogCaptureOptions {
 export class LogCapture implements AsyncDisposable {
   readonly #o: LogCaptureOptions;
   #child: Tcpdump | undefined;
+  /** So often it has written. */
+  #chunks = 0;
   #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #said = '';
@@ -46,6 +47,7 @@ export class LogCapture implements AsyncDisposable {
     const child = startTcpdump({ device: `nflog:${this.#o.group}` });
     this.#child = child;
     child.stdout.on('data', (chunk: Buffer) => {
+      this.#chunks += 1;
       try {
         for (const { data, timeMs } of reader.push(chunk)) {
           const packet = parseNflog(data, timeMs);
@@ -82,9 +84,16 @@ export class LogCapture implements AsyncDisposable {
    */
   async drain(): Promise<void> {
     const deadline = performance.now() + DRAIN_MS;
-    while ((await waitingBytes(this.#o.group)) > 0 && performance.now() < deadline)
-      await delay(POLL_MS);
-    await delay(PASS_ON_MS);
+    while (!(await this.#isDrained()) && performance.now() < deadline) await delay(POLL_MS);
+  }
+
+  /** In this order: the kernel has handed it all out, tcpdump has written it, and we have read that. */
+  async #isDrained(): Promise<boolean> {
+    if ((await waitingBytes(this.#o.group)) > 0) return false;
+    if (this.#child !== undefined && (await isAtWork(this.#child))) return false;
+    const before = this.#chunks;
+    for (let turns = 0; turns < 2; turns += 1) await turn(); // between the two it looks whether there is anything to read
+    return this.#chunks === before;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

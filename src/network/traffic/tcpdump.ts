@@ -3,6 +3,7 @@
  * with us.
  */
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 
 /** tcpdump while it runs: packets on stdout, words on stderr. */
@@ -43,4 +44,13 @@ export function startTcpdump(o: TcpdumpOptions): Tcpdump {
     detached: true,
     env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin', LC_ALL: 'C' },
   });
+}
+
+/**
+ * Whether it may have taken something from the kernel that it has not written yet: it runs, or would if it were let. One that
+ * sleeps (proc_pid_stat(5), field 3) waits for the kernel, or for us where we have not read what it wrote.
+ */
+export async function isAtWork({ pid }: Tcpdump): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid ?? 0}/stat`, 'latin1').catch(() => '');
+  return /^\d+ \(.*\) [RDTt] /.test(stat);
 }
