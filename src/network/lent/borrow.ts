@@ -22,8 +22,10 @@ import {
 const TIMEOUT_MS = 60_000;
 /** A lender that has died is there again in one to three seconds; on an emulated machine in many times that. */
 const RESTART_MS = 60_000;
-/** For it to hear that a tap is given back; it sees that by itself, too. */
-const GIVE_MS = 5_000;
+/** For it to answer that a tap is given back: at once, but that others may be before. */
+const GIVE_MS = 30_000;
+/** A QEMU that has been killed has its tap open for some ms yet. */
+const CLOSE_MS = 5_000;
 const POLL_MS = 100;
 const TUN_DEVICE = '/dev/net/tun';
 const MORE_RIGHTS = 'Run as root, or with CAP_NET_ADMIN';
@@ -85,9 +87,7 @@ export async function giveBack(
   vmId: string,
   ownLogPath: string,
 ): Promise<void> {
-  const say = (what: 'give' | 'forget'): Promise<unknown> =>
-    ask({ do: what, id }, { vmId, timeoutMs: GIVE_MS }).catch(() => undefined);
-  await say('give');
+  const isWhole = await give(id, vmId);
   try {
     let isAny = false;
     for (const path of [rotatedLogPath(logPath), logPath]) {
@@ -96,10 +96,31 @@ export async function giveBack(
       await appendToLog(ownLogPath, text);
       isAny = true;
     }
-    if (isAny) await say('forget');
+    // To one that is not whole more may come: it is kept for some days.
+    if (isAny && isWhole) await say('forget', id, vmId);
   } catch {
     // It could not be written down. The VM goes all the same.
   }
+}
+
+/** @returns whether all that is to be is in its log */
+async function give(id: string, vmId: string): Promise<boolean> {
+  const giveUpAt = performance.now() + CLOSE_MS;
+  for (;;) {
+    const reply = (await say('give', id, vmId)) ?? {};
+    if (!('open' in reply)) return 'given' in reply;
+    if (performance.now() >= giveUpAt) return false;
+    await delay(POLL_MS);
+  }
+}
+
+/** @returns undefined: there was no answer */
+async function say(
+  what: 'give' | 'forget',
+  id: string,
+  vmId: string,
+): Promise<LoanReply | undefined> {
+  return ask({ do: what, id }, { vmId, timeoutMs: GIVE_MS }).catch(() => undefined);
 }
 
 /** @throws NetworkSetupError a loan's policy cannot be changed */

@@ -48,8 +48,8 @@ const PACE_MS = 50;
 export interface LenderOptions {
   /** Has the service see to a loan's names. @returns `ok`, or why it cannot */
   readonly serve: (id: string) => Promise<string>;
-  /** Resolves when all is in the logs that has been logged so far. */
-  readonly settle: () => Promise<void>;
+  /** Resolves when all is in the logs of these loans that has been logged so far; their taps are down. In a bounded time. */
+  readonly settle: (ids: readonly string[]) => Promise<void>;
   /** For what goes wrong. */
   readonly say: (text: string) => void;
 }
@@ -122,9 +122,10 @@ export class TapLender implements AsyncDisposable {
     for (const uid of users)
       if (!this.#servers.has(uid)) await this.#listenTo(uid).catch(this.#say);
     for (const uid of this.#servers.keys()) if (!users.has(uid)) await this.#ignoreUser(uid);
-    for (const entry of await readEntries(LENT_DIR)) {
-      if (await this.#hasEnded(entry)) await this.#takeBack(entry).catch(this.#say);
-    }
+    const ended: NetworkEntry[] = [];
+    for (const entry of await readEntries(LENT_DIR))
+      if (await this.#hasEnded(entry)) ended.push(entry);
+    await this.#takeBack(ended).catch(this.#say);
     const left = await readEntries(LENT_DIR);
     const lent = new Set(left.map(({ network }) => network.tap));
     for (const { endpoint } of taps) {
@@ -173,8 +174,11 @@ export class TapLender implements AsyncDisposable {
       return { refused: 'there is no such loan', hint: 'Start the VM again.' };
     }
     if (request.do === 'renew') return this.#renew(entry);
-    // What is open is in use, whatever is said; the look that finds it shut takes it back.
-    if (request.do === 'give' && !(await isOpened(entry.network.tap))) await this.#takeBack(entry);
+    if (request.do === 'give') {
+      // What is open is in use, whatever is said; the look that finds it shut takes it back.
+      if (await isOpened(entry.network.tap)) return { open: true };
+      await this.#takeBack([entry]);
+    }
     return { given: true };
   }
 
@@ -205,7 +209,7 @@ export class TapLender implements AsyncDisposable {
       if (why !== 'ok') throw new Error(`its names cannot be answered: ${why}`);
       return replyOf(entry);
     } catch (error) {
-      await this.#takeBack(entry).catch(this.#say); // the look will
+      await this.#takeBack([entry]).catch(this.#say); // the look will
       throw error;
     }
   }
@@ -233,17 +237,33 @@ export class TapLender implements AsyncDisposable {
     return replyOf(after);
   }
 
-  /** Its entry goes last, so that whoever dies here is followed by one who goes on. Its log stays for its user to copy. */
-  async #takeBack({ vmId, network: { tap } }: NetworkEntry): Promise<void> {
-    const uid = await userOf(tap);
-    await shut(tap);
-    await this.#o.settle();
-    if (uid !== undefined) await noteEnd(LENT_DIR, vmId, uid).catch(this.#say);
-    await removeEntry(LENT_DIR, vmId);
-    this.#waiting.delete(vmId);
-    this.#opened.delete(vmId);
-    await this.#o.serve('');
-    await this.#sweepLogs();
+  /**
+   * First all taps are shut: what was logged is waited for once, as everybody waits for it. An entry goes last, so that whoever
+   * dies here is followed by one who goes on. Logs stay for their users to copy.
+   * @throws the first error; it is in the way of no other loan
+   */
+  async #takeBack(loans: readonly NetworkEntry[]): Promise<void> {
+    const errors: unknown[] = [];
+    const fail = (error: unknown): void => void errors.push(error);
+    const down: { vmId: string; uid: number | undefined }[] = [];
+    for (const { vmId, network } of loans) {
+      const uid = await userOf(network.tap);
+      await shut(network.tap).then(() => down.push({ vmId, uid }), fail);
+    }
+    if (down.length > 0) {
+      await this.#o.settle(down.map(({ vmId }) => vmId));
+      for (const { vmId, uid } of down) await this.#endLoan(vmId, uid).catch(fail);
+      await this.#o.serve('');
+      await this.#sweepLogs();
+    }
+    if (errors.length > 0) throw errors[0];
+  }
+
+  async #endLoan(id: string, uid: number | undefined): Promise<void> {
+    if (uid !== undefined) await noteEnd(LENT_DIR, id, uid).catch(this.#say);
+    await removeEntry(LENT_DIR, id);
+    this.#waiting.delete(id);
+    this.#opened.delete(id);
   }
 
   async #sweepLogs(): Promise<void> {

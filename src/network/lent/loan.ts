@@ -18,10 +18,11 @@ export interface Loan {
 export type LoanRequest =
   { readonly do: 'take' } | { readonly do: 'renew' | 'give' | 'forget'; readonly id: string };
 
-/** To `give` and `forget` there is nothing to be said. */
+/** `open`, to `give`: a process has the tap open, QEMU say, which is about to die. It is to be said again then. */
 export type LoanReply =
   | { readonly loan: Loan; readonly network: VmNetwork }
   | { readonly given: true }
+  | { readonly open: true }
   | { readonly refused: string; readonly hint: string };
 
 /** Bytes of a loan's id. */

@@ -23,7 +23,7 @@ const service = await NetworkService.start({ dir, say, isNeeded, logGroup }).cat
 if (service !== undefined) {
   if (dir === LENT_DIR) {
     const serve = (id: string): Promise<string> => service.refresh(id);
-    const settle = (): Promise<void> => service.settle();
+    const settle = (ids: readonly string[]): Promise<void> => service.settle(ids);
     lender = await TapLender.start({ serve, settle, say }).catch(cannotStart);
   }
   const ended = new Promise<void>((resolve) => {

@@ -34,6 +34,8 @@ import { serviceSocket } from './start.ts';
 const IDLE_MS = 5_000;
 /** It looks at the entries at least this often, should nobody tell of a change. */
 const LOOK_MS = 2_000;
+/** For what has been read of the kernel's log to be written, at most: others wait for it. */
+const SETTLE_MS = 1_000;
 const MAX_REQUEST_CHARS = 128;
 const REQUEST_TIMEOUT_MS = 10_000;
 
@@ -142,10 +144,13 @@ export class NetworkService implements AsyncDisposable {
     if (transaction.length > 0) await this.#nft.applyTimed(transaction, { signal });
   }
 
-  /** Resolves when all that the kernel has logged so far is in the VMs' logs. */
-  async settle(): Promise<void> {
+  /**
+   * Resolves when all that the kernel has logged so far of VMs whose taps are down is in their logs. At the latest after three
+   * seconds, whatever other VMs do.
+   */
+  async settle(vmIds: readonly string[]): Promise<void> {
     await this.#capture?.drain();
-    await this.#logs.settle();
+    await this.#logs.settleOf(vmIds, SETTLE_MS);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

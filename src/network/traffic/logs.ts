@@ -1,5 +1,6 @@
 /** The network logs of all VMs that a service serves: what is logged finds its VM by its interface. */
 import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { EventOf } from '../../events.ts';
 import type { NetworkEntry } from '../entry.ts';
 import { TrafficLog } from './log-file.ts';
@@ -67,9 +68,18 @@ export class TrafficLogs {
     vm.log.add({ kind: 'dns', ...query, remedy: remedyOf(event) });
   }
 
-  /** Resolves when all of it has been written. */
+  /** Resolves when all of it has been written. Of a VM that goes on, that need never be. */
   async settle(): Promise<void> {
     await Promise.all([...this.#byId.values()].map(({ log }) => log.settle()));
+  }
+
+  /** The same of some VMs alone, and at the latest after `timeoutMs`. */
+  async settleOf(vmIds: readonly string[], timeoutMs: number): Promise<void> {
+    const timer = new AbortController();
+    const late = delay(timeoutMs, undefined, { signal: timer.signal }).catch(() => undefined);
+    const settled = Promise.all(vmIds.map(async (id) => this.#byId.get(id)?.log.settle()));
+    await Promise.race([settled, late]);
+    timer.abort();
   }
 }
 

@@ -264,6 +264,98 @@ it('what a VM does up to its end is in its own log, also where tcpdump has no ti
   expect(records.filter(({ to }) => to === WEB)).toHaveLength(COUNT);
 });
 
+it('of VMs that end at once all taps are shut before anybody waits for what they did', async () => {
+  const users = [USER, OTHER];
+  const loans: { id: string; tap: string }[] = [];
+  const running: Guest[] = [];
+  for (const uid of users) {
+    const [entry] = (await lending.as(uid, joined(5))) as [
+      { network: VmNetwork; loan: { id: string } },
+    ];
+    loans.push({ id: entry.loan.id, tap: entry.network.tap });
+    running.push(await Guest.start(uid, entry.network));
+  }
+  await looked();
+  const [service, tcpdump] = [(await lending.services()).trim(), await lending.reader()];
+  await host.run('kill', '-STOP', tcpdump, service); // it cannot see one end before the other
+  for (const guest of running) await guest[Symbol.asyncDispose]();
+  const left = await host.run(
+    'sh',
+    '-ec',
+    `${IS_UP}
+    cd ${LENT_DIR}
+    kill -CONT ${service}
+    n=0
+    while ${loans.map(({ tap }) => `is_up ${tap}`).join(' || ')}; do
+      [ $((n += 1)) -lt 750 ]
+      sleep 0.02
+    done
+    ls *.json
+    kill -CONT ${tcpdump}`,
+  );
+  expect(left.trim().split('\n').sort()).toEqual(loans.map(({ id }) => `${id}.json`).sort());
+  for (const uid of users) await lending.as(uid, leave(5));
+});
+
+it('of a tap that is given back while it is open all is in the VM’s own log when it is shut, and nowhere else', async () => {
+  const [id] = await lending.as(
+    USER,
+    `
+    const { spawn } = await import('node:child_process');
+    const { once } = await import('node:events');
+    const { readFile } = await import('node:fs/promises');
+    const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+    const { runtimeDir, vmId } = options(6);
+    const vm = await join(options(6));
+    const { loan } = await network.readEntryOf(runtimeDir, vmId);
+    const sender = spawn('python3', ['${SENDER}', vm.tap], { stdio: ['pipe', 'pipe', 'inherit'] });
+    await once(sender.stdout, 'data');
+    const isRecorded = async () => (await readFile(loan.logPath, 'utf8').catch(() => '')).includes('${WEB}');
+    while (!(await isRecorded())) {
+      sender.stdin.write([vm.mac, vm.guestAddress, '${WEB}', '443\\n'].join(' '));
+      await pause(100);
+    }
+    const left = network.leaveNetwork(runtimeDir, vmId);
+    await pause(300);
+    sender.kill('SIGKILL');
+    await left;
+    say(loan.id);`,
+  );
+  expect((await lentFiles()).filter((name) => name.startsWith(id as string))).toEqual([]);
+  const records = await recordsIn(join(lending.dir, String(USER), '6.jsonl'));
+  expect(records).toContainEqual(expect.objectContaining({ to: WEB, toPort: 443 }));
+});
+
+it.each([
+  ['is not there', [], ['give']],
+  ['cannot', [{ refused: 'so', hint: '' }], ['give']],
+  ['waits', [{ open: true }, { open: true }, { given: true }], ['give', 'give', 'give', 'forget']],
+])(
+  'where the lender %s, what is there is copied; it is told to forget only what is whole',
+  async (_, replies, expected) => {
+    const dir = join(lending.dir, String(ROOT));
+    const [said, copy] = await host.module(`
+      const { once } = await import('node:events');
+      const { readFile, rm, writeFile } = await import('node:fs/promises');
+      const { createServer } = await import('node:net');
+      const { giveBack } = await import('${join(import.meta.dirname, '../../../src/network/lent/borrow.ts')}');
+      const [replies, asked, logPath, own] = [${JSON.stringify(replies)}, [], '${dir}/loan.log', '${dir}/own.jsonl'];
+      const lender = createServer((socket) => socket.once('data', (line) => {
+        asked.push(JSON.parse(line).do);
+        const reply = replies.shift();
+        socket.end(reply === undefined ? '' : JSON.stringify(reply) + '\\n');
+      })).listen('${LENT_DIR}/uid-${ROOT}.sock');
+      await once(lender, 'listening');
+      await rm(own, { force: true });
+      await writeFile(logPath, 'x\\n');
+      await giveBack({ id: '${'a'.repeat(32)}', logPath }, 'vm', own);
+      lender.close();
+      say(asked);
+      say(await readFile(own, 'utf8'));`);
+    expect([said, copy]).toEqual([expected, 'x\n']);
+  },
+);
+
 it('of logs that nobody fetches the latest are kept, of each user as many', async () => {
   const ids = Array.from({ length: 70 }, (_, n) => (n + 256).toString(16));
   // A look may come at any time: a log without a note is nobody's, and a note has its time from the beginning.
