@@ -22,6 +22,7 @@ import {
   lookAtTap,
   makeOrRemove,
   portCommands,
+  type ExistingTap,
 } from './tap.ts';
 
 /** What {@link joinBridge} is given. */
@@ -81,6 +82,7 @@ export async function bridgedTapOf(runtimeDir: string, vmId: string): Promise<st
  * Gives guards again to VMs whose guards somebody has flushed (`nft flush ruleset`), and what stands in for them. Of whom it
  * is not known who he is, he is shut out.
  * @param identityOf who a VM of the state directory is on its LAN
+ * @throws NetworkInterfaceError, NetworkRulesError; HostError; the signal's reason. What can be mended is
  */
 export async function mendBridgeGuards(
   runtimeDir: string,
@@ -95,13 +97,14 @@ export async function mendBridgeGuards(
   if (raised.length === 0) return;
   const nft = new NftClient();
   const guarded = new Set(await nft.guardedTaps(o));
-  for (const { tap, owner } of raised) {
-    if (owner === undefined) continue;
+  const failures: unknown[] = [];
+  const mend = async ({ tap, owner }: ExistingTap): Promise<void> => {
+    if (owner === undefined) return;
     const isGuarded = guarded.has(tap);
     const known = await identityOf(owner.vmId);
     const isWhole =
       isGuarded && (known === undefined || (await hasFrameFilter({ tap, ...known }, o)));
-    if (isWhole) continue;
+    if (isWhole) return;
     await withHostNetwork(o.signal, async () => {
       if ((await lookAtTap(tap)).owner?.vmId !== owner.vmId) return; // it is gone, or another's
       const identity = await identityOf(owner.vmId);
@@ -109,7 +112,10 @@ export async function mendBridgeGuards(
       if (!isGuarded) await nft.apply(addBridgeGuard({ tap, ...identity }), o);
       await raiseFrameFilter({ tap, ...identity }, o);
     });
-  }
+  };
+  // What is in the way of one is not to be in that of all others.
+  for (const one of raised) await mend(one).catch((error: unknown) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }
 
 async function checkBridge(name: string, vmId: string): Promise<void> {

@@ -5,6 +5,7 @@
  */
 import type { BridgedVm } from '../../nft/index.ts';
 import { HostError, NetworkInterfaceError } from '../errors.ts';
+import { warnOnce } from '../host-warning.ts';
 import { tcBatch, tcText, type IpCallOptions } from './ip-command.ts';
 
 /** Instructions that load, that jump, and the last one (`linux/bpf_common.h`). */
@@ -17,6 +18,13 @@ const HAS_VLAN_TAG = 2 ** 32 - 0x1000 + 48;
 const [PASS, DROP, ASK_NEXT] = [0, 2, 2 ** 32 - 1];
 /** Heads of Ethernet and of IPv4, or with a whole claim of ARP. A load from behind the end would let a frame pass. */
 const [IPV4_BYTES, ARP_BYTES] = [14 + 20, 14 + 28];
+/**
+ * What is said where `tc` or the kernel knows no such kind (iproute2's `tc_filter.c`; the kernel's `sch_api.c`, `cls_api.c`),
+ * and its errors where either of them has no words for that.
+ */
+const UNKNOWN_KIND =
+  /^(?:Unknown (?:filter|qdisc) "|Error: (?:TC classifier not found|Specified qdisc kind is unknown)|RTNETLINK answers: (?:No such file or directory|Operation not supported)$)/m;
+const NO_TAP = /^Cannot find device /m;
 
 /** Loads from an offset, and looks whether it is so. */
 type Question = readonly [load: number, offset: number, test: number, value: number];
@@ -78,27 +86,47 @@ export function frameFilterCommands(vm: BridgedVm): string[] {
   ];
 }
 
-/** @returns whether it is there now: it needs `tc`, and a kernel with `cls_bpf`. @throws as `tcBatch` */
+/**
+ * @returns whether it is there now. Where there is no `tc`, or no `cls_bpf` in the kernel, it is not, with a warning
+ * @throws as `tcBatch`
+ */
 export async function raiseFrameFilter(vm: BridgedVm, o: IpCallOptions = {}): Promise<boolean> {
-  return unlessUnknown(() => tcBatch(frameFilterCommands(vm), o));
-}
-
-/** @returns whether the tap has it, of this VM. @throws as `tcText` */
-export async function hasFrameFilter(vm: BridgedVm, o: IpCallOptions = {}): Promise<boolean> {
-  let shown = '';
-  await unlessUnknown(async () => {
-    shown = await tcText(['filter', 'show', 'dev', vm.tap, 'ingress'], o);
-  });
-  return framePrograms(vm).every((text) => shown.includes(`bytecode '${text}'`));
-}
-
-async function unlessUnknown(call: () => Promise<void>): Promise<boolean> {
   try {
-    await call();
+    await tcBatch(frameFilterCommands(vm), o);
     return true;
   } catch (error) {
-    const isMissing = error instanceof HostError && error.code === 'ERR_HOST_TOOL';
-    if (isMissing || error instanceof NetworkInterfaceError) return false;
+    if (!isUnknown(error)) throw error;
+    warnAboutFlushes(error);
+    return false;
+  }
+}
+
+/** @returns whether the tap has it, of this VM; one that is gone has it not. @throws as `tcText` */
+export async function hasFrameFilter(vm: BridgedVm, o: IpCallOptions = {}): Promise<boolean> {
+  try {
+    const shown = await tcText(['filter', 'show', 'dev', vm.tap, 'ingress'], o);
+    return framePrograms(vm).every((text) => shown.includes(`bytecode '${text}'`));
+  } catch (error) {
+    const isGone = error instanceof NetworkInterfaceError && NO_TAP.test(error.stderr);
+    if (isGone || isUnknown(error)) return false;
     throw error;
   }
+}
+
+/** Whether this host cannot have it, whatever the tap: anything else is worth a second look. */
+function isUnknown(error: unknown): error is HostError | NetworkInterfaceError {
+  if (error instanceof NetworkInterfaceError) return UNKNOWN_KIND.test(error.stderr);
+  return error instanceof HostError && error.code === 'ERR_HOST_TOOL';
+}
+
+function warnAboutFlushes(why: HostError | NetworkInterfaceError): void {
+  const remedy =
+    why instanceof HostError
+      ? (why.hint ?? 'Install iproute2.')
+      : 'Load what the kernel lacks: modprobe -a sch_ingress cls_bpf.';
+  warnOnce('network.frame-filter', {
+    code: 'network.frame-filter',
+    message: `who flushes the ruleset (nft flush ruleset) takes the guards of VMs on bridges away, until \`qmp-agent gc\` or their next start, as nothing stands in for them here: ${why.message}`,
+    hint: `${remedy} Run \`qmp-agent gc\` after that, and after each flush.`,
+  });
 }

@@ -1,5 +1,14 @@
-import { expect, it } from 'vitest';
-import { frameFilterCommands, framePrograms } from '../../../src/network/frame-filter.ts';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { events, type EventOf } from '../../../src/events.ts';
+import {
+  frameFilterCommands,
+  framePrograms,
+  hasFrameFilter,
+  raiseFrameFilter,
+} from '../../../src/network/frame-filter.ts';
 
 const VM = { tap: 'qmpb1', mac: '02:00:00:00:00:0a', address: '192.0.2.5' };
 const programs = framePrograms(VM).map((text) => text.split(','));
@@ -41,4 +50,55 @@ it('is put in the place of what there is, IPv4 first', () => {
     'filter replace dev qmpb1 ingress protocol all prio 1 handle 1 bpf direct-action bytecode ',
     'filter replace dev qmpb1 ingress protocol all prio 2 handle 1 bpf direct-action bytecode ',
   ]);
+});
+
+describe('a refusal', () => {
+  let dir: string | undefined;
+  afterEach(async () => {
+    vi.unstubAllEnvs();
+    if (dir !== undefined) await rm(dir, { recursive: true });
+    dir = undefined;
+  });
+  /** A host whose `tc` says that; undefined: it has none. */
+  async function host(says: string | undefined): Promise<void> {
+    dir = await mkdtemp(join(tmpdir(), 'qa-tc-'));
+    const text = `#!/bin/sh\necho '${says}' >&2\necho 'Command failed -:1' >&2\nexit 1\n`;
+    if (says !== undefined) await writeFile(join(dir, 'tc'), text, { mode: 0o755 });
+    vi.stubEnv('PATH', dir);
+  }
+  const warnings: EventOf<'host.warning'>[] = [];
+  events.subscribe((event) => void (event.type === 'host.warning' && warnings.push(event)));
+
+  it.each([
+    'Error: TC classifier not found.',
+    'Error: Specified qdisc kind is unknown.',
+    'Unknown filter "bpf", hence option "direct-action" is unparsable',
+    'RTNETLINK answers: No such file or directory',
+    'RTNETLINK answers: Operation not supported',
+    undefined,
+  ])('is what a host can do, where that is %j, and is told of once', async (says) => {
+    await host(says);
+    expect(await raiseFrameFilter(VM)).toBe(false);
+    expect(await hasFrameFilter(VM)).toBe(false);
+    expect(warnings).toEqual([
+      expect.objectContaining({
+        code: 'network.frame-filter',
+        message: expect.stringMatching(/nft flush ruleset.*TC classifier not found/) as string,
+        hint: expect.stringMatching(/modprobe.*qmp-agent gc/) as string,
+      }),
+    ]);
+  });
+
+  it.each([
+    'RTNETLINK answers: Cannot allocate memory',
+    'Error: Protocol mismatch for filter with specified priority.',
+    'What is "bytecode"?',
+    'Cannot find device "qmpb1"',
+  ])('%j is an error', async (says) => {
+    await host(says);
+    const isAnError = { code: 'ERR_NETWORK_INTERFACE', message: `tc: ${says}` };
+    await expect(raiseFrameFilter(VM)).rejects.toMatchObject(isAnError);
+    if (says.startsWith('Cannot find')) expect(await hasFrameFilter(VM)).toBe(false);
+    else await expect(hasFrameFilter(VM)).rejects.toMatchObject(isAnError);
+  });
 });
