@@ -37,7 +37,7 @@ export {
   checkCapture,
   type NetworkCapture,
 } from './traffic/capture-options.ts';
-export { FollowedCapture } from './traffic/followed-capture.ts';
+export { FollowedCapture, type TapNow } from './traffic/followed-capture.ts';
 export { PacketCapture } from './traffic/packet-capture.ts';
 export { MAX_SNAPLEN } from './traffic/pcap.ts';
 export { readLog } from './traffic/read-log.ts';

@@ -176,6 +176,11 @@ export function interfaces(): Promise<string[]> {
   return readdir('/sys/class/net');
 }
 
+/** Its number, which no other has after it, as another may have its name. 0: it is gone. */
+export async function ifindexOf(tap: string): Promise<number> {
+  return Number(await readFile(`/sys/class/net/${tap}/ifindex`, 'utf8').catch(() => '0'));
+}
+
 /** All of our taps, with their owners. An interface that somebody else has given such a name is none. */
 export async function existingTaps(o: IpCallOptions = {}): Promise<ExistingTap[]> {
   const names = (await interfaces()).filter((name) => OURS.test(name));

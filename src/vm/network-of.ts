@@ -12,6 +12,7 @@ import {
   leaveNetwork,
   parseLan,
   readEntryOf,
+  type TapNow,
 } from '../network/index.ts';
 import {
   bridgeOf,
@@ -25,7 +26,8 @@ import {
 import { macOf } from '../network/nic.ts';
 import { eitherSignal } from './abort.ts';
 import type { WaitOptions } from './wait-options.ts';
-import type { VmConfig } from './record.ts';
+import { isAlive } from './process-identity.ts';
+import { readRecord, type VmConfig } from './record.ts';
 import type { VmPaths } from './vm-paths.ts';
 
 /** Default of {@link NamesWait}: the service may have to be started. */
@@ -149,7 +151,7 @@ export async function givePlaceBack(
 }
 
 /** The tap that a VM has now; undefined where it has none. */
-export async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
+async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPlace | undefined> {
   if (!hasTap(config.network)) return undefined;
   const runtimeDir = runtimeDirOf(files);
   if (bridgeOf(config.network) === undefined) {
@@ -158,6 +160,22 @@ export async function placeOf({ id, files, config }: VmOnNetwork): Promise<TapPl
   }
   const tap = await bridgedTapOf(runtimeDir, id);
   return tap === undefined ? undefined : placeOnBridge(tap, id, lanOf({ id, files, config }));
+}
+
+/**
+ * Which tap it is, this instant; undefined: there is no such VM any more. What is written down of a tap that is lent may be
+ * of a life that nobody has seen end, and the tap another VM's: it holds while that life's QEMU does.
+ * @throws StateDirError its record cannot be read
+ */
+export async function tapNowOf({ id, files, config }: VmOnNetwork): Promise<TapNow | undefined> {
+  const record = await readRecord(files);
+  if (record === undefined) return undefined;
+  const runtimeDir = runtimeDirOf(files);
+  if (bridgeOf(config.network) !== undefined) return { tap: await bridgedTapOf(runtimeDir, id) };
+  const { network, loan } = (await readEntryOf(runtimeDir, id)) ?? {};
+  if (loan === undefined) return { tap: network?.tap };
+  const qemu = record.run?.qemu; // which came after the entry, and goes before it
+  return qemu !== undefined && isAlive(qemu) ? { tap: network?.tap, loan: loan.id } : {};
 }
 
 /** By what the others on its LAN know a VM; undefined where it is on no bridge, or its record has lost its address. Pure. */

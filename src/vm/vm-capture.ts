@@ -11,12 +11,11 @@ import {
   type CaptureOptions,
   type CaptureResult,
 } from '../network/index.ts';
-import { isThere } from '../host-files.ts';
 import { hasTap } from '../network/mode.ts';
 import type { WaitOptions } from './api.ts';
 import { wrongState } from './find-vm.ts';
 import { LiveVm, type LaunchContext } from './live-vm.ts';
-import { placeOf, type StartPlace } from './network-of.ts';
+import { tapNowOf, type StartPlace } from './network-of.ts';
 import type { VmConfig } from './record.ts';
 import { PCAP } from './vm-config.ts';
 import type { VmInside } from './vm-inside.ts';
@@ -38,19 +37,14 @@ export async function captureVm(
     throw new StateError(whyNothing(config), details);
   }
   const live = await vm.takeUp();
-  const place = await placeOf(vm);
-  if (place === undefined) throw wrongState(id, ['running', 'paused'], vm.state);
-  const on = { vmId: id, tap: place.tap, section, signal };
-  if (checked.follow) return FollowedCapture.start({ ...checked, ...on, look: () => tapOf(vm) });
+  const { tap, loan } = (await tapNowOf(vm)) ?? {};
+  if (tap === undefined) throw wrongState(id, ['running', 'paused'], vm.state);
+  const on = { vmId: id, tap, section, signal };
+  if (checked.follow)
+    return FollowedCapture.start({ ...checked, ...on, loan, look: () => tapNowOf(vm) });
   const capture = await PacketCapture.start({ ...checked, ...on });
   capture.endWith(live.watch.ended);
   return capture;
-}
-
-/** Undefined: there is no such VM any more. */
-async function tapOf(vm: VmInside): Promise<{ tap?: string | undefined } | undefined> {
-  if (!(await isThere(vm.files.recordPath))) return undefined;
-  return { tap: (await placeOf(vm))?.tap };
 }
 
 function whyNothing({ network }: Pick<VmConfig, 'network'>): string {

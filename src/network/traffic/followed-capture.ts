@@ -10,13 +10,24 @@ import { isOwnAndUp, PacketCapture, type PacketCaptureOptions } from './packet-c
 
 /** A guest boots in many times that, and QEMU starts when the tap is there: its first packets are not missed. */
 const POLL_MS = 50;
+/** How often it is asked whether the VM still has the tap: one that is lent outlives its VM. */
+const LOOK_MS = 500;
 /** Of starts in a row that fail where the tap is there and up: then it is no tap that comes and goes. */
 const MAX_FAILURES = 5;
 
+/** Which tap a VM has. */
+export interface TapNow {
+  /** Undefined: none. */
+  readonly tap?: string | undefined;
+  /** Of a tap that is lent: which loan it is. The next one may be of the same tap, for any VM. */
+  readonly loan?: string | undefined;
+}
+
 /** What {@link FollowedCapture.start} is given. */
-export interface FollowOptions extends PacketCaptureOptions {
-  /** Which tap the VM has now, if any; undefined: there is no such VM any more. */
-  readonly look: () => Promise<{ readonly tap?: string | undefined } | undefined>;
+export interface FollowOptions extends PacketCaptureOptions, TapNow {
+  readonly tap: string;
+  /** Which tap the VM has now, and none that it had; undefined: there is no such VM any more. */
+  readonly look: () => Promise<TapNow | undefined>;
 }
 
 /** See above. */
@@ -26,6 +37,8 @@ export class FollowedCapture implements NetworkCapture {
   readonly #target: CaptureTarget;
   readonly #over: AbortController;
   #now: PacketCapture;
+  /** What {@link #now} captures. */
+  #at: TapNow;
   #reason: CaptureEnd | undefined;
   /** Of the lives before this one. */
   #before: CaptureStats = { packets: 0, bytes: 0 };
@@ -55,6 +68,7 @@ export class FollowedCapture implements NetworkCapture {
     this.#target = begun.target;
     this.#over = begun.over;
     this.#now = begun.first;
+    this.#at = { tap: o.tap, loan: o.loan };
     o.signal?.addEventListener('abort', this.#onAbort, { once: true });
     if (o.signal?.aborted === true) this.#onAbort();
     this.ended = this.#run();
@@ -98,7 +112,7 @@ export class FollowedCapture implements NetworkCapture {
   /** @returns how the last one ended */
   async #lives(): Promise<{ reason: CaptureEnd; error?: unknown }> {
     for (;;) {
-      const { reason, dropped, error } = await this.#now.ended;
+      const { reason, dropped, error } = await this.#life();
       this.#dropped =
         dropped === undefined || this.#dropped === undefined ? undefined : this.#dropped + dropped;
       if (reason !== 'vm-ended') return { reason, error };
@@ -110,20 +124,45 @@ export class FollowedCapture implements NetworkCapture {
     }
   }
 
+  /** The one that runs now, to its end. */
+  async #life(): Promise<CaptureResult> {
+    const over = new AbortController();
+    this.#now.endWith(this.#tapLost(over.signal));
+    try {
+      return await this.#now.ended;
+    } finally {
+      over.abort();
+    }
+  }
+
+  /** Resolves when the VM has its tap no more: tcpdump sees nothing of that where the tap stays. */
+  async #tapLost(signal: AbortSignal): Promise<void> {
+    const { tap, loan } = this.#at;
+    for (;;) {
+      await delay(LOOK_MS, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+      const found = await this.#o.look().catch(() => this.#at); // the next look may tell
+      if (found?.tap !== tap || found?.loan !== loan) return;
+    }
+  }
+
   /** @returns undefined: it is over, or the VM is gone. @throws what `PacketCapture.start` throws, again and again */
   async #next(): Promise<PacketCapture | undefined> {
     const { signal } = this.#over;
     for (let failures = 0; ;) {
       const found = signal.aborted ? undefined : await this.#o.look();
       if (found === undefined || signal.aborted) return undefined;
-      const { tap } = found;
-      try {
-        if (tap !== undefined && (await isOwnAndUp({ ...this.#o, tap })))
-          return await PacketCapture.start({ ...this.#o, tap, ...this.#rest() });
-      } catch (error) {
-        failures += 1; // it may have gone again
-        if (failures === MAX_FAILURES) throw error;
-      }
+      const { tap, loan } = found;
+      if (tap !== undefined && (await isOwnAndUp({ ...this.#o, tap }))) {
+        try {
+          const next = await PacketCapture.start({ ...this.#o, tap, ...this.#rest() });
+          this.#at = { tap, loan };
+          return next;
+        } catch (error) {
+          failures += 1; // it may have gone again
+          if (failures === MAX_FAILURES) throw error;
+        }
+      } else failures = 0;
       await delay(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
   }

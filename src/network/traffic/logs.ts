@@ -1,8 +1,8 @@
 /** The network logs of all VMs that a service serves: what is logged finds its VM by its interface. */
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventOf } from '../../events.ts';
 import type { NetworkEntry } from '../entry.ts';
+import { ifindexOf } from '../tap.ts';
 import { TrafficLog } from './log-file.ts';
 import type { LoggedPacket } from './nflog.ts';
 import { recordOf } from './record.ts';
@@ -87,9 +87,4 @@ export class TrafficLogs {
 function remedyOf({ verdict, rule, name, addresses }: EventOf<'dns.query'>): string | undefined {
   if (verdict === 'rebinding') return `--allow-cidr ${addresses?.join(' --allow-cidr ') ?? ''}`;
   return verdict === 'refused' && rule === 'not-allowed' ? `--allow-domain ${name}` : undefined;
-}
-
-/** 0: it is gone. */
-async function ifindexOf(tap: string): Promise<number> {
-  return Number(await readFile(`/sys/class/net/${tap}/ifindex`, 'utf8').catch(() => '0'));
 }

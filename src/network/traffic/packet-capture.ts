@@ -8,7 +8,7 @@ import { HostError, NetworkSetupError, StateError, TimeoutError } from '../../er
 import { events } from '../../events.ts';
 import { findProgram } from '../../host-files.ts';
 import { userOf } from '../lent/lent-taps.ts';
-import { lookAtTap } from '../tap.ts';
+import { ifindexOf, lookAtTap } from '../tap.ts';
 import type {
   CaptureConfig,
   CaptureEnd,
@@ -48,10 +48,13 @@ export interface PacketCaptureOptions extends CaptureConfig {
   readonly isFirst?: boolean | undefined;
 }
 
+/** With the number of the tap, whose name the VM's next one may have. */
+type OfOneTap = PacketCaptureOptions & { readonly ifindex: number };
+
 /** See above. */
 export class PacketCapture implements NetworkCapture {
   readonly ended: Promise<CaptureResult>;
-  readonly #o: PacketCaptureOptions;
+  readonly #o: OfOneTap;
   readonly #tcpdump: Tcpdump;
   readonly #target: CaptureTarget;
   readonly #reader: PcapReader;
@@ -76,8 +79,9 @@ export class PacketCapture implements NetworkCapture {
     await requireTcpdump();
     const target = o.into ?? (await openTarget(o.target, o.section));
     const { tap: device, snaplen } = o;
+    const ifindex = await ifindexOf(device);
     const tcpdump = startTcpdump({ device, snaplen, bufferKib: BUFFER_KIB });
-    const capture = new PacketCapture(o, target, tcpdump);
+    const capture = new PacketCapture({ ...o, ifindex }, target, tcpdump);
     try {
       await capture.#listening();
     } catch (error) {
@@ -88,7 +92,7 @@ export class PacketCapture implements NetworkCapture {
     return capture;
   }
 
-  private constructor(o: PacketCaptureOptions, target: CaptureTarget, tcpdump: Tcpdump) {
+  private constructor(o: OfOneTap, target: CaptureTarget, tcpdump: Tcpdump) {
     this.#o = o;
     this.#target = target;
     this.#tcpdump = tcpdump;
@@ -156,7 +160,7 @@ export class PacketCapture implements NetworkCapture {
     }
     await gone;
     if (this.#reason === undefined) {
-      if (await isOwn(this.#o)) this.#end('failed', whyEnded(this.#stderr));
+      if (await isThere(this.#o)) this.#end('failed', whyEnded(this.#stderr));
       else this.#end('vm-ended');
     }
     for (const timer of this.#timers) clearTimeout(timer);
@@ -177,7 +181,7 @@ export class PacketCapture implements NetworkCapture {
     if (head === undefined || this.#reason === 'max-bytes') return;
     if (isFirst) {
       // tcpdump has the interface by now: the VM may have stopped before, and another one have the name.
-      if (!(await isOwn(this.#o))) throw tapGone(this.#o.vmId);
+      if (!(await isThere(this.#o))) throw tapGone(this.#o.vmId);
       this.#onListening?.(); // whoever is to read it may not do so yet
     }
     const parts = isFirst && this.#o.isFirst !== false ? [head] : [];
@@ -218,6 +222,12 @@ export class PacketCapture implements NetworkCapture {
 /** A tap says which VM's it is; one that is borrowed, which user's, who alone has VMs there. */
 async function isOwn({ tap, vmId }: Pick<PacketCaptureOptions, 'tap' | 'vmId'>): Promise<boolean> {
   return (await lookAtTap(tap)).owner?.vmId === vmId || (await userOf(tap)) === process.getuid?.();
+}
+
+/** Whether it is the very tap that it was when the capture began, and not a later one of the same VM's. */
+async function isThere(o: OfOneTap): Promise<boolean> {
+  const ifindex = await ifindexOf(o.tap);
+  return ifindex !== 0 && ifindex === o.ifindex && (await isOwn(o));
 }
 
 /** Whether there is anything to capture. */

@@ -1,7 +1,7 @@
 /** A capture over several lives of a VM: real taps that come and go, and tcpdump; who writes to a tap stands in for the guest. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { PcapReader } from '../../../src/network/traffic/pcap.ts';
 import { sandbox, type Sandbox } from '../cli/command.ts';
 import { TestHost } from './test-host.ts';
@@ -12,6 +12,8 @@ const VM = 'aaaaaaaaaa01';
 
 let host: TestHost;
 let box: Sandbox;
+let tries = 0;
+beforeEach(() => void (tries += 1));
 beforeAll(async () => {
   [host, box] = [await TestHost.start(), await sandbox()];
   await host.module('await network.setUpNetwork();');
@@ -21,17 +23,22 @@ afterAll(async () => {
   await box[Symbol.asyncDispose]();
 });
 
-const path = (name: string) => join(box.dir, name);
+/** Of this try: a capture writes to no file that is there. */
+const path = (name: string) => join(box.dir, `${tries}-${name}`);
 /** With a VM that starts, sends and stops as the text says. */
 const run = (body: string) =>
   host.module(`
-    import { spawn } from 'node:child_process';
+    import { execFileSync, spawn } from 'node:child_process';
     import { PassThrough } from 'node:stream';
     import { once } from 'node:events';
     import { setTimeout as delay } from 'node:timers/promises';
     import { events } from '${ROOT}/src/events.ts';
     const runtimeDir = '${box.dir}/run';
     let tap, guest, isThere = true;
+    const hold = async (name) => {
+      guest = spawn('python3', ['${GUEST}', name], { stdio: ['pipe', 'pipe', 'inherit'] });
+      await once(guest.stdout, 'data');
+    };
     const told = [];
     events.subscribe((e) => e.type === 'network.captured' && told.push(e));
     const start = async () => {
@@ -39,8 +46,7 @@ const run = (body: string) =>
         mac: '02:00:00:00:00:01', logPath: '${box.dir}/log.jsonl' });
       await whole;
       tap = vm.tap;
-      guest = spawn('python3', ['${GUEST}', tap], { stdio: ['pipe', 'pipe', 'inherit'] });
-      await once(guest.stdout, 'data');
+      await hold(tap);
     };
     const stop = async () => {
       guest.kill('SIGKILL');
@@ -51,8 +57,9 @@ const run = (body: string) =>
       guest.stdin.write(\`\${count} \${size}\\n\`);
       await once(guest.stdout, 'data');
     };
-    const follow = ({ signal, ...rest }) => api.FollowedCapture.start({ ...api.checkCapture({ ...rest, follow: true }, 'capture'),
-      vmId: '${VM}', tap, section: 'capture', signal, look: async () => (isThere ? { tap } : undefined) });
+    const follow = ({ signal, ...rest }, at = { tap, look: async () => (isThere ? { tap } : undefined) }) =>
+      api.FollowedCapture.start({ ...api.checkCapture({ ...rest, follow: true }, 'capture'),
+        vmId: '${VM}', section: 'capture', signal, ...at });
     const until = async (holds) => { for (let i = 0; i < 2000 && !holds(); i += 1) await delay(5); };
     await start();
     ${body}
@@ -131,4 +138,97 @@ it('can be ended while there is nothing to capture, and fails with what it write
   expect(failed).toMatchObject({ reason: 'failed', code: 'ERR_STREAM_DESTROYED' });
   expect(refused).toMatchObject({ code: 'ERR_CONFIG' });
   expect((await host.run('ss', '-0', '-p', '-n')).match(/"tcpdump"/g)).toBeNull();
+});
+
+it('has of a tap that is lent, and stays, what its VM sends and no other, and ends when the VM is gone', async () => {
+  const [result] = await run(`
+    await stop();
+    const lent = await import('${ROOT}/src/network/lent/lent-taps.ts');
+    await lent.makeLentTaps({ count: 1, uid: process.getuid() });
+    const [one] = await lent.lentTaps();
+    const { tap: name } = one.endpoint;
+    const ip = (...words) => execFileSync('ip', ['link', ...words]);
+    const remake = async () => {
+      await lent.remakeLentTap(one);
+      ip('set', name, 'up');
+    };
+    let now = {};
+    try {
+      await remake();
+      now = { tap: name, loan: 'first' };
+      const c = await follow({ file: '${path('lent.pcap')}' }, { ...now, look: async () => (isThere ? now : undefined) });
+      await hold(name);
+      await send(2, 100);
+      await until(() => c.stats.packets === 2);
+      guest.kill('SIGKILL');
+      ip('set', name, 'down'); // whoever lends it does that, and no more
+      await delay(100);
+      now = {};
+      await delay(1500);
+      ip('set', name, 'up');
+      await hold(name);
+      await send(4, 100);
+      guest.kill('SIGKILL');
+      await remake();
+      now = { tap: name, loan: 'second' };
+      await delay(500);
+      await hold(name);
+      await send(1, 200);
+      await until(() => c.stats.packets === 3);
+      guest.kill('SIGKILL');
+      now = {};
+      await remake(); // at once, for another VM of the same user
+      await delay(1500);
+      await hold(name);
+      await send(4, 100);
+      guest.kill('SIGKILL');
+      await remake();
+      now = { tap: name, loan: 'third' };
+      await delay(500);
+      await hold(name);
+      await send(1, 300);
+      await until(() => c.stats.packets === 4);
+      isThere = false;
+      say(await Promise.race([c.ended, delay(10_000, 'it hangs', { ref: false })]));
+      await c[Symbol.asyncDispose]();
+    } finally {
+      guest.kill('SIGKILL');
+      ip('delete', name);
+    }`);
+  expect(result).toMatchObject({ reason: 'vm-ended', packets: 4 });
+  const packets = new PcapReader().push(await readFile(path('lent.pcap')));
+  expect(packets.map(({ data }) => data.length)).toEqual([100, 100, 200, 300]);
+});
+
+it('fails where it can begin at no tap several times in a row, not where taps come and go', async () => {
+  const [patient, failed] = await run(`
+    const { PATH } = process.env;
+    let looks = 0, isHidden = false, isBroken = false;
+    const look = async () => {
+      if (isHidden || !isThere || tap === undefined) return isThere ? {} : undefined;
+      looks += 1;
+      return isBroken && looks % 4 === 0 ? {} : { tap };
+    };
+    const c = await follow({ file: '${path('patient.pcap')}' }, { tap, look });
+    isHidden = true;
+    await stop();
+    await start();
+    process.env.PATH = '/nowhere'; // there is no tcpdump
+    [looks, isBroken, isHidden] = [0, true, false];
+    await until(() => looks > 20);
+    [process.env.PATH, isBroken] = [PATH, false];
+    await delay(500);
+    await send(1, 100);
+    await until(() => c.stats.packets === 1);
+    isHidden = true;
+    await stop();
+    await start();
+    process.env.PATH = '/nowhere';
+    isHidden = false;
+    say(c.stats);
+    const { error, ...rest } = await c.ended;
+    process.env.PATH = PATH;
+    say({ ...rest, code: error?.code });`);
+  expect(patient).toMatchObject({ packets: 1 });
+  expect(failed).toMatchObject({ reason: 'failed', code: 'ERR_HOST_TOOL', packets: 1 });
 });

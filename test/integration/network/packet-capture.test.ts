@@ -154,6 +154,20 @@ describe('a capture', () => {
     expect(result).toMatchObject({ reason: 'vm-ended', packets: 5, dropped: 0 });
   });
 
+  it('ends with the tap where the VM’s next one, of the same name, is there before tcpdump is gone', async () => {
+    const [result] = await run(`
+      const c = await capture({ file: '${path('next.pcap')}' });
+      await send(5, 200);
+      await until(() => c.stats.packets === 5);
+      const { ifalias: alias } = JSON.parse(execFileSync('ip', ['-json', 'link', 'show', tap]).toString())[0];
+      // Within a millisecond; tcpdump has not ended by then.
+      const input = ['link delete dev ' + tap, 'tuntap add dev ' + tap + ' mode tap', 'link set dev ' + tap + ' alias ' + alias + ' up'];
+      execFileSync('ip', ['-batch', '-'], { input: input.join('\\n') });
+      const { ifalias: next } = JSON.parse(execFileSync('ip', ['-json', 'link', 'show', tap]).toString())[0] ?? {};
+      say(next === alias ? await c.ended : 'it has no next tap');`);
+    expect(result).toMatchObject({ reason: 'vm-ended', packets: 5 });
+  });
+
   it('ends where the disk is full, with whole packets', async () => {
     await host.run('mkdir', '-p', path('small'));
     await host.run('mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', path('small'));
