@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import type { ChildProcess } from 'node:child_process';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { TestContext } from 'vitest';
 import { GATEWAY_MAC } from '../../../src/network/endpoint.ts';
 import { parseIp } from '../../../src/network/traffic/nflog.ts';
 import { PcapReader, type PcapPacket } from '../../../src/network/traffic/pcap.ts';
@@ -21,6 +22,8 @@ s.send(bytes.fromhex('02ee0000000902ee000000080800') + b'SPOOFED')`;
 
 let world: World;
 let upstream: Capture;
+let tries = 0;
+beforeEach(() => void (tries += 1));
 beforeAll(async () => {
   world = await World.create();
   upstream = await world.capture();
@@ -33,6 +36,9 @@ afterAll(async () => {
 });
 
 const path = (name: string) => join(world.box.dir, name);
+/** A file of this try's own: none is written to twice. */
+const fresh = (name: string) => `${tries}-${name}`;
+const isRetry = ({ task }: TestContext) => (task.result?.retryCount ?? 0) > 0;
 const packetsOf = (bytes: Buffer): PcapPacket[] => new PcapReader().push(bytes);
 const packetsIn = async (name: string) => packetsOf(await readFile(path(name)));
 /** `tcp 10.1.2.3:80`, as the guest sent it. */
@@ -77,12 +83,15 @@ class Running {
 
 describe('run --pcap', () => {
   let run: Running;
+  let first: string;
   let packets: PcapPacket[];
 
-  it('captures from the first packet of the guest on, and what is denied', async () => {
+  it('captures from the first packet of the guest on, and what is denied', async (context) => {
+    if (isRetry(context)) await world.agent('remove', '--force', 'box').catch(() => undefined);
+    first = fresh('first.pcap');
     const wait = 'echo ready; until [ -e /tmp/go ]; do sleep 0.1; done';
     const own = ['--keep', '--name', 'box', '-m', '256M', '--network', 'nat-filtered'];
-    const options = [...own, '--pcap', path('first.pcap')];
+    const options = [...own, '--pcap', path(first)];
     run = new Running(world.startWith('pipe', 'run', ...options, '--', 'bash', '-c', wait));
     await Promise.race([once(run.child.stdout!, 'data'), run.ended]);
     expect(run.stderr).toBe('');
@@ -99,7 +108,7 @@ describe('run --pcap', () => {
       const link = JSON.parse(await world.run('ip', '-json', '-stats', 'link', 'show', tap!)) as [
         { stats64: Record<'rx' | 'tx', { packets: number }> },
       ];
-      packets = await packetsIn('first.pcap');
+      packets = await packetsIn(first);
       const toGuest = packets.filter(({ data }) => data.subarray(6, 12).equals(gateway));
       expect({
         fromGuest: packets.length - toGuest.length,
@@ -128,7 +137,7 @@ describe('run --pcap', () => {
     await world.bash('box', 'touch /tmp/go');
     expect(await run.ended).toMatchObject({ code: 0 });
     expect(await listening()).toEqual([]);
-    expect((await stat(path('first.pcap'))).mode & 0o777).toBe(0o600);
+    expect((await stat(path(first))).mode & 0o777).toBe(0o600);
   });
 
   it('is refused where there is nothing to capture, and nothing is left', async () => {
@@ -144,71 +153,106 @@ describe('run --pcap', () => {
 describe('net capture', () => {
   const withVm = { code: 0, stderr: expect.stringContaining('the VM has ended') as string };
   const sayingHow = { code: 0, stderr: expect.stringContaining('--follow waits') as string };
-  let followed: Running;
+  let suspendedMs: number;
+  /** They go on over several tests. */
+  const going: Partial<Record<'followed' | 'resumed', { running: Running; file: string }>> = {};
+  const captures = new Set<Running>();
+  const capture = async (...args: string[]) => {
+    const running = await Running.capture(...args);
+    captures.add(running);
+    return running;
+  };
+  const goOn = async (name: keyof typeof going, ...args: string[]) => {
+    going[name]?.running.child.kill('SIGKILL'); // of an earlier try
+    const file = fresh(`${name}.pcap`);
+    going[name] = { running: await Running.capture('-o', path(file), ...args), file };
+  };
+  const endAll = (all: Iterable<Running>) => {
+    for (const { child } of all) child.kill('SIGKILL');
+  };
+  afterEach(() => {
+    endAll(captures);
+    captures.clear();
+  });
+  afterAll(() => endAll(Object.values(going).map(({ running }) => running)));
 
   it('writes to a pipe, and ends well with Ctrl-C', async () => {
-    const capture = await Running.capture();
+    const piped = await capture();
     await world.fetched('box', 'http://web.test/');
     await waitFor(() =>
       Promise.resolve(
-        expect([...sentTo(packetsOf(Buffer.concat(capture.chunks)))]).toContain(`tcp ${WEB}:80`),
+        expect([...sentTo(packetsOf(Buffer.concat(piped.chunks)))]).toContain(`tcp ${WEB}:80`),
       ),
     );
-    capture.child.kill('SIGINT');
-    const { code, stdout, stderr } = await capture.ended;
+    piped.child.kill('SIGINT');
+    const { code, stdout, stderr } = await piped.ended;
     expect(code).toBe(0);
     expect(stderr).toContain(`${packetsOf(stdout).length} packets captured`);
     expect(stderr).toContain(', 0 dropped: interrupted');
   });
 
   it('ends before it is larger than it may be', async () => {
-    const capture = await Running.capture('-o', path('bound.pcap'), '--max-size', '64K');
+    const file = fresh('bound.pcap');
+    const bounded = await capture('-o', path(file), '--max-size', '64K');
     await world.fetched('box', 'http://web.test/big');
-    const { code, stderr } = await capture.ended;
+    const { code, stderr } = await bounded.ended;
     expect([code, stderr]).toEqual([0, expect.stringContaining('its size is reached')]);
-    expect((await stat(path('bound.pcap'))).size).toBeLessThanOrEqual(65_536);
-    expect((await packetsIn('bound.pcap')).length).toBeGreaterThan(0);
+    expect((await stat(path(file))).size).toBeLessThanOrEqual(65_536);
+    expect((await packetsIn(file)).length).toBeGreaterThan(0);
   });
 
   it('leaves no process where it is killed', async () => {
-    const capture = await Running.capture('-o', path('killed.pcap'));
+    const killed = await capture('-o', path(fresh('killed.pcap')));
     expect(await listening()).toHaveLength(1);
-    capture.child.kill('SIGKILL');
+    killed.child.kill('SIGKILL');
     await waitFor(async () => expect(await listening()).toEqual([]));
   });
 
-  it('goes on over a restored snapshot, and ends when the VM is suspended', async () => {
-    const capture = await Running.capture('-o', path('before.pcap'));
-    followed = await Running.capture('-o', path('all.pcap'), '--follow');
-    await world.agent('snapshot', 'create', 'box', 's');
-    await world.agent('snapshot', 'restore', 'box', 's');
+  it('goes on over a restored snapshot, and ends when the VM is suspended', async (context) => {
+    if (isRetry(context)) await world.agent('resume', 'box').catch(() => undefined);
+    const file = fresh('before.pcap');
+    const before = await capture('-o', path(file));
+    await goOn('followed', '--follow');
+    await world.agent('snapshot', 'create', 'box', `s${tries}`);
+    await world.agent('snapshot', 'restore', 'box', `s${tries}`);
     await world.fetched('box', 'http://web.test/');
     await world.agent('suspend', 'box');
-    expect(await capture.ended).toMatchObject(sayingHow);
-    expect([...sentTo(await packetsIn('before.pcap'))]).toContain(`tcp ${WEB}:80`);
+    expect(await before.ended).toMatchObject(sayingHow);
+    expect([...sentTo(await packetsIn(file))]).toContain(`tcp ${WEB}:80`);
   });
 
-  it('is refused then; once the VM is resumed there is another, or the same where it follows, until it is removed', async () => {
+  it('is refused then; once the VM is resumed there is another, or the same where it follows', async (context) => {
+    if (isRetry(context)) await world.agent('suspend', 'box').catch(() => undefined);
     const refused = new Running(world.startWith('pipe', 'net', 'capture', 'box'));
     expect(await refused.ended).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('hint: Resume it') as string,
     });
-    const suspendedMs = Date.now();
+    suspendedMs = Date.now();
     await world.agent('resume', 'box');
-    const capture = await Running.capture('-o', path('after.pcap'));
+    await goOn('resumed');
     await world.fetched('box', 'http://web.test/');
-    await world.agent('remove', '--force', 'box');
-    expect(await capture.ended).toMatchObject(withVm);
-    const after = await packetsIn('after.pcap');
-    expect([...sentTo(after)]).toContain(`tcp ${WEB}:80`);
-    expect(await followed.ended).toMatchObject(withVm);
-    expect(followed.stderr).not.toContain('--follow waits');
-    const all = await packetsIn('all.pcap');
+    const { followed, resumed } = going;
+    await waitFor(async () => {
+      for (const { file } of [followed!, resumed!]) {
+        const since = (await packetsIn(file)).filter(({ timeMs }) => timeMs >= suspendedMs);
+        expect([...sentTo(since)]).toContain(`tcp ${WEB}:80`);
+      }
+    });
+  });
+
+  it('ends when the VM is removed, and so does what follows it', async (context) => {
+    const removed = world.agent('remove', '--force', 'box');
+    await (isRetry(context) ? removed.catch(() => undefined) : removed);
+    const [followed, resumed] = [going.followed!, going.resumed!];
+    expect(await resumed.running.ended).toMatchObject(withVm);
+    expect(await followed.running.ended).toMatchObject(withVm);
+    expect(followed.running.stderr).not.toContain('--follow waits');
+    const after = await packetsIn(resumed.file);
+    const all = await packetsIn(followed.file);
     expect(all.filter(({ timeMs }) => timeMs < suspendedMs).length).toBeGreaterThan(0);
     const since = all.filter(({ timeMs }) => timeMs >= suspendedMs);
     expect(since.length).toBeGreaterThanOrEqual(after.length);
-    expect([...sentTo(since)]).toContain(`tcp ${WEB}:80`);
     expect(await listening()).toEqual([]);
   });
 });
