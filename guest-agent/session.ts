@@ -28,11 +28,10 @@ interface ReadySession {
 export class SessionServer {
   readonly #load: () => Promise<ServeHttp2>;
   readonly #connect: () => SocketDuplex;
-  #http2: Promise<ServeHttp2> | undefined;
   #ready: ReadySession | undefined;
 
   /**
-   * @param load loads the server; only called when a host is there, since loading takes time
+   * @param load the server, which is loaded once; only called when a host is there, since loading takes time
    * @param connect makes a connection without a socket
    */
   constructor(load: () => Promise<ServeHttp2>, connect: () => SocketDuplex) {
@@ -44,7 +43,7 @@ export class SessionServer {
   async serve(socket: Socket): Promise<void> {
     socket.on('error', () => undefined); // 'close' follows and is what counts
     if (!(await shakeHands(socket))) return;
-    const http2 = await (this.#http2 ??= this.#load());
+    const http2 = await this.#load();
     if (socket.destroyed) return;
     const { connection, over } = this.#ready ?? this.#begin(http2);
     this.#ready = undefined;
