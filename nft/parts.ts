@@ -108,13 +108,20 @@ export function logDenied(cause: DenialCause, key: Expression, rates: LogRates):
 
 /** At most so many times a second, counted for each interface. */
 export function within(set: string, elem: Expression, rate: number, burst: number): Statement {
-  const limit = { rate, per: 'second', burst } as const;
-  return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
+  return limited(set, elem, { rate, burst });
 }
 
 /** More often than so many times a second, counted for each interface. */
 export function over(set: string, elem: Expression, rate: number, burst = rate): Statement {
-  const limit = { rate, per: 'second', burst, inv: true } as const;
+  return limited(set, elem, { rate, burst, inv: true });
+}
+
+function limited(
+  set: string,
+  elem: Expression,
+  { rate, ...more }: { rate: number; burst: number; inv?: true },
+): Statement {
+  const limit = { rate, per: 'second', ...more } as const;
   return { set: { op: 'update', elem, set: `@${set}`, stmt: [{ limit }] } };
 }
 

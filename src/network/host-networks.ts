@@ -71,8 +71,8 @@ export function onLink(routes: readonly Route[]): string[] {
 /** Global unicast addresses (RFC 4291, 2.4); all others are reserved in the rules. */
 function isGlobal(cidr: string): boolean {
   const range = parseCidr6(cidr);
-  const length = Number(cidr.split('/')[1] ?? 128);
-  return range !== undefined && length >= MIN_LENGTH && contains(parseCidr6('2000::/3')!, range);
+  if (range === undefined || range.length < MIN_LENGTH) return false;
+  return contains(parseCidr6('2000::/3')!, range);
 }
 
 /** Not by a router, and not an address of the host itself, which the rules know. */

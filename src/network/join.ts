@@ -140,8 +140,7 @@ export async function changeEgress(
     if (before.loan !== undefined) refuseChange(vmId);
     const egress = make(before.egress);
     const hasIpv6 = before.network.v6 !== undefined;
-    checkReach(egress, { hasIpv6 });
-    const policy = makePolicy(egress, before.policy, { hasIpv6 });
+    const policy = checkReach(egress, { hasIpv6, before: before.policy });
     return { ...before, egress, policy, network: { ...before.network, policy: policy.rules } };
   });
 }

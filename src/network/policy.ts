@@ -315,14 +315,18 @@ function isReserved(cidr: string): boolean {
 /**
  * Whether such a VM can have it: it makes a policy, and one without IPv6 is not asked to open something of it. What is to
  * stay shut may be of any family: it does.
+ * @returns the policy
  * @throws ConfigError as of {@link makePolicy}; field `network.allowCidrs`
  */
-export function checkReach(o: EgressOptions, { hasIpv6 }: { hasIpv6: boolean }): void {
-  makePolicy(o, undefined, { hasIpv6 });
-  if (hasIpv6) return;
+export function checkReach(
+  o: EgressOptions,
+  { hasIpv6, before }: { hasIpv6: boolean; before?: VmPolicy },
+): VmPolicy {
+  const policy = makePolicy(o, before, { hasIpv6 });
+  if (hasIpv6) return policy;
   const isV6 = (text: string) => versionOf(readDestination('allowCidrs', text).value) === 6;
   const text = (o.allowCidrs ?? []).find(isV6);
-  if (text === undefined) return;
+  if (text === undefined) return policy;
   const field = 'network.allowCidrs';
   throw new ConfigError(`${field} has ${JSON.stringify(text)}, and the VM has no IPv6`, {
     ...{ field, value: text },
