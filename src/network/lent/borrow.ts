@@ -10,6 +10,7 @@ import { appendToLog, rotatedLogPath } from '../traffic/log-file.ts';
 import { askLine } from '../ask-line.ts';
 import { hasTapFor } from './lent-taps.ts';
 import {
+  isForUse,
   lenderSocket,
   MAX_REPLY_CHARS,
   parseReply,
@@ -167,8 +168,7 @@ async function ask(request: LoanRequest, o: CallOptions): Promise<LoanReply> {
   for (;;) {
     const reply = await askOnce(request, o);
     if (reply !== undefined) return reply;
-    giveUpAt ??=
-      performance.now() + (request.do === 'give' || request.do === 'forget' ? 0 : RESTART_MS);
+    giveUpAt ??= performance.now() + (isForUse(request) ? RESTART_MS : 0);
     if (performance.now() >= giveUpAt) {
       throw new NetworkSetupError('root’s network service does not lend taps', {
         hint: 'Have root run once more: qmp-agent setup network --taps N --user NAME.',

@@ -31,7 +31,7 @@ import {
   userOf,
   type LentTap,
 } from './lent-taps.ts';
-import { lenderSocket, LOAN_ID_BYTES, type LoanReply, type LoanRequest } from './loan.ts';
+import { isForUse, lenderSocket, LOAN_ID_BYTES, type LoanReply, type LoanRequest } from './loan.ts';
 
 /** It looks at its taps this often: which there are, and which are open. */
 const LOOK_MS = 2_000;
@@ -134,7 +134,7 @@ export class TapLender implements AsyncDisposable {
       if (isLeft) await shut(endpoint.tap).catch(this.#say);
     }
     if (++this.#looks % LOOKS_A_MEND === 0) await this.#mend(left);
-    await this.#sweepLogs();
+    await this.#sweepLogs(left);
   }
 
   /** Where somebody has flushed the rules, VMs reach nothing until they are there again. */
@@ -178,6 +178,7 @@ export class TapLender implements AsyncDisposable {
       // What is open is in use, whatever is said; the look that finds it shut takes it back.
       if (await isOpened(entry.network.tap)) return { open: true };
       await this.#takeBack([entry]);
+      await this.#sweepLogs(await readEntries(LENT_DIR));
     }
     return { given: true };
   }
@@ -254,7 +255,6 @@ export class TapLender implements AsyncDisposable {
       await this.#o.settle(down.map(({ vmId }) => vmId));
       for (const { vmId, uid } of down) await this.#endLoan(vmId, uid).catch(fail);
       await this.#o.serve('');
-      await this.#sweepLogs();
     }
     if (errors.length > 0) throw errors[0];
   }
@@ -266,9 +266,8 @@ export class TapLender implements AsyncDisposable {
     this.#opened.delete(id);
   }
 
-  async #sweepLogs(): Promise<void> {
-    const lent = (await readEntries(LENT_DIR)).map(({ vmId }) => vmId);
-    await sweepLogs(LENT_DIR, { lent, users: this.#users });
+  async #sweepLogs(entries: readonly NetworkEntry[]): Promise<void> {
+    await sweepLogs(LENT_DIR, { lent: entries.map(({ vmId }) => vmId), users: this.#users });
   }
 
   async #listenTo(uid: number): Promise<void> {
@@ -294,8 +293,7 @@ export class TapLender implements AsyncDisposable {
   #hear(uid: number, socket: Socket): void {
     const answer = (request: LoanRequest): Promise<LoanReply> =>
       this.#queue.runFor(uid, async () => {
-        if (socket.destroyed && (request.do === 'take' || request.do === 'renew'))
-          throw new Error('who asked has gone'); // no work for nobody
+        if (socket.destroyed && isForUse(request)) throw new Error('who asked has gone'); // no work for nobody
         return this.#answer(uid, request);
       });
     hearCaller(socket, {

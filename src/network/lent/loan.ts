@@ -18,6 +18,11 @@ export interface Loan {
 export type LoanRequest =
   { readonly do: 'take' } | { readonly do: 'renew' | 'give' | 'forget'; readonly id: string };
 
+/** Whether who asks has a use for the answer; the others tell that something is over. */
+export function isForUse(request: LoanRequest): boolean {
+  return request.do === 'take' || request.do === 'renew';
+}
+
 /** `open`, to `give`: a process has the tap open, QEMU say, which is about to die. It is to be said again then. */
 export type LoanReply =
   | { readonly loan: Loan; readonly network: VmNetwork }
