@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { PcapReader } from '../../../src/network/traffic/pcap.ts';
 import { sandbox, type Sandbox } from '../cli/command.ts';
+import { guestOnTap } from './guest-on-tap.ts';
 import { TestHost } from './test-host.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
-const GUEST = join(import.meta.dirname, 'tap-guest.py');
 const VM = 'aaaaaaaaaa01';
 
 let host: TestHost;
@@ -28,19 +28,9 @@ const path = (name: string) => join(box.dir, `${tries}-${name}`);
 /** With a VM that starts, sends and stops as the text says. */
 const run = (body: string) =>
   host.module(`
-    import { execFileSync, spawn } from 'node:child_process';
-    import { PassThrough } from 'node:stream';
-    import { once } from 'node:events';
-    import { setTimeout as delay } from 'node:timers/promises';
-    import { events } from '${ROOT}/src/events.ts';
+    ${guestOnTap}
     const runtimeDir = '${box.dir}/run';
-    let tap, guest, isThere = true;
-    const hold = async (name) => {
-      guest = spawn('python3', ['${GUEST}', name], { stdio: ['pipe', 'pipe', 'inherit'] });
-      await once(guest.stdout, 'data');
-    };
-    const told = [];
-    events.subscribe((e) => e.type === 'network.captured' && told.push(e));
+    let tap, isThere = true;
     const start = async () => {
       const { network: vm, whole } = await network.joinNetwork({ runtimeDir, vmId: '${VM}', egress: {}, publish: [],
         mac: '02:00:00:00:00:01', logPath: '${box.dir}/log.jsonl' });
@@ -53,14 +43,9 @@ const run = (body: string) =>
       await network.leaveNetwork(runtimeDir, '${VM}');
       tap = undefined;
     };
-    const send = async (count, size) => {
-      guest.stdin.write(\`\${count} \${size}\\n\`);
-      await once(guest.stdout, 'data');
-    };
     const follow = ({ signal, ...rest }, at = { tap, look: async () => (isThere ? { tap } : undefined) }) =>
       api.FollowedCapture.start({ ...api.checkCapture({ ...rest, follow: true }, 'capture'),
         vmId: '${VM}', section: 'capture', signal, ...at });
-    const until = async (holds) => { for (let i = 0; i < 2000 && !holds(); i += 1) await delay(5); };
     await start();
     ${body}
     if (tap !== undefined) await stop();`);

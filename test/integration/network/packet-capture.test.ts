@@ -5,10 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PcapReader } from '../../../src/network/traffic/pcap.ts';
 import { SCALE } from '../../scale.ts';
 import { sandbox, type Sandbox } from '../cli/command.ts';
+import { guestOnTap } from './guest-on-tap.ts';
 import { TestHost } from './test-host.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
-const GUEST = join(import.meta.dirname, 'tap-guest.py');
 const VM = 'aaaaaaaaaa01';
 const PCAP_HEAD_BYTES = 24;
 const RECORD_HEAD_BYTES = 16;
@@ -28,31 +28,19 @@ afterAll(async () => {
 async function run(body: string): Promise<unknown[]> {
   const said = await host.module(`
     import { stat } from 'node:fs/promises';
-    import { execFileSync, spawn } from 'node:child_process';
-    import { PassThrough, Writable } from 'node:stream';
-    import { once } from 'node:events';
-    import { setTimeout as delay } from 'node:timers/promises';
-    import { events } from '${ROOT}/src/events.ts';
+    ${guestOnTap}
     const runtimeDir = '${box.dir}/run';
     const place = await network.joinNetwork({ runtimeDir, vmId: '${VM}', egress: {}, publish: [],
       mac: '02:00:00:00:00:01', logPath: '${box.dir}/log.jsonl' });
     await place.whole;
     const { tap } = place.network;
-    const told = [];
-    events.subscribe((e) => e.type === 'network.captured' && told.push(e));
     const begun = [];
     const capture = async ({ signal, ...rest }) => {
       const one = await api.PacketCapture.start({ ...api.checkCapture(rest, 'capture'), vmId: '${VM}', tap, section: 'capture', signal });
       begun.push(one);
       return one;
     };
-    const guest = spawn('python3', ['${GUEST}', tap], { stdio: ['pipe', 'pipe', 'inherit'] });
-    await once(guest.stdout, 'data');
-    const send = async (count, size) => {
-      guest.stdin.write(\`\${count} \${size}\\n\`);
-      await once(guest.stdout, 'data');
-    };
-    const until = async (holds) => { for (let i = 0; i < 2000 && !holds(); i += 1) await delay(5); };
+    await hold(tap);
     try {
       ${body}
       for (const one of begun) await one[Symbol.asyncDispose]();
